@@ -1,0 +1,22 @@
+// Version and the few attributes every header needs.
+#pragma once
+
+#define QUANTAL_VERSION_MAJOR 0
+#define QUANTAL_VERSION_MINOR 1
+#define QUANTAL_VERSION_PATCH 0
+
+// Format decoders run on host and device and must vanish into the kernel that calls them: a decoder that
+// stays out of line could be emitted with one arch's instructions and linked into another arch's variant.
+#if defined(__CUDACC__)
+#define QUANTAL_HD __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
+#define QUANTAL_HD __forceinline
+#else
+#define QUANTAL_HD inline __attribute__((always_inline))
+#endif
+
+#if defined(_MSC_VER)
+#define QUANTAL_INLINE __forceinline
+#else
+#define QUANTAL_INLINE inline __attribute__((always_inline))
+#endif

@@ -1,0 +1,40 @@
+// What an entry point that takes run-time shapes can answer.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace quantal {
+
+/// Result of a library call. The library never throws and never aborts: every precondition that depends on
+/// run-time values is checked at the API boundary and reported here.
+enum class status : std::uint8_t {
+  ok,
+  bad_shape,         ///< a dimension is negative, zero where it may not be, or not a multiple of the block
+  bad_stride,        ///< a stride is smaller than the row it must step over
+  null_pointer,      ///< a required pointer is null
+  small_workspace,   ///< the caller's workspace is smaller than the size query said
+  bad_expert_id,     ///< mul_mat_id: an id lies outside [0, experts)
+  unknown_format,    ///< no format has this id or name
+  unsupported,       ///< the format exists but this operation does not (for example quantizing to an activation format)
+  not_finite,        ///< a weight is NaN or infinite
+  bad_importance,    ///< an importance is NaN, infinite or negative
+};
+
+constexpr std::string_view to_string(status s) noexcept {
+  switch (s) {
+    case status::ok: return "ok";
+    case status::bad_shape: return "bad shape";
+    case status::bad_stride: return "bad stride";
+    case status::null_pointer: return "null pointer";
+    case status::small_workspace: return "workspace too small";
+    case status::bad_expert_id: return "expert id out of range";
+    case status::unknown_format: return "unknown format";
+    case status::unsupported: return "operation not supported for this format";
+    case status::not_finite: return "weight is not finite";
+    case status::bad_importance: return "importance is not finite or negative";
+  }
+  return "unknown status";
+}
+
+}  // namespace quantal
