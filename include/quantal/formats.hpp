@@ -1,0 +1,82 @@
+// The one list of formats. Adding a format is one header in format/ and one line here; the run-time table,
+// kernels, quantizers, tests, benches and tools are folds over the list.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "quantal/format.hpp"
+#include "quantal/format/bf16.hpp"
+#include "quantal/format/f16.hpp"
+#include "quantal/format/f32.hpp"
+#include "quantal/format/q4_K.hpp"
+#include "quantal/format/q8_0.hpp"
+
+namespace quantal {
+
+using all_formats = format_list<  //
+    f32, f16, bf16,               //
+    q8_0, q4_K>;
+
+/// What is known about a format at run time.
+struct format_info {
+  std::string_view name;
+  std::uint32_t gguf_id;
+  block_layout layout;
+  role usage;
+  bool is_float;
+
+  /// Bytes of a row; `cols` must be a multiple of layout.elements.
+  constexpr std::int64_t row_bytes(std::int64_t cols) const noexcept {
+    return layout.row_meta + cols / layout.elements * layout.bytes;
+  }
+};
+
+namespace detail {
+template <class... Fs>
+constexpr auto make_format_table(format_list<Fs...>) {
+  return std::array<format_info, sizeof...(Fs)>{
+      format_info{Fs::name, Fs::gguf_id, Fs::layout, Fs::usage, float_format<Fs>}...};
+}
+}  // namespace detail
+
+/// One entry per format, in the order of `all_formats`.
+inline constexpr auto format_table = detail::make_format_table(all_formats{});
+
+/// Position in `format_table` (and in every other per-format table), or nothing for an unknown id.
+constexpr std::optional<std::size_t> format_index(std::uint32_t gguf_id) noexcept {
+  for (std::size_t i = 0; i < format_table.size(); ++i)
+    if (format_table[i].gguf_id == gguf_id) return i;
+  return std::nullopt;
+}
+constexpr const format_info* find_format(std::uint32_t gguf_id) noexcept {
+  const auto i = format_index(gguf_id);
+  return i ? &format_table[*i] : nullptr;
+}
+/// By name, case-insensitively ("q4_K", "Q4_K", "q4_k").
+constexpr const format_info* find_format(std::string_view name) noexcept {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  for (const auto& f : format_table) {
+    bool same = f.name.size() == name.size();
+    for (std::size_t i = 0; same && i < name.size(); ++i) same = lower(f.name[i]) == lower(name[i]);
+    if (same) return &f;
+  }
+  return nullptr;
+}
+
+namespace detail {
+template <class Fn, class... Fs>
+constexpr bool visit_format(std::uint32_t gguf_id, Fn&& fn, format_list<Fs...>) {
+  return ((Fs::gguf_id == gguf_id ? (fn.template operator()<Fs>(), true) : false) || ...);
+}
+}  // namespace detail
+
+/// Calls fn.template operator()<F>() for the format with this id; false if there is none.
+template <class Fn>
+constexpr bool visit_format(std::uint32_t gguf_id, Fn&& fn) {
+  return detail::visit_format(gguf_id, static_cast<Fn&&>(fn), all_formats{});
+}
+
+}  // namespace quantal
