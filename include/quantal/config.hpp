@@ -20,3 +20,12 @@
 #else
 #define QUANTAL_INLINE inline __attribute__((always_inline))
 #endif
+
+// A constexpr table that decoders index at run time on either side. In device code a namespace-scope constexpr array
+// has no address, so under nvcc the table is a __device__ constexpr variable; it stays usable in host code and in
+// constant expressions there.
+#if defined(__CUDA_ARCH__)
+#define QUANTAL_TABLE static constexpr __device__ const
+#else
+#define QUANTAL_TABLE inline constexpr
+#endif

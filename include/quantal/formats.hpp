@@ -11,14 +11,29 @@
 #include "quantal/format/bf16.hpp"
 #include "quantal/format/f16.hpp"
 #include "quantal/format/f32.hpp"
+#include "quantal/format/iq2_xxs.hpp"
+#include "quantal/format/iq4_nl.hpp"
+#include "quantal/format/iq4_xs.hpp"
+#include "quantal/format/q2_K.hpp"
+#include "quantal/format/q3_K.hpp"
+#include "quantal/format/q4_0.hpp"
+#include "quantal/format/q4_1.hpp"
 #include "quantal/format/q4_K.hpp"
+#include "quantal/format/q5_0.hpp"
+#include "quantal/format/q5_1.hpp"
+#include "quantal/format/q5_K.hpp"
+#include "quantal/format/q6_0.hpp"
+#include "quantal/format/q6_K.hpp"
 #include "quantal/format/q8_0.hpp"
 
 namespace quantal {
 
-using all_formats = format_list<  //
-    f32, f16, bf16,               //
-    q8_0, q4_K>;
+using all_formats = format_list<         //
+    f32, f16, bf16,                      //
+    q4_0, q4_1, q5_0, q5_1, q6_0, q8_0,  //
+    q2_K, q3_K, q4_K, q5_K, q6_K,        //
+    iq4_nl, iq4_xs,                      //
+    iq2_xxs>;
 
 /// What is known about a format at run time.
 struct format_info {

@@ -16,7 +16,7 @@ struct q8_0 {
   static constexpr std::uint32_t gguf_id = 8;
   static constexpr role usage = role::weight;
   static constexpr block_layout layout{.elements = 32, .bytes = 34, .group = 32};
-  static constexpr int min_code = -128, max_code = 127;
+  static constexpr int min_code = -127, max_code = 127;
 
   struct block {
     detail::half_bits d;
@@ -27,6 +27,7 @@ struct q8_0 {
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
   static constexpr void set_code(block& b, int e, int code) noexcept { b.qs[e] = static_cast<std::int8_t>(code); }
+  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<q8_0>);

@@ -13,7 +13,7 @@ namespace quantal::detail {
 struct table16 {
   std::uint64_t low = 0, high = 0;
 
-  static constexpr table16 of(const int (&v)[16]) noexcept {
+  QUANTAL_HD static constexpr table16 of(const int (&v)[16]) noexcept {
     table16 t;
     for (int i = 0; i < 8; ++i) {
       t.low |= static_cast<std::uint64_t>(static_cast<std::uint8_t>(v[i])) << (8 * i);
@@ -26,7 +26,10 @@ struct table16 {
   }
 };
 
-inline constexpr table16 lut4_nl =
-    table16::of({-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113});
+/// Levels of iq4_nl and iq4_xs, and the scale map of iq1_kt and iq2_kt.
+QUANTAL_HD constexpr int lut4_nl(int i) noexcept {
+  constexpr table16 t = table16::of({-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113});
+  return t[i];
+}
 
 }  // namespace quantal::detail

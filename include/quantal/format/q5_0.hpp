@@ -1,0 +1,42 @@
+// q5_0: 5.5 bits per weight. Symmetric 5-bit codes, one f16 scale per 32 weights (formats.md section 4).
+//
+//   offset 0   f16  d
+//   offset 2   u32  qh       bit e = fifth bit of weight e; not 4-byte aligned
+//   offset 6   u8   qs[16]   low nibbles: weights 0..15, high nibbles: weights 16..31
+//
+//   weight[e] = d * (nibble(e) + 16 * bit(qh, e) - 16)
+#pragma once
+
+#include "quantal/format.hpp"
+#include "quantal/format/detail/half.hpp"
+
+namespace quantal {
+
+struct q5_0 {
+  static constexpr std::string_view name = "q5_0";
+  static constexpr std::uint32_t gguf_id = 6;
+  static constexpr role usage = role::weight;
+  static constexpr block_layout layout{.elements = 32, .bytes = 22, .group = 32};
+  static constexpr int min_code = -16, max_code = 15;
+
+  struct block {
+    detail::half_bits d;
+    std::uint8_t qh[4];
+    std::uint8_t qs[16];
+  };
+
+  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
+    return detail::nib(b.qs[e % 16], e / 16) + 16 * detail::bit(b.qh[e / 8], e % 8) - 16;
+  }
+  QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
+
+  static constexpr void set_code(block& b, int e, int code) noexcept {
+    detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, (code + 16) & 15);
+    detail::set_bits(b.qh[e / 8], e % 8, 1, (code + 16) >> 4);
+  }
+  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+};
+
+static_assert(block_format<q5_0>);
+
+}  // namespace quantal
