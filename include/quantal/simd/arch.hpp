@@ -1,0 +1,54 @@
+// Arch policies: xsimd tags, so that kernels written for a tag serve every arch that derives from it.
+// A translation unit compiled for one arch names only that arch's batches; baseline code may name every tag.
+#pragma once
+
+#ifndef XSIMD_WITH_EMULATED
+#define XSIMD_WITH_EMULATED 1
+#endif
+#include <string_view>
+#include <xsimd/xsimd.hpp>
+
+#include "quantal/config.hpp"
+
+namespace quantal::simd {
+
+/// Plain C++ on 128-bit emulated batches: correct everywhere, and the reference for every other arch.
+using scalar = xsimd::emulated<128>;
+using avx2 = xsimd::fma3<xsimd::avx2>;
+using avx512 = xsimd::avx512bw;
+using avx512_vnni = xsimd::avx512vnni<xsimd::avx512vbmi>;
+using neon64 = xsimd::neon64;
+
+/// neon64 with the int8 dot product of ARMv8.2. xsimd has no tag for it; deriving keeps every neon64 kernel.
+struct neon64_dotprod : xsimd::neon64 {
+  static constexpr const char* name() noexcept { return "dotprod+neon64"; }
+};
+
+/// Name used by the dispatcher, tests and benches.
+template <class A>
+inline constexpr std::string_view arch_name = A::name();
+template <>
+inline constexpr std::string_view arch_name<scalar> = "scalar";
+template <>
+inline constexpr std::string_view arch_name<avx2> = "avx2";
+template <>
+inline constexpr std::string_view arch_name<avx512> = "avx512";
+template <>
+inline constexpr std::string_view arch_name<avx512_vnni> = "avx512_vnni";
+template <>
+inline constexpr std::string_view arch_name<neon64> = "neon64";
+template <>
+inline constexpr std::string_view arch_name<neon64_dotprod> = "neon64_dotprod";
+
+/// Tag argument for overloads that xsimd lacks. Ours, so that lookup at instantiation finds overloads declared
+/// after their caller; derives from A, so that overload resolution prefers the nearest arch.
+template <class A>
+struct on : A {};
+
+}  // namespace quantal::simd
+
+#if XSIMD_WITH_NEON64
+namespace xsimd::types {
+XSIMD_DECLARE_SIMD_REGISTER_ALIAS(quantal::simd::neon64_dotprod, ::xsimd::neon64);
+}
+#endif

@@ -1,0 +1,92 @@
+// dot4: the int8 dot product that xsimd lacks. acc[i] += sum over j < 4 of u[4i + j] * s[4i + j], exact for every
+// input: no arch may saturate (x86 pmaddubsw would).
+#pragma once
+
+#include "quantal/simd/arch.hpp"
+
+namespace quantal::simd {
+
+template <class A>
+using i32 = xsimd::batch<std::int32_t, A>;
+template <class A>
+using u8 = xsimd::batch<std::uint8_t, A>;
+template <class A>
+using s8 = xsimd::batch<std::int8_t, A>;
+
+/// Definition and fallback.
+template <class A, class Tag>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const Tag&) noexcept {
+  alignas(64) std::uint8_t x[u8<A>::size];
+  alignas(64) std::int8_t y[s8<A>::size];
+  alignas(64) std::int32_t r[i32<A>::size];
+  u.store_aligned(x);
+  s.store_aligned(y);
+  acc.store_aligned(r);
+  for (std::size_t i = 0; i < u8<A>::size; ++i) r[i / 4] += x[i] * y[i];
+  return i32<A>::load_aligned(r);
+}
+
+#if XSIMD_WITH_AVX2
+/// Even and odd bytes widened to 16 bits: two exact pmaddwd.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx2&) noexcept {
+  const __m256i u0 = _mm256_and_si256(u, _mm256_set1_epi16(255)), u1 = _mm256_srli_epi16(u, 8);
+  const __m256i s0 = _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8), s1 = _mm256_srai_epi16(s, 8);
+  return acc + i32<A>(_mm256_add_epi32(_mm256_madd_epi16(u0, s0), _mm256_madd_epi16(u1, s1)));
+}
+#endif
+
+#if XSIMD_WITH_AVX512BW
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx512bw&) noexcept {
+  const __m512i u0 = _mm512_and_si512(u, _mm512_set1_epi16(255)), u1 = _mm512_srli_epi16(u, 8);
+  const __m512i s0 = _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8), s1 = _mm512_srai_epi16(s, 8);
+  return acc + i32<A>(_mm512_add_epi32(_mm512_madd_epi16(u0, s0), _mm512_madd_epi16(u1, s1)));
+}
+#endif
+
+#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx512_vnni>&) noexcept {
+  return _mm512_dpbusd_epi32(acc, u, s);
+}
+#endif
+
+#if XSIMD_WITH_NEON64
+/// Bytes widened to 16 bits, products pairwise added.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::neon64&) noexcept {
+  const uint8x16_t x = u;
+  const int8x16_t y = s;
+  const int16x8_t x0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))), x1 = vreinterpretq_s16_u16(vmovl_high_u8(x));
+  const int16x8_t y0 = vmovl_s8(vget_low_s8(y)), y1 = vmovl_high_s8(y);
+  const int32x4_t a = vmull_s16(vget_low_s16(x0), vget_low_s16(y0)), b = vmull_high_s16(x0, y0);
+  const int32x4_t c = vmull_s16(vget_low_s16(x1), vget_low_s16(y1)), d = vmull_high_s16(x1, y1);
+  return i32<A>(vaddq_s32(acc, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))));
+}
+#if defined(__ARM_FEATURE_DOTPROD)
+/// sdot takes signed bytes: u = (u - 128) + 128, and the 128 part is a second sdot of s alone.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon64_dotprod>&) noexcept {
+  const int8x16_t y = s;
+  const int8x16_t x = vreinterpretq_s8_u8(veorq_u8(u, vdupq_n_u8(128)));
+  const int32x4_t ones = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(1), y);
+  return i32<A>(vdotq_s32(vaddq_s32(acc, vshlq_n_s32(ones, 7)), x, y));
+}
+#endif
+#endif
+
+template <class A>
+QUANTAL_INLINE i32<A> dot4(i32<A> acc, u8<A> u, s8<A> s) noexcept {
+  return dot4_on<A>(acc, u, s, on<A>{});
+}
+
+/// Four consecutive bytes in every 32-bit lane.
+template <class A>
+QUANTAL_INLINE s8<A> broadcast4(const std::int8_t* p) noexcept {
+  std::int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return xsimd::bitwise_cast<std::int8_t>(i32<A>(v));
+}
+
+}  // namespace quantal::simd
