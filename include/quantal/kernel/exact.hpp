@@ -18,6 +18,13 @@ struct float_activations {
   const float* row(std::int64_t i) const noexcept { return data + i * stride; }
 };
 
+/// The activation rows of a routed product: row i belongs to token i / slots, slot i % slots.
+struct routed_float_activations {
+  const float* data;
+  std::int64_t token_stride, slot_stride, slots;
+  const float* row(std::int64_t i) const noexcept { return data + i / slots * token_stride + i % slots * slot_stride; }
+};
+
 /// Matrix rows [first, first + count) of one weight matrix.
 struct weight_rows {
   const std::byte* data;
@@ -52,9 +59,9 @@ QUANTAL_INLINE void float_tile(const float* panel, int count, const float* const
 }
 
 /// All columns against one panel, widest tile first.
-template <class A, class Columns>
+template <class A, class X, class Columns>
 QUANTAL_INLINE void float_panel_columns(const float* panel, std::int64_t first, int count,
-                                        const float_activations& x, const Columns& cols, std::int64_t row, int rows) noexcept {
+                                        const X& x, const Columns& cols, std::int64_t row, int rows) noexcept {
   constexpr int wide = tile_for<A>().columns;
   const float* activation[wide];
   float* result[wide];
@@ -73,8 +80,8 @@ QUANTAL_INLINE void float_panel_columns(const float* panel, std::int64_t first, 
 }
 
 /// rows x columns through panels of 16 interleaved rows.
-template <any_format F, class A, class Columns>
-void exact_panels(const weight_rows& w, const float_activations& x, const Columns& cols) noexcept {
+template <any_format F, class A, class X, class Columns>
+void exact_panels(const weight_rows& w, const X& x, const Columns& cols) noexcept {
   alignas(64) float panel[slice_weights * panel_rows];
   alignas(64) float line[slice_weights];
   for (int p = 0; p < w.count; p += panel_rows) {
@@ -108,8 +115,8 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
 }
 
 /// Few columns: each row is decoded slice by slice and dotted with every column.
-template <any_format F, class A, class Columns>
-void exact_rows(const weight_rows& w, const float_activations& x, const Columns& cols) noexcept {
+template <any_format F, class A, class X, class Columns>
+void exact_rows(const weight_rows& w, const X& x, const Columns& cols) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int wide = tile_for<A>().panel_columns;
   alignas(64) float line[slice_weights];
@@ -129,8 +136,14 @@ void exact_rows(const weight_rows& w, const float_activations& x, const Columns&
   }
 }
 
-template <any_format F, class A, class Columns>
-QUANTAL_INLINE void multiply_rows(const weight_rows& w, const float_activations& x, const Columns& cols) noexcept {
+/// Float activations, dense or routed.
+template <class X>
+concept float_rows = requires(const X& x) {
+  { x.row(0) } -> std::same_as<const float*>;
+};
+
+template <any_format F, class A, float_rows X, class Columns>
+QUANTAL_INLINE void multiply_rows(const weight_rows& w, const X& x, const Columns& cols) noexcept {
   if (cols.count() >= tile_for<A>().panel_columns) exact_panels<F, A>(w, x, cols);
   else exact_rows<F, A>(w, x, cols);
 }

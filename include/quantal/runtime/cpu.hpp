@@ -1,0 +1,47 @@
+// Can this machine run an arch's variant? Asked of the compiler's run-time feature tables, which include the
+// operating system's register-saving support.
+#pragma once
+
+#include "quantal/simd/arch.hpp"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace quantal::runtime {
+
+template <class A>
+bool cpu_supports() noexcept;
+
+template <>
+inline bool cpu_supports<simd::scalar>() noexcept { return true; }
+
+#if defined(__x86_64__)
+template <>
+inline bool cpu_supports<simd::avx2>() noexcept {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+template <>
+inline bool cpu_supports<simd::avx512>() noexcept {
+  return cpu_supports<simd::avx2>() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+template <>
+inline bool cpu_supports<simd::avx512_vnni>() noexcept {
+  return cpu_supports<simd::avx512>() && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512ifma");
+}
+#elif defined(__aarch64__)
+template <>
+inline bool cpu_supports<simd::neon64>() noexcept { return true; }
+template <>
+inline bool cpu_supports<simd::neon64_dotprod>() noexcept {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP
+#else
+  return true;
+#endif
+}
+#endif
+
+}  // namespace quantal::runtime

@@ -1,0 +1,101 @@
+#include "kernel_case.hpp"
+
+namespace quantal::test {
+namespace {
+
+class MulMat : public testing::TestWithParam<kernel_case> {};
+
+struct shape {
+  std::int64_t rows, blocks, n;
+};
+
+void check(const kernel_case& c, const runtime::format_ops& ops, const shape& s, int workers) {
+  const auto& info = *find_format(c.format);
+  rng g(static_cast<unsigned>(c.format * 131 + s.rows * 17 + s.n));
+  // Float formats have no block: an odd length exercises their ragged end.
+  const std::int64_t cols = info.is_float ? s.blocks * 37 : s.blocks * info.layout.elements;
+  const std::int64_t stride = info.row_bytes(cols) + 3, act_stride = cols + 5, out_stride = s.rows + 2;
+  std::vector<std::byte> weights;
+  visit_format(c.format, [&]<class F>() { weights = random_rows<F>(g, s.rows, cols, stride, 1); });
+  const auto x = gaussian(g, static_cast<std::size_t>(s.n * act_stride));
+  std::vector<float> out(static_cast<std::size_t>(s.n * out_stride), NAN);
+
+  const mul_mat_args a{weights.data() + 1, s.rows, cols, stride, x.data(), s.n, act_stride, out.data(), out_stride};
+  std::vector<std::byte> workspace(ops.mul_mat_workspace(a, c.policy));
+  thread_pool pool(workers);
+  ASSERT_EQ(ops.mul_mat(a, c.policy, pool, workspace), status::ok);
+
+  std::vector<float> packed;
+  for (std::int64_t t = 0; t < s.n; ++t) {
+    packed.insert(packed.end(), out.begin() + t * out_stride, out.begin() + t * out_stride + s.rows);
+    for (std::int64_t r = s.rows; r < out_stride; ++r)
+      EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(t * out_stride + r)])) << "wrote past the rows";
+  }
+  EXPECT_LT(relative_error(packed, reference::mul_mat(c.format, a)), tolerance(c) * (s.rows * s.n < 8 ? 4 : 1))
+      << "rows " << s.rows << " cols " << cols << " n " << s.n;
+}
+
+TEST_P(MulMat, MatchesFloat64Reference) {
+  QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
+  const auto* ops = arch->find(GetParam().format);
+  for (const shape s : {shape{1, 1, 1}, {3, 3, 2}, {33, 2, 3}, {16, 4, 5}, {35, 3, 17}, {70, 2, 64}, {40, 1, 7}})
+    check(GetParam(), *ops, s, 1);
+}
+
+TEST_P(MulMat, SameBitsForAnyNumberOfWorkers) {
+  QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
+  const auto* ops = arch->find(GetParam().format);
+  const auto& info = *find_format(GetParam().format);
+  rng g(7);
+  const std::int64_t rows = 131, cols = 512, n = 9;
+  std::vector<std::byte> weights;
+  visit_format(GetParam().format, [&]<class F>() { weights = random_rows<F>(g, rows, cols, info.row_bytes(cols)); });
+  const auto x = gaussian(g, n * cols);
+  std::vector<float> first;
+  for (const int workers : {1, 2, 5}) {
+    std::vector<float> out(n * rows, NAN);
+    const mul_mat_args a{weights.data(), rows, cols, info.row_bytes(cols), x.data(), n, cols, out.data(), rows};
+    std::vector<std::byte> workspace(ops->mul_mat_workspace(a, GetParam().policy));
+    thread_pool pool(workers);
+    ASSERT_EQ(ops->mul_mat(a, GetParam().policy, pool, workspace), status::ok);
+    if (first.empty()) first = out;
+    EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * sizeof(float))) << workers << " workers";
+  }
+}
+
+TEST_P(MulMat, DequantizeEqualsDefinition) {
+  QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
+  const auto& info = *find_format(GetParam().format);
+  rng g(11);
+  const std::int64_t cols = 768;
+  for (const std::size_t shift : {0u, 1u, 3u}) {
+    std::vector<std::byte> row;
+    visit_format(GetParam().format, [&]<class F>() { row = random_rows<F>(g, 1, cols, info.row_bytes(cols), shift); });
+    std::vector<float> want(cols), got(cols, NAN);
+    ASSERT_EQ(dequantize_row(GetParam().format, row.data() + shift, want.data(), cols), status::ok);
+    arch->find(GetParam().format)->dequantize_row(row.data() + shift, got.data(), cols);
+    EXPECT_EQ(0, std::memcmp(want.data(), got.data(), cols * sizeof(float)));
+  }
+}
+
+TEST_P(MulMat, LargeActivationsDoNotOverflow) {
+  QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
+  const auto& info = *find_format(GetParam().format);
+  rng g(5);
+  const std::int64_t rows = 5, cols = 256, n = 8;
+  std::vector<std::byte> weights;
+  visit_format(GetParam().format, [&]<class F>() { weights = random_rows<F>(g, rows, cols, info.row_bytes(cols)); });
+  auto x = gaussian(g, n * cols, 1e6f);
+  for (std::int64_t i = 0; i < cols; ++i) x[static_cast<std::size_t>(i)] = i % 2 ? 3e7f : -3e7f;
+  std::vector<float> out(n * rows, NAN);
+  const mul_mat_args a{weights.data(), rows, cols, info.row_bytes(cols), x.data(), n, cols, out.data(), rows};
+  std::vector<std::byte> workspace(arch->find(GetParam().format)->mul_mat_workspace(a, GetParam().policy));
+  serial_executor serial;
+  ASSERT_EQ(arch->find(GetParam().format)->mul_mat(a, GetParam().policy, serial, workspace), status::ok);
+  EXPECT_LT(relative_error(out, reference::mul_mat(GetParam().format, a)), tolerance(GetParam()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernel, MulMat, testing::ValuesIn(all_kernel_cases()), name_of);
+
+}  // namespace
+}  // namespace quantal::test

@@ -1,0 +1,55 @@
+// Valid random rows of any format: random code bytes with scale fields set to finite, moderate values.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "quantal/formats.hpp"
+
+namespace quantal::test {
+
+using rng = std::mt19937;
+
+inline std::vector<float> gaussian(rng& g, std::size_t n, float sigma = 1.0f) {
+  std::normal_distribution<float> d(0.0f, sigma);
+  std::vector<float> v(n);
+  for (auto& x : v) x = d(g);
+  return v;
+}
+
+/// Scale fields after random bytes: half of them could be infinite otherwise.
+template <any_format F>
+void make_scales_finite(typename F::block& b, rng& g) {
+  std::uniform_real_distribution<float> scale(0.001f, 0.1f);
+  if constexpr (float_format<F>) b = F::from_float(std::normal_distribution<float>(0, 1)(g));
+  if constexpr (requires { F::set_scale(b, 1.0f); }) F::set_scale(b, g() % 4 ? scale(g) : -scale(g));
+  if constexpr (requires { F::set_offset(b, 1.0f); }) F::set_offset(b, -scale(g));
+  if constexpr (requires { F::set_super(b, 1.0f); }) F::set_super(b, g() % 4 ? scale(g) : -scale(g));
+  if constexpr (requires { F::set_super_min(b, 1.0f); }) F::set_super_min(b, scale(g));
+}
+
+/// `rows` rows of `cols` weights, each row `row_stride` bytes apart, starting `shift` bytes into the buffer.
+template <any_format F>
+std::vector<std::byte> random_rows(rng& g, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
+                                   std::size_t shift = 0) {
+  std::vector<std::byte> bytes(shift + static_cast<std::size_t>(rows * row_stride));
+  for (auto& b : bytes) b = static_cast<std::byte>(g() & 255);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::byte* row = bytes.data() + shift + r * row_stride;
+    auto* blocks = row_blocks<F>(row);
+    for (std::int64_t i = 0; i < cols / F::layout.elements; ++i) make_scales_finite<F>(blocks[i], g);
+  }
+  return bytes;
+}
+
+/// |a - b| / |b|, both as vectors.
+template <class T>
+double relative_error(const std::vector<T>& a, const std::vector<double>& b) {
+  double diff = 0, norm = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) diff += (a[i] - b[i]) * (a[i] - b[i]), norm += b[i] * b[i];
+  return std::sqrt(diff / (norm > 0 ? norm : 1));
+}
+
+}  // namespace quantal::test
