@@ -19,15 +19,23 @@ inline std::vector<float> gaussian(rng& g, std::size_t n, float sigma = 1.0f) {
   return v;
 }
 
-/// Scale fields after random bytes: half of them could be infinite otherwise.
+/// Scale fields after random bytes: half of them could be infinite otherwise. Offsets centre the weights, so that
+/// results are not dominated by one common direction.
 template <any_format F>
 void make_scales_finite(typename F::block& b, rng& g) {
-  std::uniform_real_distribution<float> scale(0.001f, 0.1f);
+  const float d = std::uniform_real_distribution<float>(0.001f, 0.1f)(g);
   if constexpr (float_format<F>) b = F::from_float(std::normal_distribution<float>(0, 1)(g));
-  if constexpr (requires { F::set_scale(b, 1.0f); }) F::set_scale(b, g() % 4 ? scale(g) : -scale(g));
-  if constexpr (requires { F::set_offset(b, 1.0f); }) F::set_offset(b, -scale(g));
-  if constexpr (requires { F::set_super(b, 1.0f); }) F::set_super(b, g() % 4 ? scale(g) : -scale(g));
-  if constexpr (requires { F::set_super_min(b, 1.0f); }) F::set_super_min(b, scale(g));
+  if constexpr (requires { F::set_offset(b, d); }) {
+    F::set_scale(b, d);
+    F::set_offset(b, -0.5f * d * F::max_code);
+  } else if constexpr (requires { F::set_scale(b, d); }) {
+    F::set_scale(b, g() % 4 ? d : -d);
+  } else if constexpr (requires { F::set_super_min(b, d); }) {
+    F::set_super(b, d);
+    F::set_super_min(b, 0.5f * d * F::max_code);
+  } else if constexpr (requires { F::set_super(b, d); }) {
+    F::set_super(b, g() % 4 ? d : -d);
+  }
 }
 
 /// `rows` rows of `cols` weights, each row `row_stride` bytes apart, starting `shift` bytes into the buffer.
