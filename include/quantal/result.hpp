@@ -18,7 +18,7 @@ template <class T>
 class [[nodiscard]] result {
  public:
   result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-  result(error e) : state_(std::in_place_index<1>, std::move(e)) {}
+  result(quantal::error e) : state_(std::in_place_index<1>, std::move(e)) {}
 
   explicit operator bool() const noexcept { return state_.index() == 0; }
   bool ok() const noexcept { return state_.index() == 0; }
@@ -32,10 +32,10 @@ class [[nodiscard]] result {
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
-  const struct error& error() const { assert(!ok()); return *std::get_if<1>(&state_); }
+  const quantal::error& error() const { assert(!ok()); return *std::get_if<1>(&state_); }
 
  private:
-  std::variant<T, struct error> state_;
+  std::variant<T, quantal::error> state_;
 };
 
 /// A result without a value.
@@ -43,13 +43,13 @@ template <>
 class [[nodiscard]] result<void> {
  public:
   result() = default;
-  result(error e) : error_(std::move(e)), failed_(true) {}
+  result(quantal::error e) : error_(std::move(e)), failed_(true) {}
   explicit operator bool() const noexcept { return !failed_; }
   bool ok() const noexcept { return !failed_; }
-  const struct error& error() const { assert(failed_); return error_; }
+  const quantal::error& error() const { assert(failed_); return error_; }
 
  private:
-  struct error error_{};
+  quantal::error error_{};
   bool failed_ = false;
 };
 
