@@ -1,0 +1,187 @@
+#include "weights.hpp"
+
+#include <cmath>
+
+#include "quantal/dequantize.hpp"
+
+namespace quantal::mla {
+namespace {
+
+class loader {
+ public:
+  loader(const gguf::reader& file, const config& c) : file_(file), c_(c) {}
+
+  result<weights> load() {
+    weights w;
+    w.token_embd = tensor("token_embd.weight", c_.embedding, c_.vocabulary, 1);
+    w.output = file_.find("output.weight") ? tensor("output.weight", c_.embedding, c_.vocabulary, 1) : w.token_embd;
+    w.output_norm = vector("output_norm.weight", c_.embedding);
+    for (std::int64_t l = 0; l < c_.layers && message_.empty(); ++l) w.layers.push_back(load_layer(l));
+    if (!message_.empty()) return error{message_};
+    return w;
+  }
+
+ private:
+  void fail(const std::string& name, const std::string& why) {
+    if (message_.empty()) message_ = file_.path() + ": tensor '" + name + "': " + why;
+  }
+
+  /// `slices` matrices of rows x cols; the file may store them as [cols, rows, slices] or [cols, rows * slices].
+  matrix tensor(const std::string& name, std::int64_t cols, std::int64_t rows, std::int64_t slices) {
+    matrix m;
+    m.name = name;
+    const auto* t = file_.find(name);
+    if (!t) return fail(name, "missing"), m;
+    const auto bytes = file_.data(*t);
+    if (!bytes) {
+      if (message_.empty()) message_ = bytes.error().message;
+      return m;
+    }
+    const auto* f = find_format(t->type);
+    if (!f || f->usage != role::weight) return fail(name, "type " + gguf::type_name(t->type) + " holds no weights"), m;
+    const bool same_rows = t->rows() == rows && t->slices() == slices;
+    const bool joined = t->rows() == rows * slices && t->slices() == 1;
+    if (t->cols() != cols || (!same_rows && !joined))
+      return fail(name, "shape [" + std::to_string(t->ne[0]) + ", " + std::to_string(t->ne[1]) + ", " +
+                            std::to_string(t->slices()) + "] where the metadata implies [" + std::to_string(cols) +
+                            ", " + std::to_string(rows) + ", " + std::to_string(slices) + "]"), m;
+    m.format = t->type;
+    m.data = bytes->data();
+    m.cols = cols, m.rows = rows, m.slices = slices;
+    m.row_stride = f->row_bytes(cols);
+    m.slice_stride = m.row_stride * rows;
+    return m;
+  }
+
+  std::vector<float> vector(const std::string& name, std::int64_t n) {
+    const matrix m = tensor(name, n, 1, 1);
+    std::vector<float> v(static_cast<std::size_t>(n));
+    if (!m) return v;
+    if (dequantize_row(m.format, m.data, v.data(), n) != status::ok) fail(name, "cannot be read as a vector");
+    for (const float x : v)
+      if (!std::isfinite(x)) return fail(name, "holds a value that is not finite"), v;
+    return v;
+  }
+
+  layer load_layer(std::int64_t number) {
+    prefix_ = "blk." + std::to_string(number) + ".";
+    layer l;
+    const auto w = [&](const char* name, std::int64_t cols, std::int64_t rows, std::int64_t slices = 1) {
+      return tensor(prefix_ + name + ".weight", cols, rows, slices);
+    };
+    l.attn_norm = vector(prefix_ + "attn_norm.weight", c_.embedding);
+    l.ffn_norm = vector(prefix_ + "ffn_norm.weight", c_.embedding);
+    l.kv_a_norm = vector(prefix_ + "attn_kv_a_norm.weight", c_.kv_rank);
+    if (c_.q_rank) {
+      l.q_a = w("attn_q_a", c_.embedding, c_.q_rank);
+      l.q_a_norm = vector(prefix_ + "attn_q_a_norm.weight", c_.q_rank);
+      l.q_b = w("attn_q_b", c_.q_rank, c_.heads * c_.key());
+    } else {
+      l.q = w("attn_q", c_.embedding, c_.heads * c_.key());
+    }
+    l.kv_a = w("attn_kv_a_mqa", c_.embedding, c_.kv_rank + c_.rope);
+    l.attn_output = w("attn_output", c_.heads * c_.value, c_.embedding);
+    load_up_projections(l);
+    if (number < c_.dense_layers) {
+      l.gate = w("ffn_gate", c_.embedding, c_.dense_hidden);
+      l.up = w("ffn_up", c_.embedding, c_.dense_hidden);
+      l.down = w("ffn_down", c_.dense_hidden, c_.embedding);
+    } else {
+      load_experts(l);
+    }
+    return l;
+  }
+
+  void load_up_projections(layer& l) {
+    const bool split = file_.find(prefix_ + "attn_k_b.weight") && file_.find(prefix_ + "attn_v_b.weight");
+    const bool joined = file_.find(prefix_ + "attn_kv_b.weight") != nullptr;
+    if (!split && !joined) return fail(prefix_ + "attn_kv_b.weight", "missing, and so are attn_k_b and attn_v_b");
+    if (split) {
+      l.k_b = tensor(prefix_ + "attn_k_b.weight", c_.nope, c_.kv_rank, c_.heads);
+      l.v_b = tensor(prefix_ + "attn_v_b.weight", c_.kv_rank, c_.value, c_.heads);
+    }
+    if (joined) l.kv_b = tensor(prefix_ + "attn_kv_b.weight", c_.kv_rank, c_.nope + c_.value, c_.heads);
+    if (!message_.empty()) return;
+    if (!joined) derive_kv_b(l);
+    if (!split) derive_k_b_v_b(l);
+  }
+
+  static std::vector<float> floats(const matrix& m) {
+    std::vector<float> v(static_cast<std::size_t>(m.cols * m.rows * m.slices));
+    for (std::int64_t r = 0; r < m.rows * m.slices; ++r)
+      dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols);
+    return v;
+  }
+
+  matrix own(const char* name, std::int64_t cols, std::int64_t rows, const std::vector<float>& v) {
+    matrix m;
+    m.name = prefix_ + name + ".weight";
+    m.format = f32::gguf_id;
+    m.cols = cols, m.rows = rows, m.slices = c_.heads;
+    m.row_stride = 4 * cols, m.slice_stride = m.row_stride * rows;
+    const auto bytes = std::as_bytes(std::span(v));
+    m.owned = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+    m.data = m.owned->data();
+    return m;
+  }
+
+  /// Per head: the transpose of k_b above the rows of v_b. Float32, so nothing is rounded again.
+  void derive_kv_b(layer& l) {
+    const auto k = floats(l.k_b), v = floats(l.v_b);
+    const std::int64_t head_rows = c_.nope + c_.value, r = c_.kv_rank;
+    std::vector<float> out(static_cast<std::size_t>(c_.heads * head_rows * r));
+    for (std::int64_t h = 0; h < c_.heads; ++h)
+      for (std::int64_t row = 0; row < head_rows; ++row)
+        for (std::int64_t col = 0; col < r; ++col)
+          out[static_cast<std::size_t>((h * head_rows + row) * r + col)] =
+              row < c_.nope ? k[static_cast<std::size_t>((h * r + col) * c_.nope + row)]
+                            : v[static_cast<std::size_t>((h * c_.value + row - c_.nope) * r + col)];
+    l.kv_b = own("attn_kv_b", r, head_rows, out);
+  }
+
+  void derive_k_b_v_b(layer& l) {
+    const auto kv = floats(l.kv_b);
+    const std::int64_t head_rows = c_.nope + c_.value, r = c_.kv_rank;
+    std::vector<float> k(static_cast<std::size_t>(c_.heads * c_.nope * r)), v(static_cast<std::size_t>(c_.heads * c_.value * r));
+    for (std::int64_t h = 0; h < c_.heads; ++h)
+      for (std::int64_t row = 0; row < head_rows; ++row)
+        for (std::int64_t col = 0; col < r; ++col) {
+          const float x = kv[static_cast<std::size_t>((h * head_rows + row) * r + col)];
+          if (row < c_.nope) k[static_cast<std::size_t>((h * r + col) * c_.nope + row)] = x;
+          else v[static_cast<std::size_t>((h * c_.value + row - c_.nope) * r + col)] = x;
+        }
+    l.k_b = own("attn_k_b", c_.nope, r, k);
+    l.v_b = own("attn_v_b", r, c_.value, v);
+  }
+
+  void load_experts(layer& l) {
+    const std::int64_t d = c_.embedding, h = c_.expert_hidden, e = c_.experts;
+    l.router = tensor(prefix_ + "ffn_gate_inp.weight", d, e, 1);
+    if (file_.find(prefix_ + "exp_probs_b.bias")) l.router_bias = vector(prefix_ + "exp_probs_b.bias", e);
+    if (file_.find(prefix_ + "ffn_gate_up_exps.weight")) {
+      const matrix both = tensor(prefix_ + "ffn_gate_up_exps.weight", d, 2 * h, e);
+      l.gate_exps = l.up_exps = both;
+      l.gate_exps.rows = l.up_exps.rows = h;
+      if (both) l.up_exps.data += h * both.row_stride;
+    } else {
+      l.gate_exps = tensor(prefix_ + "ffn_gate_exps.weight", d, h, e);
+      l.up_exps = tensor(prefix_ + "ffn_up_exps.weight", d, h, e);
+    }
+    l.down_exps = tensor(prefix_ + "ffn_down_exps.weight", h, d, e);
+    if (c_.experts_shared == 0) return;
+    const std::int64_t s = h * c_.experts_shared;
+    l.gate_shexp = tensor(prefix_ + "ffn_gate_shexp.weight", d, s, 1);
+    l.up_shexp = tensor(prefix_ + "ffn_up_shexp.weight", d, s, 1);
+    l.down_shexp = tensor(prefix_ + "ffn_down_shexp.weight", s, d, 1);
+  }
+
+  const gguf::reader& file_;
+  const config& c_;
+  std::string prefix_, message_;
+};
+
+}  // namespace
+
+result<weights> load_weights(const gguf::reader& file, const config& c) { return loader(file, c).load(); }
+
+}  // namespace quantal::mla
