@@ -1,0 +1,103 @@
+#include "pretokenizer.hpp"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+
+namespace quantal::mla {
+namespace {
+
+struct known {
+  std::string_view name;
+  std::vector<const char*> patterns;
+};
+
+// Letters of the scripts that have upper and lower case, and the punctuation that the DeepSeek tokenizers list.
+constexpr const char* deepseek_llm_words =
+    R"(\s?[A-Za-z\xb5\xc0-\xd6\xd8-\xf6\xf8-\x{1ba}\x{1bc}-\x{1bf}\x{1c4}-\x{293}\x{295}-\x{2af}\x{370}-\x{373}\x{376}\x{377}\x{37b}-\x{37d}\x{37f}\x{386}\x{388}-\x{38a}\x{38c}\x{38e}-\x{3a1}\x{3a3}-\x{3f5}\x{3f7}-\x{481}\x{48a}-\x{52f}\x{531}-\x{556}\x{10a0}-\x{10c5}\x{13a0}-\x{13f5}\x{13f8}-\x{13fd}\x{1c90}-\x{1cba}\x{1cbd}-\x{1cbf}\x{1d00}-\x{1d2b}\x{1d6b}-\x{1d77}\x{1d79}-\x{1d9a}\x{1e00}-\x{1f15}\x{1f18}-\x{1f1d}\x{1f20}-\x{1f45}\x{1f48}-\x{1f4d}\x{1f50}-\x{1f57}\x{1f59}\x{1f5b}\x{1f5d}\x{1f5f}-\x{1f7d}\x{1f80}-\x{1fb4}\x{1fb6}-\x{1fbc}\x{1fbe}\x{1fc2}-\x{1fc4}\x{1fc6}-\x{1fcc}\x{1fd0}-\x{1fd3}\x{1fd6}-\x{1fdb}\x{1fe0}-\x{1fec}\x{1ff2}-\x{1ff4}\x{1ff6}-\x{1ffc}\x{2102}\x{2107}\x{210a}-\x{2113}\x{2115}\x{2119}-\x{211d}\x{2124}\x{2126}\x{2128}\x{212a}-\x{212d}\x{212f}-\x{2134}\x{2139}\x{213c}-\x{213f}\x{2145}-\x{2149}\x{214e}\x{2183}\x{2184}\x{2c00}-\x{2c7b}\x{2c7e}-\x{2ce4}\x{2ceb}-\x{2cee}\x{2cf2}\x{2cf3}\x{a640}-\x{a66d}\x{a680}-\x{a69b}\x{a722}-\x{a76f}\x{a771}-\x{a787}\x{a78b}-\x{a78e}\x{ab70}-\x{abbf}\x{fb00}-\x{fb06}\x{fb13}-\x{fb17}\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}\x{10400}-\x{1044f}\x{104b0}-\x{104d3}\x{104d8}-\x{104fb}\x{10c80}-\x{10cb2}\x{10cc0}-\x{10cf2}\x{118a0}-\x{118df}\x{1e900}-\x{1e943}]+)";
+
+const std::vector<known>& all_known() {
+  static const std::vector<known> list = {
+      {"gpt-2", {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"}},
+      {"deepseek-llm",
+       {R"([\r\n])", deepseek_llm_words,
+        R"(\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+)", R"(\s+$)",
+        R"([\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}]+)", R"(\p{N}+)"}},
+      {"deepseek-v3",
+       {R"(\p{N}{1,3})", R"([\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+)",
+        R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {"kimi-k2",
+       {R"(\p{Han}+|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+  };
+  return list;
+}
+
+}  // namespace
+
+struct pretokenizer::pattern {
+  pcre2_code* code = nullptr;
+  pcre2_match_data* match = nullptr;
+
+  pattern() = default;
+  pattern(const pattern&) = delete;
+  pattern& operator=(const pattern&) = delete;
+  ~pattern() {
+    pcre2_match_data_free(match);
+    pcre2_code_free(code);
+  }
+
+  /// Appends matches and the text between them; valid UTF-8 only.
+  void split(std::string_view text, std::vector<std::string_view>& out) const {
+    std::size_t at = 0;
+    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+    std::size_t from = 0;
+    while (from < text.size() && pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, match, nullptr) > 0) {
+      const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match);
+      if (range[1] == range[0]) break;  // none of the patterns matches emptiness
+      if (range[0] > at) out.push_back(text.substr(at, range[0] - at));
+      out.push_back(text.substr(range[0], range[1] - range[0]));
+      at = from = range[1];
+    }
+    if (at < text.size()) out.push_back(text.substr(at));
+  }
+};
+
+pretokenizer::pretokenizer() = default;
+pretokenizer::pretokenizer(pretokenizer&&) noexcept = default;
+pretokenizer::~pretokenizer() = default;
+
+result<pretokenizer> pretokenizer::named(std::string_view name) {
+  const auto& list = all_known();
+  const auto it = std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == name; });
+  if (it == list.end()) {
+    std::string message = "pre-tokenizer '" + std::string(name) + "' is not supported; known:";
+    for (const auto& k : list) message += " " + std::string(k.name);
+    return error{message};
+  }
+  pretokenizer p;
+  for (const char* text : it->patterns) {
+    auto one = std::make_unique<pattern>();
+    int code = 0;
+    PCRE2_SIZE at = 0;
+    one->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text), PCRE2_ZERO_TERMINATED,
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &code, &at, nullptr);
+    if (!one->code) return error{"pre-tokenizer '" + std::string(name) + "': pattern error at " + std::to_string(at)};
+    pcre2_jit_compile(one->code, PCRE2_JIT_COMPLETE);
+    one->match = pcre2_match_data_create_from_pattern(one->code, nullptr);
+    p.patterns_.push_back(std::move(one));
+  }
+  return p;
+}
+
+std::vector<std::string_view> pretokenizer::split(std::string_view text) const {
+  std::vector<std::string_view> pieces{text}, next;
+  for (const auto& p : patterns_) {
+    next.clear();
+    for (const auto piece : pieces) p->split(piece, next);
+    pieces.swap(next);
+  }
+  return pieces;
+}
+
+}  // namespace quantal::mla

@@ -1,0 +1,246 @@
+#include "tokenizer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <queue>
+#include <unordered_map>
+
+#include "pretokenizer.hpp"
+
+namespace quantal::mla {
+namespace {
+
+constexpr int control_token = 3, user_token = 4;
+
+/// The printable code point that stands for each byte in byte-level vocabularies: printable Latin-1 stands for
+/// itself, the other bytes are numbered from 256 on.
+std::array<char32_t, 256> byte_symbols() {
+  std::array<char32_t, 256> symbol{};
+  char32_t next = 256;
+  for (int b = 0; b < 256; ++b) {
+    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    symbol[static_cast<std::size_t>(b)] = printable ? static_cast<char32_t>(b) : next++;
+  }
+  return symbol;
+}
+
+std::string utf8(char32_t c) {
+  if (c < 0x80) return {static_cast<char>(c)};
+  return {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};  // symbols end below U+0200
+}
+
+/// Length of the valid UTF-8 sequence at the start of s, 0 if there is none.
+std::size_t sequence_length(std::string_view s) {
+  const auto byte = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
+  const unsigned a = byte(0);
+  if (a < 0x80) return 1;
+  const auto follows = [&](std::size_t i) { return (byte(i) & 0xc0) == 0x80; };
+  if (a >= 0xc2 && a <= 0xdf) return follows(1) ? 2 : 0;
+  if (a >= 0xe0 && a <= 0xef) {
+    const bool range = !(a == 0xe0 && byte(1) < 0xa0) && !(a == 0xed && byte(1) > 0x9f);
+    return follows(1) && follows(2) && range ? 3 : 0;
+  }
+  if (a >= 0xf0 && a <= 0xf4) {
+    const bool range = !(a == 0xf0 && byte(1) < 0x90) && !(a == 0xf4 && byte(1) > 0x8f);
+    return follows(1) && follows(2) && follows(3) && range ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+struct tokenizer::state {
+  std::vector<std::string> text;  ///< raw bytes of every token
+  std::unordered_map<std::string, std::int32_t> by_symbols;
+  std::unordered_map<std::string, std::int32_t> rank;  ///< "left right"
+  std::vector<std::pair<std::string, std::int32_t>> special;  ///< longest first
+  std::array<std::string, 256> symbol;
+  std::optional<pretokenizer> pre;
+  std::int32_t bos = -1, eos = -1;
+  bool add_bos = false, add_eos = false;
+
+  void encode_word(std::string_view word, std::vector<std::int32_t>& out) const;
+  void encode_text(std::string_view text, std::vector<std::int32_t>& out) const;
+  void encode_valid(std::string_view text, std::vector<std::int32_t>& out) const {
+    for (const auto word : pre->split(text)) encode_word(word, out);
+  }
+};
+
+/// Merges neighbours in order of rank with a heap; stale heap entries are recognised by their text.
+void tokenizer::state::encode_word(std::string_view word, std::vector<std::int32_t>& out) const {
+  struct node {
+    std::string text;
+    int prev, next;
+  };
+  std::vector<node> nodes;
+  std::string whole;
+  const int n = static_cast<int>(word.size());
+  for (int i = 0; i < n; ++i) {
+    nodes.push_back({symbol[static_cast<unsigned char>(word[static_cast<std::size_t>(i)])], i - 1, i + 1 < n ? i + 1 : -1});
+    whole += nodes.back().text;
+  }
+  struct candidate {
+    std::int32_t rank;
+    int left, right;
+    std::size_t length;
+    bool operator<(const candidate& o) const { return rank != o.rank ? rank > o.rank : left > o.left; }
+  };
+  std::priority_queue<candidate> heap;
+  const auto offer = [&](int left, int right) {
+    if (left < 0 || right < 0) return;
+    const auto& a = nodes[static_cast<std::size_t>(left)].text;
+    const auto& b = nodes[static_cast<std::size_t>(right)].text;
+    const auto it = rank.find(a + " " + b);
+    if (it != rank.end()) heap.push({it->second, left, right, a.size() + b.size()});
+  };
+  for (int i = 0; i + 1 < n; ++i) offer(i, i + 1);
+  while (!heap.empty()) {
+    const candidate c = heap.top();
+    heap.pop();
+    node& left = nodes[static_cast<std::size_t>(c.left)];
+    node& right = nodes[static_cast<std::size_t>(c.right)];
+    if (left.text.empty() || right.text.empty() || left.next != c.right || left.text.size() + right.text.size() != c.length) continue;
+    left.text += right.text;
+    right.text.clear();
+    left.next = right.next;
+    if (left.next >= 0) nodes[static_cast<std::size_t>(left.next)].prev = c.left;
+    offer(left.prev, c.left);
+    offer(c.left, left.next);
+  }
+  for (int i = n > 0 ? 0 : -1; i >= 0; i = nodes[static_cast<std::size_t>(i)].next) {
+    const auto& piece = nodes[static_cast<std::size_t>(i)].text;
+    const auto it = by_symbols.find(piece);
+    if (it != by_symbols.end()) {
+      out.push_back(it->second);
+      continue;
+    }
+    // A piece without a token falls apart into its symbols; symbols without a token are dropped.
+    for (std::size_t p = 0; p < piece.size();) {
+      const std::size_t len = static_cast<unsigned char>(piece[p]) < 0x80 ? 1 : 2;
+      if (const auto one = by_symbols.find(piece.substr(p, len)); one != by_symbols.end()) out.push_back(one->second);
+      p += len;
+    }
+  }
+}
+
+/// Regular expressions see valid UTF-8 only; bytes that are not become words of their own.
+void tokenizer::state::encode_text(std::string_view all, std::vector<std::int32_t>& out) const {
+  std::size_t valid = 0;
+  while (!all.empty()) {
+    const std::size_t len = valid < all.size() ? sequence_length(all.substr(valid)) : 0;
+    if (len) {
+      valid += len;
+      continue;
+    }
+    if (valid) encode_valid(all.substr(0, valid), out);
+    all.remove_prefix(valid);
+    valid = 0;
+    if (all.empty()) break;
+    encode_word(all.substr(0, 1), out);
+    all.remove_prefix(1);
+  }
+}
+
+tokenizer::tokenizer(std::unique_ptr<state> s) noexcept : s_(std::move(s)) {}
+tokenizer::tokenizer(tokenizer&&) noexcept = default;
+tokenizer& tokenizer::operator=(tokenizer&&) noexcept = default;
+tokenizer::~tokenizer() = default;
+
+result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
+  const auto model = meta.string("tokenizer.ggml.model");
+  if (!model) return model.error();
+  if (*model != "gpt2") return error{"tokenizer model '" + *model + "' is not supported (gpt2, byte-level BPE, is)"};
+  const auto tokens = meta.strings("tokenizer.ggml.tokens");
+  if (!tokens) return tokens.error();
+  const auto merges = meta.strings("tokenizer.ggml.merges");
+  if (!merges) return merges.error();
+  const auto pre_name = meta.string("tokenizer.ggml.pre");
+  auto pre = pretokenizer::named(pre_name ? *pre_name : "gpt-2");
+  if (!pre) return pre.error();
+  std::vector<std::int64_t> types;
+  if (meta.contains("tokenizer.ggml.token_type")) {
+    auto t = meta.integers("tokenizer.ggml.token_type");
+    if (!t) return t.error();
+    types = *t;
+    if (types.size() != (*tokens)->size()) return error{"tokenizer.ggml.token_type and tokens have different lengths"};
+  }
+
+  auto s = std::make_unique<state>();
+  s->pre.emplace(std::move(*pre));
+  std::unordered_map<std::string, char> byte_of;
+  const auto symbols = byte_symbols();
+  for (std::size_t b = 0; b < 256; ++b) byte_of[s->symbol[b] = utf8(symbols[b])] = static_cast<char>(b);
+  for (std::size_t i = 0; i < (*tokens)->size(); ++i) {
+    const std::string& token = (**tokens)[i];
+    s->by_symbols.try_emplace(token, static_cast<std::int32_t>(i));
+    const auto type = types.empty() ? 1 : types[i];
+    if ((type == control_token || type == user_token) && !token.empty()) {
+      s->special.emplace_back(token, static_cast<std::int32_t>(i));
+      s->text.push_back(token);
+      continue;
+    }
+    std::string bytes;
+    for (std::size_t p = 0; p < token.size();) {
+      const std::size_t len = std::max<std::size_t>(1, sequence_length(std::string_view(token).substr(p)));
+      const auto it = byte_of.find(token.substr(p, len));
+      if (it != byte_of.end()) bytes += it->second;
+      else bytes += token.substr(p, len);
+      p += len;
+    }
+    s->text.push_back(bytes);
+  }
+  std::stable_sort(s->special.begin(), s->special.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  for (std::size_t i = 0; i < (*merges)->size(); ++i) {
+    const std::string& m = (**merges)[i];
+    if (m.find(' ') == std::string::npos)
+      return error{"tokenizer.ggml.merges[" + std::to_string(i) + "] is not two pieces"};
+    s->rank.try_emplace(m, static_cast<std::int32_t>(i));
+  }
+  const auto id = [&](const char* key) -> std::int32_t {
+    const auto v = meta.integer(key, 0, static_cast<std::int64_t>((*tokens)->size()) - 1);
+    return v ? static_cast<std::int32_t>(*v) : -1;
+  };
+  const auto flag = [&](const char* key) {
+    const auto v = meta.boolean(key);
+    return v && *v;
+  };
+  s->bos = id("tokenizer.ggml.bos_token_id");
+  s->eos = id("tokenizer.ggml.eos_token_id");
+  s->add_bos = s->bos >= 0 && flag("tokenizer.ggml.add_bos_token");
+  s->add_eos = s->eos >= 0 && flag("tokenizer.ggml.add_eos_token");
+  return tokenizer(std::move(s));
+}
+
+std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+  std::vector<std::int32_t> out;
+  if (add_special && s_->add_bos) out.push_back(s_->bos);
+  while (parse_special && !s_->special.empty() && !text.empty()) {
+    std::size_t at = std::string_view::npos;
+    const std::pair<std::string, std::int32_t>* hit = nullptr;
+    for (const auto& sp : s_->special) {
+      const std::size_t p = text.find(sp.first);
+      if (p < at) at = p, hit = &sp;
+    }
+    if (!hit) break;
+    s_->encode_text(text.substr(0, at), out);
+    out.push_back(hit->second);
+    text.remove_prefix(at + hit->first.size());
+  }
+  s_->encode_text(text, out);
+  if (add_special && s_->add_eos) out.push_back(s_->eos);
+  return out;
+}
+
+std::string tokenizer::decode(const std::vector<std::int32_t>& ids) const {
+  std::string out;
+  for (const auto id : ids)
+    if (id >= 0 && static_cast<std::size_t>(id) < s_->text.size()) out += s_->text[static_cast<std::size_t>(id)];
+  return out;
+}
+
+std::int32_t tokenizer::bos() const noexcept { return s_->bos; }
+bool tokenizer::adds_bos() const noexcept { return s_->add_bos; }
+std::int64_t tokenizer::size() const noexcept { return static_cast<std::int64_t>(s_->text.size()); }
+
+}  // namespace quantal::mla

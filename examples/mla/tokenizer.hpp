@@ -1,0 +1,39 @@
+// Byte-level BPE from GGUF metadata (gguf.md section 4).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantal/gguf/metadata.hpp"
+
+namespace quantal::mla {
+
+class tokenizer {
+ public:
+  /// Reads tokenizer.ggml.*; errors name the key. Pre-tokenizers: gpt-2, deepseek-llm, deepseek-v3, kimi-k2.
+  static result<tokenizer> from_gguf(const gguf::metadata& meta);
+
+  tokenizer(tokenizer&&) noexcept;
+  tokenizer& operator=(tokenizer&&) noexcept;
+  ~tokenizer();
+
+  /// Token ids of UTF-8 text; invalid bytes are tokenized byte by byte. `add_special` adds BOS/EOS where the model's
+  /// metadata asks for them; `parse_special` recognises control tokens written out in the text.
+  std::vector<std::int32_t> encode(std::string_view text, bool add_special = false, bool parse_special = false) const;
+  /// The bytes of these tokens; unknown ids are skipped.
+  std::string decode(const std::vector<std::int32_t>& ids) const;
+
+  std::int32_t bos() const noexcept;  ///< -1: none
+  bool adds_bos() const noexcept;
+  std::int64_t size() const noexcept;
+
+ private:
+  struct state;
+  explicit tokenizer(std::unique_ptr<state> s) noexcept;
+  std::unique_ptr<state> s_;
+};
+
+}  // namespace quantal::mla
