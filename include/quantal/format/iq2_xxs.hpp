@@ -36,8 +36,11 @@ struct iq2_xxs {
     const int magnitude = detail::grid_iq2_xxs(r.grid[t], k);
     return detail::bit(detail::signs7(detail::bits(r.w.get(), 7 * t, 7)), k) ? -magnitude : magnitude;
   }
+  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
+    return detail::bits(b.groups[g].w.get(), 28, 4);
+  }
   QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (0.5f + static_cast<float>(b.groups[g].w.get() >> 28)) * 0.25f;
+    return b.d.get() * (0.5f + static_cast<float>(sub_scale(b, g))) * 0.25f;
   }
 
   // Grid and sub-scale parameters, as the quantizer sees them.

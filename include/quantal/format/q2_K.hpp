@@ -30,11 +30,13 @@ struct q2_K {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return detail::bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2);
   }
+  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return detail::nib(b.scales[g], 0); }
+  QUANTAL_HD static constexpr int sub_min(const block& b, int g) noexcept { return detail::nib(b.scales[g], 1); }
   QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(detail::nib(b.scales[g], 0));
+    return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
   QUANTAL_HD static constexpr float offset(const block& b, float, int g) noexcept {
-    return -(b.dmin.get() * static_cast<float>(detail::nib(b.scales[g], 1)));
+    return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
   }
 
   static constexpr void set_code(block& b, int e, int code) noexcept {

@@ -31,11 +31,13 @@ struct q4_K {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return detail::nib(b.qs[32 * (e / 64) + e % 32], e / 32 % 2);
   }
+  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.scale(g); }
+  QUANTAL_HD static constexpr int sub_min(const block& b, int g) noexcept { return b.scales.min(g); }
   QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(b.scales.scale(g));
+    return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
   QUANTAL_HD static constexpr float offset(const block& b, float, int g) noexcept {
-    return -(b.dmin.get() * static_cast<float>(b.scales.min(g)));
+    return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
   }
 
   static constexpr void set_code(block& b, int e, int code) noexcept {
