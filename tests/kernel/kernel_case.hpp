@@ -5,7 +5,9 @@
 
 #include <string>
 
+#include "quantal/kernel/slice.hpp"
 #include "quantal/reference/mul_mat.hpp"
+#include "quantal/reference/q8.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "support/random_weights.hpp"
 
@@ -32,11 +34,29 @@ inline std::vector<kernel_case> all_kernel_cases() {
 }
 
 /// Bounds of kernel/args.hpp: exact 1e-6 relative norm; q8 normalised MSE 5e-5, its square root as a norm.
-inline double tolerance(const kernel_case& c) {
-  return c.policy == activation::exact || find_format(c.format)->is_float ? 1e-6 : std::sqrt(5e-5);
+inline bool rounds_activations(const kernel_case& c) {
+  return c.policy == activation::q8 && !find_format(c.format)->is_float;
 }
 
-/// Skips with a reason where this machine lacks the arch.
+/// Activation vectors as the policy sees them: rounded for q8, in `count` vectors of `cols` values `stride` apart.
+inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, std::int64_t count, std::int64_t stride,
+                                  std::int64_t cols) {
+  if (!rounds_activations(c)) return x;
+  std::int64_t block = 0;
+  visit_format(c.format, [&]<class F>() {
+    if constexpr (block_format<F>) block = kernel::form_of<F>.block;
+  });
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto from = x.begin() + i * stride;
+    const auto rounded = reference::round_activations({from, from + cols}, block);
+    std::copy(rounded.begin(), rounded.end(), from);
+  }
+  return x;
+}
+
+/// Relative error of float32 arithmetic, given the activations as the policy sees them.
+inline constexpr double arithmetic_tolerance = 1e-6;
+
 #define QUANTAL_REQUIRE_ARCH(dispatcher_variable, arch)                            \
   const auto dispatcher_variable = runtime::dispatcher::named(arch);               \
   if (!dispatcher_variable) GTEST_SKIP() << "this machine does not run " << (arch)

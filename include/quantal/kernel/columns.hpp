@@ -4,32 +4,44 @@
 
 #include <cstdint>
 
+#include "quantal/config.hpp"
+
 namespace quantal::kernel {
 
-/// Tokens [0, n) in order: column i reads activation row i.
-struct every_column {
-  std::int64_t n;
-  float* out;
-  std::int64_t out_stride;
-
-  std::int64_t count() const noexcept { return n; }
-  std::int64_t activation_row(std::int64_t i) const noexcept { return i; }
-  float* result(std::int64_t i) const noexcept { return out + i * out_stride; }
-};
-
-/// The (token, slot) pairs routed to one expert. `order` holds token * used + slot.
-struct routed_columns {
+/// Columns [0, n). Without `order`, column i reads activation row i; with it, column i is the (token, slot) pair
+/// order[i] = token * used + slot of one expert.
+struct columns {
   const std::int32_t* order;
   std::int64_t n, used;
   bool shared_activation;  ///< all slots of a token read the same activation row
   float* out;
   std::int64_t out_token_stride, out_slot_stride;
 
-  std::int64_t count() const noexcept { return n; }
-  std::int64_t activation_row(std::int64_t i) const noexcept { return shared_activation ? order[i] / used : order[i]; }
-  float* result(std::int64_t i) const noexcept {
-    return out + order[i] / used * out_token_stride + order[i] % used * out_slot_stride;
+  QUANTAL_INLINE std::int64_t activation_row(std::int64_t i) const noexcept {
+    return !order ? i : shared_activation ? order[i] / used : order[i];
   }
+  QUANTAL_INLINE float* result(std::int64_t i) const noexcept {
+    return order ? out + order[i] / used * out_token_stride + order[i] % used * out_slot_stride
+                 : out + i * out_token_stride;
+  }
+};
+
+/// Float activation rows: row i belongs to token i / slots, slot i % slots.
+struct float_activations {
+  const float* data;
+  std::int64_t token_stride, slot_stride, slots;
+  QUANTAL_INLINE const float* row(std::int64_t i) const noexcept {
+    return slots == 1 ? data + i * token_stride : data + i / slots * token_stride + i % slots * slot_stride;
+  }
+};
+
+/// Matrix rows [first, first + count) of one weight matrix.
+struct weight_rows {
+  const std::byte* data;
+  std::int64_t stride, cols;
+  std::int64_t first;
+  int count;
+  QUANTAL_INLINE const std::byte* row(int r) const noexcept { return data + (first + r) * stride; }
 };
 
 }  // namespace quantal::kernel

@@ -1,8 +1,13 @@
-// Activation policy `q8`: activations rounded to int8, one float scale per 32, dotted with the integer codes.
+// Activation policy `q8`: activations rounded to int8, dotted with the integer codes of the weights.
 //
-// Normalised MSE of the rounding is about 2.7e-5 on Gaussian activations. Integer sums cover at most 32 products of
-// |code| <= 128 and |activation| <= 127 in int32: nothing overflows. The scale is float32, so large activations
-// cannot either. Bound by the int8 dot product (dpbusd on avx512_vnni) for many columns, by decoding for few.
+// One float scale per 32 activations, per 128 where the weights come in super-blocks. The normalised MSE of the rounding
+// is about 2.7e-5 and 3.7e-5 on Gaussian activations. Integer sums cover at most 32 products of u8 <= 255 and
+// |s8| <= 127 in int32, and scales are float32: nothing overflows, however large the activations are.
+//
+// Many columns: 16 rows are decoded into a panel of unsigned bytes, four weights of a row to a 32-bit lane, so that one
+// broadcast of four activations feeds 16 rows; bound by the int8 dot product (dpbusd on avx512_vnni). Per scale there is
+// one conversion and one multiply-add per column (two where activations have a scale per 32). Few columns: rows are
+// decoded one slice at a time and dotted along the row; bound by decoding and by the memory that the weights come from.
 #pragma once
 
 #include <cmath>
@@ -13,231 +18,305 @@
 
 namespace quantal::kernel {
 
-inline constexpr int q8_block = 32;
-
 /// Quantized activation rows in the caller's workspace, as four arrays per row.
 struct q8_activations {
   std::byte* data;
   std::int64_t cols;
-  int sub;  ///< weights per weight scale: 16 or 32
+  int sub, block, bias;  ///< weights per weight scale, activations per activation scale, code bias of the weights
 
-  std::int64_t blocks() const noexcept { return cols / q8_block; }
-  std::int64_t subs() const noexcept { return cols / sub; }
-  std::int64_t stride() const noexcept { return (cols + 4 * blocks() + 8 * subs() + 63) / 64 * 64; }
-  std::byte* row(std::int64_t i) const noexcept { return data + i * stride(); }
+  QUANTAL_INLINE std::int64_t blocks() const noexcept { return cols / block; }
+  QUANTAL_INLINE std::int64_t subs() const noexcept { return cols / sub; }
+  QUANTAL_INLINE std::int64_t stride() const noexcept { return (cols + 4 * blocks() + 8 * subs() + 63) / 64 * 64; }
+  QUANTAL_INLINE std::byte* row(std::int64_t i) const noexcept { return data + i * stride(); }
 
-  std::int8_t* codes(std::int64_t i) const noexcept { return reinterpret_cast<std::int8_t*>(row(i)); }
-  float* scales(std::int64_t i) const noexcept { return reinterpret_cast<float*>(row(i) + cols); }
-  /// -128 * sum of codes per sub: the start value that makes unsigned (code + 128) weights signed again.
-  std::int32_t* bias(std::int64_t i) const noexcept {
+  QUANTAL_INLINE std::int8_t* codes(std::int64_t i) const noexcept { return reinterpret_cast<std::int8_t*>(row(i)); }
+  QUANTAL_INLINE float* scales(std::int64_t i) const noexcept { return reinterpret_cast<float*>(row(i) + cols); }
+  /// -bias * sum of codes per sub: the start value that undoes the bias of the weight codes.
+  QUANTAL_INLINE std::int32_t* starts(std::int64_t i) const noexcept {
     return reinterpret_cast<std::int32_t*>(row(i) + cols + 4 * blocks());
   }
-  /// scale * sum of codes per sub: what a weight offset is multiplied by.
-  float* sums(std::int64_t i) const noexcept {
+  /// Sum of codes per sub, times the scale where a block is 32: what a weight offset is multiplied by.
+  QUANTAL_INLINE float* sums(std::int64_t i) const noexcept {
     return reinterpret_cast<float*>(row(i) + cols + 4 * blocks() + 4 * subs());
   }
 };
 
-/// Rounds one activation row; NaN or infinite activations make the affected results NaN or zero, never undefined.
+/// Rounds one block to int8, the largest magnitude to 127; returns its scale. Infinite or NaN activations give a NaN
+/// scale, and so NaN results.
+template <class A>
+QUANTAL_INLINE float quantize_block(const float* x, int n, std::int8_t* codes) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr int lanes = static_cast<int>(batch::size);
+  batch most(0.0f), finite(0.0f);
+  for (int k = 0; k < n; k += lanes) {
+    const batch v = batch::load_unaligned(x + k);
+    most = xsimd::max(most, xsimd::abs(v));
+    finite = xsimd::fma(v, batch(0.0f), finite);
+  }
+  const float largest = xsimd::reduce_max(most), inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+  // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits; a NaN is masked off, and an
+  // infinite `inverse` (subnormal activations) is clamped like any value.
+  for (int k = 0; k < n; ++k) {
+    float v = x[k] * inverse;
+    v = v < 127.0f ? v : 127.0f;
+    v = v > -127.0f ? v : -127.0f;
+    codes[k] = static_cast<std::int8_t>(quantal::detail::bits_from_float(v + 12582912.0f) & 255);
+  }
+  return largest / 127.0f + xsimd::reduce_add(finite);
+}
+
+/// Rounds one activation row.
 template <class A>
 void quantize_activation(const q8_activations& q, std::int64_t i, const float* x) noexcept {
-  std::int8_t* codes = q.codes(i);
-  for (std::int64_t b = 0; b < q.blocks(); ++b) {
-    const float* v = x + b * q8_block;
-    float largest = 0.0f;
-    for (int k = 0; k < q8_block; ++k) largest = std::fabs(v[k]) > largest ? std::fabs(v[k]) : largest;
-    const float scale = largest / 127.0f, inverse = largest > 0.0f && largest <= 3.4e38f ? 127.0f / largest : 0.0f;
-    q.scales(i)[b] = scale;
-    for (int k = 0; k < q8_block; ++k) {
-      // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits; a NaN is masked off.
-      const float shifted = v[k] * inverse + 12582912.0f;
-      const int code = static_cast<int>(quantal::detail::bits_from_float(shifted) & 0x7fffff) - 0x400000;
-      codes[b * q8_block + k] = static_cast<std::int8_t>(code < -127 ? -127 : code > 127 ? 127 : code);
-    }
-  }
+  std::int8_t* const codes = q.codes(i);
+  float* const scales = q.scales(i);
+  for (std::int64_t b = 0; b < q.blocks(); ++b)
+    scales[b] = quantize_block<A>(x + b * q.block, q.block, codes + b * q.block);
+  std::int32_t* const starts = q.starts(i);
+  float* const sums = q.sums(i);
   for (std::int64_t s = 0; s < q.subs(); ++s) {
     int sum = 0;
     for (int k = 0; k < q.sub; ++k) sum += codes[s * q.sub + k];
-    q.bias(i)[s] = -128 * sum;
-    q.sums(i)[s] = q.scales(i)[s * q.sub / q8_block] * static_cast<float>(sum);
+    starts[s] = -q.bias * sum;
+    sums[s] = static_cast<float>(sum) * (q.block == 32 ? scales[s * q.sub / 32] : 1.0f);
   }
 }
 
-/// One slice of 16 rows: codes + 128 interleaved in fours, scales and offsets by row.
-template <block_format F>
+/// One slice of 16 rows: codes interleaved in fours, scales and offsets by row.
 struct coded_panel {
-  static constexpr int subs = coded_slice<F>::subs;
   alignas(64) std::uint8_t codes[slice_weights * panel_rows];
-  alignas(64) float scales[subs * panel_rows];
-  alignas(64) float offsets[subs * panel_rows];
+  alignas(64) float scales[slice_scales * panel_rows];
+  alignas(64) float offsets[slice_scales * panel_rows];
 };
 
-template <block_format F>
-QUANTAL_INLINE void fill_panel(const weight_rows& w, int p, int rows, std::int64_t first, int count,
-                               coded_panel<F>& panel) noexcept {
-  coded_slice<F> s;
-  for (int r = 0; r < panel_rows; ++r) {
-    // Rows past the end repeat the last one: their sums are computed and dropped.
-    const std::byte* row = w.row(p + (r < rows ? r : rows - 1));
-    decode_codes<F>(row, row_scale<F>(row), first, count, s);
-    for (int k = 0; k < count; k += 4) {
-      std::uint32_t four;
-      std::memcpy(&four, s.codes + k, 4);
-      four ^= 0x80808080u;
-      std::memcpy(panel.codes + k * panel_rows + 4 * r, &four, 4);
-    }
-    for (int g = 0; g < count / sub_group<F>; ++g) {
-      panel.scales[g * panel_rows + r] = s.scales[g];
-      if constexpr (F::layout.has_offset) panel.offsets[g * panel_rows + r] = s.offsets[g];
-    }
-  }
-}
+/// Decodes one slice of rows [p, p + rows) into a panel; rows past the end repeat the last one, their sums are dropped.
+using panel_filler = void (*)(const weight_rows& w, int p, int rows, std::int64_t first, int count,
+                              coded_panel& panel) noexcept;
 
-template <block_format F, class A, int C>
-QUANTAL_INLINE void coded_tile(const coded_panel<F>& panel, std::int64_t first, int count, const q8_activations& x,
-                               const std::int64_t* column, float* const* result, int rows) noexcept {
-  using batch = xsimd::batch<float, A>;
-  constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes, sub = sub_group<F>;
-  const std::int8_t* codes[C];
-  const float *scales[C], *sums[C];
-  const std::int32_t* bias[C];
-  batch total[C][regs];
-  for (int c = 0; c < C; ++c) {
-    codes[c] = x.codes(column[c]) + first;
-    scales[c] = x.scales(column[c]) + first / q8_block;
-    bias[c] = x.bias(column[c]) + first / sub;
-    sums[c] = x.sums(column[c]) + first / sub;
-    for (int r = 0; r < regs; ++r) total[c][r] = batch(0.0f);
-  }
-  for (int g = 0; g < count / sub; ++g) {
-    simd::i32<A> acc[C][regs];
-    for (int c = 0; c < C; ++c)
-      for (int r = 0; r < regs; ++r) acc[c][r] = simd::i32<A>(bias[c][g]);
-    for (int k = g * sub; k < (g + 1) * sub; k += 4) {
-      simd::u8<A> w[regs];
-      for (int r = 0; r < regs; ++r) w[r] = simd::u8<A>::load_aligned(panel.codes + k * panel_rows + 4 * r * lanes);
-      for (int c = 0; c < C; ++c) {
-        const simd::s8<A> a = simd::broadcast4<A>(codes[c] + k);
-        for (int r = 0; r < regs; ++r) acc[c][r] = simd::dot4<A>(acc[c][r], w[r], a);
-      }
-    }
-    for (int r = 0; r < regs; ++r) {
-      const batch scale = batch::load_aligned(panel.scales + g * panel_rows + r * lanes);
-      for (int c = 0; c < C; ++c) {
-        const batch product = scale * batch(scales[c][g * sub / q8_block]);
-        total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), product, total[c][r]);
-        if constexpr (F::layout.has_offset) {
-          const batch offset = batch::load_aligned(panel.offsets + g * panel_rows + r * lanes);
-          total[c][r] = xsimd::fma(offset, batch(sums[c][g]), total[c][r]);
-        }
-      }
-    }
-  }
-  for (int c = 0; c < C; ++c) {
-    alignas(64) float sum[panel_rows];
-    for (int r = 0; r < regs; ++r) total[c][r].store_aligned(sum + r * lanes);
-    for (int i = 0; i < rows; ++i) result[c][i] = first ? result[c][i] + sum[i] : sum[i];
-  }
-}
-
-template <block_format F, class A, class Columns>
-void coded_panels(const weight_rows& w, const q8_activations& x, const Columns& cols) noexcept {
-  constexpr int wide = tile_for<A>().columns;
-  coded_panel<F> panel;
-  std::int64_t column[wide];
-  float* result[wide];
-  for (int p = 0; p < w.count; p += panel_rows) {
-    const int rows = w.count - p < panel_rows ? w.count - p : panel_rows;
-    for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
-      const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
-      fill_panel<F>(w, p, rows, first, count, panel);
-      const auto tile = [&]<int C>(std::int64_t at) {
-        for (int c = 0; c < C; ++c) {
-          column[c] = cols.activation_row(at + c);
-          result[c] = cols.result(at + c) + w.first + p;
-        }
-        coded_tile<F, A, C>(panel, first, count, x, column, result, rows);
-      };
-      const std::int64_t n = cols.count();
-      std::int64_t at = 0;
-      for (; at + wide <= n; at += wide) tile.template operator()<wide>(at);
-      for (; at + 4 <= n; at += 4) tile.template operator()<4>(at);
-      for (; at < n; ++at) tile.template operator()<1>(at);
-    }
-  }
-}
-
-/// Row slice (codes + 128) times one column: lanes run along the row, four weights each.
 template <block_format F, class A>
-QUANTAL_INLINE xsimd::batch<float, A> dot_coded_slice(const coded_slice<F>& s, const float* lane_scales, int count,
-                                                      const std::int8_t* codes, const float* scales,
-                                                      xsimd::batch<float, A> total) noexcept {
-  using batch = xsimd::batch<float, A>;
-  constexpr int lanes = static_cast<int>(batch::size), step = 4 * lanes;
-  const simd::u8<A> bias(128);
-  int k = 0;
-  for (; k + step <= count; k += step) {
-    const auto a = simd::s8<A>::load_unaligned(codes + k);
-    const auto w = xsimd::bitwise_cast<std::uint8_t>(simd::s8<A>::load_aligned(s.codes + k)) ^ bias;
-    const auto dot = simd::dot4<A>(simd::i32<A>(0), w, a) - simd::dot4<A>(simd::i32<A>(0), bias, a);
-    batch scale = batch::load_aligned(lane_scales + k / 4);
-    if constexpr (step <= q8_block) {
-      scale *= batch(scales[k / q8_block]);
-    } else {
-      alignas(64) float wide[batch::size];
-      for (int l = 0; l < lanes; ++l) wide[l] = scales[(k + 4 * l) / q8_block];
-      scale *= batch::load_aligned(wide);
-    }
-    total = xsimd::fma(xsimd::to_float(dot), scale, total);
+void fill_panel(const weight_rows& w, int p, int rows, std::int64_t first, int count, coded_panel& panel) noexcept {
+  coded_slice s[panel_rows];
+  for (int r = 0; r < panel_rows; ++r) {
+    const std::byte* row = w.row(p + (r < rows ? r : rows - 1));
+    decode_codes<F, A>(row, row_scale<F>(row), first, count, s[r]);
   }
-  if (k < count) {  // the last blocks of a row that fill less than one register
-    alignas(64) float tail[batch::size] = {};
+  constexpr int stride = static_cast<int>(sizeof(coded_slice) / 4);
+  static_assert(stride % 16 == 0);
+  const auto words = [](const void* v) { return reinterpret_cast<const std::uint32_t*>(v); };
+  const auto out = [](void* v) { return reinterpret_cast<std::uint32_t*>(v); };
+  simd::transpose16<A>(words(s[0].codes), stride, count / 4, out(panel.codes));
+  simd::transpose16<A>(words(s[0].scales), stride, count / sub_group<F>, out(panel.scales));
+  if constexpr (F::layout.has_offset)
+    simd::transpose16<A>(words(s[0].offsets), stride, count / sub_group<F>, out(panel.offsets));
+}
+
+/// What a tile reads of one column, at the start of a slice.
+struct coded_column {
+  const std::int8_t* codes;
+  const float* scales;
+  const std::int32_t* starts;
+  const float* sums;
+};
+
+/// result[c][0..16) = panel times the columns.
+template <class A, code_form form, int C>
+void coded_tile(const coded_panel& panel, int count, const coded_column* x, float (*result)[panel_rows]) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes, sub = form.sub;
+  // One pass per activation scale, or the whole slice where scales are per 32 and enter with the weights'.
+  constexpr int span = form.block == 32 ? slice_weights : form.block;
+  for (int from = 0; from < count; from += span) {
+    const int to = count - from < span ? count : from + span;
+    batch total[C][regs];
+    for (int c = 0; c < C; ++c)
+      for (int r = 0; r < regs; ++r) total[c][r] = batch(0.0f);
+    for (int g = from / sub; g < to / sub; ++g) {
+      simd::i32<A> acc[C][regs];
+      for (int c = 0; c < C; ++c)
+        for (int r = 0; r < regs; ++r) acc[c][r] = simd::i32<A>(x[c].starts[g]);
+      for (int k = g * sub; k < (g + 1) * sub; k += 4) {
+        simd::u8<A> w[regs];
+        for (int r = 0; r < regs; ++r) w[r] = simd::u8<A>::load_aligned(panel.codes + k * panel_rows + 4 * r * lanes);
+        for (int c = 0; c < C; ++c) {
+          const simd::s8<A> a = simd::broadcast4<A>(x[c].codes + k);
+          for (int r = 0; r < regs; ++r) acc[c][r] = simd::dot4_of<A, form.narrow>(acc[c][r], w[r], a);
+        }
+      }
+      for (int r = 0; r < regs; ++r) {
+        const batch scale = batch::load_aligned(panel.scales + g * panel_rows + r * lanes);
+        for (int c = 0; c < C; ++c) {
+          batch s = scale;
+          if constexpr (form.block == 32) s = scale * batch(x[c].scales[g * sub / 32]);
+          total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), s, total[c][r]);
+        }
+        if constexpr (form.offset) {
+          const batch offset = batch::load_aligned(panel.offsets + g * panel_rows + r * lanes);
+          for (int c = 0; c < C; ++c) total[c][r] = xsimd::fma(offset, batch(x[c].sums[g]), total[c][r]);
+        }
+      }
+    }
+    for (int c = 0; c < C; ++c)
+      for (int r = 0; r < regs; ++r) {
+        float* const out = result[c] + r * lanes;
+        if constexpr (form.block == 32) total[c][r].store_aligned(out);
+        else if (from == 0) (total[c][r] * batch(x[c].scales[0])).store_aligned(out);
+        else xsimd::fma(total[c][r], batch(x[c].scales[from / span]), batch::load_aligned(out)).store_aligned(out);
+      }
+  }
+}
+
+/// Rows x columns through panels; four panels share one pass over the activations.
+template <class A, code_form form>
+void coded_panels(panel_filler fill, const weight_rows& w, const q8_activations& x, const columns& cols) noexcept {
+  constexpr int group = coded_panels_at_once, wide = tile_for<A>().coded_columns;
+  coded_panel panels[group];
+  alignas(64) float sums[wide][panel_rows];
+  const int used = (w.count + panel_rows - 1) / panel_rows;
+  for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
+    const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
+    const auto rows = [&](int q) { return w.count - q * panel_rows < panel_rows ? w.count - q * panel_rows : panel_rows; };
+    for (int q = 0; q < used; ++q) fill(w, q * panel_rows, rows(q), first, count, panels[q]);
+    const auto tile = [&]<int C>(std::int64_t at) {
+      coded_column v[C];
+      for (int c = 0; c < C; ++c) {
+        const std::int64_t i = cols.activation_row(at + c);
+        v[c] = {x.codes(i) + first, x.scales(i) + first / form.block, x.starts(i) + first / form.sub,
+                x.sums(i) + first / form.sub};
+      }
+      for (int q = 0; q < used; ++q) {
+        coded_tile<A, form, C>(panels[q], count, v, sums);
+        for (int c = 0; c < C; ++c)
+          put_column(sums[c], cols.result(at + c) + w.first + q * panel_rows, rows(q), first != 0);
+      }
+    };
+    std::int64_t at = 0;
+    for (; at + wide <= cols.n; at += wide) tile.template operator()<wide>(at);
+    if constexpr (wide > 8)
+      for (; at + 8 <= cols.n; at += 8) tile.template operator()<8>(at);
+    if constexpr (wide > 4)
+      for (; at + 4 <= cols.n; at += 4) tile.template operator()<4>(at);
+    for (; at < cols.n; ++at) tile.template operator()<1>(at);
+  }
+}
+
+/// Per-lane scales of the register of codes that starts at weight k: lane l holds weights k + 4l .. k + 4l + 3.
+template <class A, int sub>
+QUANTAL_INLINE xsimd::batch<float, A> lane_scales(const float* scales, int k) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr int step = 4 * static_cast<int>(batch::size);
+  if constexpr (step <= sub) {
+    return batch(scales[k / sub]);
+  } else {
+#if XSIMD_WITH_AVX512F
+    if constexpr (step == 64) {
+      const __m512 all = _mm512_castps128_ps512(_mm_loadu_ps(scales + k / sub));
+      if constexpr (sub == 16) return _mm512_permutexvar_ps(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0), all);
+      else return _mm512_permutexvar_ps(_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0), all);
+    }
+#endif
+    alignas(64) float wide[batch::size];
+    for (int l = 0; l < step / 4; ++l) wide[l] = scales[(k + 4 * l) / sub];
+    return batch::load_aligned(wide);
+  }
+}
+
+/// Products of n corrections with the activation sums, in any lanes. n is a power of two.
+template <class A, int n>
+QUANTAL_INLINE xsimd::batch<float, A> dot_corrections(const float* corrections, const float* sums) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr int lanes = static_cast<int>(batch::size);
+  if constexpr (n >= lanes) {
+    batch total = batch::load_unaligned(corrections) * batch::load_unaligned(sums);
+    for (int g = lanes; g < n; g += lanes)
+      total = xsimd::fma(batch::load_unaligned(corrections + g), batch::load_unaligned(sums + g), total);
+    return total;
+  } else {
+    alignas(64) float wide[batch::size] = {};
+    for (int g = 0; g < n; ++g) wide[g] = corrections[g] * sums[g];
+    return batch::load_aligned(wide);
+  }
+}
+
+/// One row slice times one column.
+template <class A, code_form form>
+QUANTAL_INLINE xsimd::batch<float, A> dot_coded(const coded_slice& s, const float* corrections, int count,
+                                                const coded_column& x, xsimd::batch<float, A> total) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr int lanes = static_cast<int>(batch::size), step = 4 * lanes, sub = form.sub;
+  alignas(64) float scaled[slice_scales];
+  const float* scales = s.scales;
+  if constexpr (form.block == 32) {
+    for (int g = 0; g < count / sub; ++g) scaled[g] = s.scales[g] * x.scales[g * sub / 32];
+    scales = scaled;
+  }
+  if constexpr (form.block != 32) {
+    constexpr int subs = form.block / sub;
+    for (int h = 0; h < count / form.block; ++h) {
+      batch part(0.0f);
+      for (int k = h * form.block; k < (h + 1) * form.block; k += step) {
+        const auto dot = simd::dot4_of<A, form.narrow>(simd::i32<A>(0), simd::u8<A>::load_aligned(s.codes + k),
+                                                       simd::s8<A>::load_unaligned(x.codes + k));
+        part = xsimd::fma(xsimd::to_float(dot), lane_scales<A, sub>(scales, k), part);
+      }
+      part += dot_corrections<A, subs>(corrections + h * subs, x.sums + h * subs);
+      total = xsimd::fma(part, batch(x.scales[h]), total);
+    }
+  } else {
+    int k = 0;
+    for (; k + step <= count; k += step) {
+      const auto dot = simd::dot4_of<A, form.narrow>(simd::i32<A>(0), simd::u8<A>::load_aligned(s.codes + k),
+                                                     simd::s8<A>::load_unaligned(x.codes + k));
+      total = xsimd::fma(xsimd::to_float(dot), lane_scales<A, sub>(scales, k), total);
+    }
+    if (count == slice_weights) return total + dot_corrections<A, slice_weights / sub>(corrections, x.sums);
+    alignas(64) float tail[batch::size] = {};  // the end of a row, which may fill less than one register
     for (int l = 0; k + 4 * l < count; ++l) {
       int dot = 0;
-      for (int j = 0; j < 4; ++j) dot += s.codes[k + 4 * l + j] * codes[k + 4 * l + j];
-      tail[l] = static_cast<float>(dot) * lane_scales[k / 4 + l] * scales[(k + 4 * l) / q8_block];
+      for (int j = 0; j < 4; ++j) dot += s.codes[k + 4 * l + j] * x.codes[k + 4 * l + j];
+      tail[l] = static_cast<float>(dot) * scales[(k + 4 * l) / sub];
     }
+    for (int g = 0; g < count / sub; ++g) tail[g % lanes] += corrections[g] * x.sums[g];
     total += batch::load_aligned(tail);
   }
   return total;
 }
 
-template <block_format F, class A, class Columns>
-void coded_rows(const weight_rows& w, const q8_activations& x, const Columns& cols) noexcept {
+/// Few columns: rows in order, each slice decoded once for all columns.
+template <block_format F, class A>
+void coded_rows(const weight_rows& w, const q8_activations& x, const columns& cols) noexcept {
   using batch = xsimd::batch<float, A>;
-  constexpr int wide = tile_for<A>().panel_columns, sub = sub_group<F>;
-  coded_slice<F> s;
-  alignas(64) float lane_scales[slice_weights / 4];
-  for (std::int64_t at = 0; at < cols.count(); at += wide) {
-    const int n = static_cast<int>(cols.count() - at < wide ? cols.count() - at : wide);
-    for (int r = 0; r < w.count; ++r) {
-      const std::byte* row = w.row(r);
-      const float scale = row_scale<F>(row);
-      batch total[wide];
-      float shift[wide] = {};
-      for (int c = 0; c < n; ++c) total[c] = batch(0.0f);
-      for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
-        const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
-        decode_codes<F>(row, scale, first, count, s);
-        for (int g = 0; g < count / sub; ++g)
-          for (int l = 0; l < sub / 4; ++l) lane_scales[g * (sub / 4) + l] = s.scales[g];
-        for (int c = 0; c < n; ++c) {
-          const std::int64_t i = cols.activation_row(at + c);
-          total[c] = dot_coded_slice<F, A>(s, lane_scales, count, x.codes(i) + first, x.scales(i) + first / q8_block,
-                                           total[c]);
-          if constexpr (F::layout.has_offset)
-            for (int g = 0; g < count / sub; ++g) shift[c] += s.offsets[g] * x.sums(i)[first / sub + g];
-        }
-      }
-      for (int c = 0; c < n; ++c) cols.result(at + c)[w.first + r] = xsimd::reduce_add(total[c]) + shift[c];
-    }
+  constexpr code_form form = form_of<F>;
+  constexpr int wide = tile_for<A>().panel_columns;
+  coded_slice s{};
+  alignas(64) float corrections[slice_scales];
+  const int n = static_cast<int>(cols.n);
+  coded_column v[wide];
+  float* out[wide];
+  for (int c = 0; c < n; ++c) {
+    const std::int64_t i = cols.activation_row(c);
+    v[c] = {x.codes(i), x.scales(i), x.starts(i), x.sums(i)};
+    out[c] = cols.result(c) + w.first;
   }
-}
-
-template <block_format F, class A, class Columns>
-QUANTAL_INLINE void multiply_rows(const weight_rows& w, const q8_activations& x, const Columns& cols) noexcept {
-  if (cols.count() >= tile_for<A>().panel_columns) coded_panels<F, A>(w, x, cols);
-  else coded_rows<F, A>(w, x, cols);
+  for (int r = 0; r < w.count; ++r) {
+    const std::byte* const row = w.row(r);
+    const float scale = row_scale<F>(row);
+    batch total[wide];
+    for (int c = 0; c < n; ++c) total[c] = batch(0.0f);
+    for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
+      const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
+      decode_codes<F, A>(row, scale, first, count, s);
+      // The bias of the codes is an offset like any other: it multiplies the sum of the activations.
+      for (int g = 0; g < slice_scales; ++g) {
+        corrections[g] = s.scales[g] * static_cast<float>(-code_bias<F>);
+        if constexpr (F::layout.has_offset) corrections[g] += s.offsets[g];
+      }
+      for (int c = 0; c < n; ++c) {
+        const coded_column at{v[c].codes + first, v[c].scales + first / form.block, nullptr, v[c].sums + first / form.sub};
+        total[c] = dot_coded<A, form>(s, corrections, count, at, total[c]);
+      }
+    }
+    for (int c = 0; c < n; ++c) out[c][r] = xsimd::reduce_add(total[c]);
+  }
 }
 
 }  // namespace quantal::kernel

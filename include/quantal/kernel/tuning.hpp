@@ -5,23 +5,29 @@
 
 namespace quantal::kernel {
 
-/// Rows of a panel: one 512-bit, two 256-bit or four 128-bit registers of float32.
+/// Rows of a panel: one 512-bit, two 256-bit or four 128-bit registers of 32-bit values.
 inline constexpr int panel_rows = 16;
 /// Rows of one parallel task. Fixed, so that results never depend on the number of workers.
-inline constexpr int task_rows = 32;
+inline constexpr int task_rows = 64;
+/// Panels that a q8 task keeps in the first-level cache while the columns stream by: four are 24 KiB.
+inline constexpr int coded_panels_at_once = task_rows / panel_rows;
+/// The same for float panels of 16 KiB each.
+inline constexpr int float_panels_at_once = 2;
 
 struct cpu_tile {
-  int columns;        ///< columns of a register tile: accumulators = columns * panel_rows / lanes
+  int float_columns;  ///< columns of the float register tile
+  int coded_columns;  ///< columns of the integer register tile
   int panel_columns;  ///< fewest columns for which decoding into panels beats row-by-row dot products
 };
 
-/// Accumulators, one row register set and one broadcast must fit the register file (32 x 512, 16 x 256, 32 x 128).
+/// Accumulators, the rows' registers and one broadcast must fit the register file (32 x 512, 16 x 256, 32 x 128 bit).
+/// The integer tile also has float sums, which may spill: they are touched once per scale.
 template <class A>
 constexpr cpu_tile tile_for() {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
-  if constexpr (lanes == 16) return {.columns = 12, .panel_columns = 6};
-  else if constexpr (lanes == 8) return {.columns = 5, .panel_columns = 6};
-  else return {.columns = 4, .panel_columns = 6};
+  if constexpr (lanes == 16) return {.float_columns = 12, .coded_columns = 12, .panel_columns = 6};
+  else if constexpr (lanes == 8) return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
+  else return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
 }
 
 }  // namespace quantal::kernel

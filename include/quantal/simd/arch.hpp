@@ -24,6 +24,13 @@ struct neon64_dotprod : xsimd::neon64 {
   static constexpr const char* name() noexcept { return "dotprod+neon64"; }
 };
 
+/// The tag that every arch derives from: overloads that end in it are the fallback for all.
+#if XSIMD_VERSION_MAJOR >= 14
+using base = xsimd::common;
+#else
+using base = xsimd::generic;
+#endif
+
 /// Name used by the dispatcher, tests and benches.
 template <class A>
 inline constexpr std::string_view arch_name = A::name();

@@ -14,8 +14,8 @@ template <class A>
 using s8 = xsimd::batch<std::int8_t, A>;
 
 /// Definition and fallback.
-template <class A, class Tag>
-QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const Tag&) noexcept {
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const base&) noexcept {
   alignas(64) std::uint8_t x[u8<A>::size];
   alignas(64) std::int8_t y[s8<A>::size];
   alignas(64) std::int32_t r[i32<A>::size];
@@ -79,6 +79,48 @@ QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon64_dotp
 template <class A>
 QUANTAL_INLINE i32<A> dot4(i32<A> acc, u8<A> u, s8<A> s) noexcept {
   return dot4_on<A>(acc, u, s, on<A>{});
+}
+
+/// dot4 for u <= 127 and |s| <= 127: no pair sum exceeds 32258, so the instructions that saturate or take signed bytes
+/// on both sides are exact too.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const base&) noexcept {
+  return dot4_on<A>(acc, u, s, on<A>{});
+}
+
+#if XSIMD_WITH_AVX2
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx2&) noexcept {
+  return i32<A>(_mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))));
+}
+#endif
+
+#if XSIMD_WITH_AVX512BW
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx512bw&) noexcept {
+  return i32<A>(_mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1))));
+}
+#endif
+
+#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx512_vnni>&) noexcept {
+  return _mm512_dpbusd_epi32(acc, u, s);
+}
+#endif
+
+#if XSIMD_WITH_NEON64 && defined(__ARM_FEATURE_DOTPROD)
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon64_dotprod>&) noexcept {
+  return i32<A>(vdotq_s32(acc, vreinterpretq_s8_u8(u), s));
+}
+#endif
+
+/// dot4, with the promise of dot4_narrow_on where `narrow`.
+template <class A, bool narrow>
+QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
+  if constexpr (narrow) return dot4_narrow_on<A>(acc, u, s, on<A>{});
+  else return dot4_on<A>(acc, u, s, on<A>{});
 }
 
 /// Four consecutive bytes in every 32-bit lane.

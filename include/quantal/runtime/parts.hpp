@@ -1,0 +1,16 @@
+// How the variants' translation units and the dispatcher meet.
+#pragma once
+
+#include "quantal/runtime/ops.hpp"
+
+namespace quantal::runtime {
+
+/// Every arch is spread over this many translation units: format i is in part i % variant_parts.
+inline constexpr std::size_t variant_parts = 6;
+
+/// Puts the operations of part P on arch A into their places of the table. Defined in variant.hpp, which only the units
+/// compiled for A include; called by the dispatcher.
+template <class A, std::size_t P>
+void add_part(ops_table& table) noexcept;
+
+}  // namespace quantal::runtime
