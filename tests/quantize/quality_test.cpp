@@ -1,0 +1,116 @@
+// No format may be worse than the baseline on its input, with or without importance, and no search may be worse than
+// plain rounding on any input.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "quantal/dequantize.hpp"
+#include "quantal/quantize/error.hpp"
+#include "quantal/quantize/quantize.hpp"
+#include "support/random_weights.hpp"
+
+namespace quantal {
+namespace {
+
+const std::string data = std::string(QUANTAL_TEST_DATA) + "/quality/";
+
+std::vector<float> read_floats(const std::string& path) {
+  std::ifstream f(path, std::ios::binary);
+  const std::vector<char> b{std::istreambuf_iterator<char>(f), {}};
+  std::vector<float> v(b.size() / 4);
+  std::memcpy(v.data(), b.data(), v.size() * 4);
+  return v;
+}
+
+quantization_error error_of(std::uint32_t id, const std::vector<float>& x, std::int64_t cols, const float* given, const float* metric) {
+  const auto& f = *find_format(id);
+  std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(cols)));
+  std::vector<float> y(static_cast<std::size_t>(cols));
+  quantization_error e;
+  for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(cols)) {
+    EXPECT_EQ(quantize_row(id, &x[at], given, row.data(), cols), status::ok);
+    EXPECT_EQ(dequantize_row(id, row.data(), y.data(), cols), status::ok);
+    e.add(&x[at], y.data(), metric, cols);
+  }
+  return e;
+}
+
+class Quality : public testing::TestWithParam<std::uint32_t> {};
+
+TEST_P(Quality, NoWorseThanTheBaseline) {
+  const auto x = read_floats(data + "quality_input.f32"), w = read_floats(data + "quality_importance.f32");
+  ASSERT_EQ(x.size(), 65536u);
+  std::ifstream json(data + "quality_baseline.json");
+  const auto base = nlohmann::json::parse(json).at("formats").at(std::string(find_format(GetParam())->name));
+  const double with = error_of(GetParam(), x, 1024, w.data(), w.data()).nmse_weighted();
+  const double without = error_of(GetParam(), x, 1024, nullptr, w.data()).nmse_plain();
+  EXPECT_LE(with, base.at("with_importance").at("nmse_weighted").get<double>() * (1 + 1e-6));
+  EXPECT_LE(without, base.at("without_importance").at("nmse_plain").get<double>() * (1 + 1e-6));
+}
+
+/// Round to nearest with the scale that maps the largest weight to the end of the table.
+template <class F>
+double plain_rounding(const std::vector<float>& x, const std::vector<float>& w) {
+  using C = quantize::codebook<F>;
+  constexpr int n = F::layout.elements;
+  double error = 0, norm = 0;
+  for (std::size_t at = 0; at < x.size(); at += n) {
+    float extreme = 0;
+    for (int i = 0; i < n; ++i) extreme = std::fabs(x[at + i]) > std::fabs(extreme) ? x[at + i] : extreme;
+    const float d = quantize::stored_half(extreme / static_cast<float>(C::level(0)));
+    error += quantize::error_at<C>(&x[at], &w[at % w.size()], n, d);
+    for (int i = 0; i < n; ++i) norm += w[(at + i) % w.size()] * x[at + i] * x[at + i];
+  }
+  return error / norm;
+}
+
+TEST(Quality, SearchBeatsPlainRoundingOnEveryInput) {
+  test::rng g(9);
+  std::vector<float> w(512);
+  for (auto& v : w) v = std::exp(std::normal_distribution<float>(0, 1)(g));
+  const auto draw = [&](auto d) {
+    std::vector<float> x(8 * 512);
+    for (auto& v : x) v = static_cast<float>(d(g));
+    return x;
+  };
+  auto outliers = draw(std::normal_distribution<double>(0, 1));
+  for (std::size_t i = 0; i < outliers.size(); i += 64) outliers[i] *= 20;
+  for (const auto& x : {draw(std::normal_distribution<double>(0, 1)), draw(std::student_t_distribution<double>(3)),
+                        draw(std::uniform_real_distribution<double>(-1, 1)), outliers}) {
+    const auto check = [&]<class F>() {
+      if constexpr (quantize::simple_format<F> && !F::layout.has_offset)
+        EXPECT_LE(error_of(F::gguf_id, x, 512, w.data(), w.data()).nmse_weighted(), plain_rounding<F>(x, w) * (1 + 1e-5)) << F::name;
+    };
+    all_formats::for_each(check);
+  }
+}
+
+TEST(Quality, ExactSearchIsNeverWorseThanFast) {
+  test::rng g(4);
+  const auto x = test::gaussian(g, 4096);
+  const auto error = [&]<quantize_policy P>() {
+    std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<q4_0>(4096)));
+    std::vector<float> y(4096);
+    EXPECT_EQ((quantize_row<q4_0, P>(x.data(), nullptr, row.data(), 4096)), status::ok);
+    dequantize_row<q4_0>(row.data(), y.data(), 4096);
+    quantization_error e;
+    e.add(x.data(), y.data(), nullptr, 4096);
+    return e.nmse_plain();
+  };
+  // Rounding the scale to binary16 may cost a little either way.
+  EXPECT_LE(error.operator()<quantize_policy{.exact = true}>(), error.operator()<quantize_policy{}>() * 1.001);
+}
+
+std::vector<std::uint32_t> quantizable_ids() {
+  std::vector<std::uint32_t> ids;
+  for (const auto& f : format_table)
+    if (can_quantize(f.gguf_id)) ids.push_back(f.gguf_id);
+  return ids;
+}
+
+INSTANTIATE_TEST_SUITE_P(Format, Quality, testing::ValuesIn(quantizable_ids()),
+                         [](const auto& info) { return std::string(find_format(info.param)->name); });
+
+}  // namespace
+}  // namespace quantal

@@ -1,0 +1,96 @@
+// Any input gives a valid block or a status.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "quantal/dequantize.hpp"
+#include "quantal/quantize/quantize.hpp"
+#include "support/random_weights.hpp"
+
+namespace quantal {
+namespace {
+
+class Safety : public testing::TestWithParam<std::uint32_t> {
+ protected:
+  std::vector<float> round_trip(const std::vector<float>& x, const std::vector<float>& w = {}) {
+    const auto& f = *find_format(GetParam());
+    std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(static_cast<std::int64_t>(x.size()))));
+    std::vector<float> y(x.size(), NAN);
+    EXPECT_EQ(quantize_row(GetParam(), x.data(), w.empty() ? nullptr : w.data(), row.data(), static_cast<std::int64_t>(x.size())), status::ok);
+    EXPECT_EQ(dequantize_row(GetParam(), row.data(), y.data(), static_cast<std::int64_t>(x.size())), status::ok);
+    return y;
+  }
+  status run(const std::vector<float>& x, const float* w) {
+    std::vector<std::byte> row(4 * x.size() + 64);
+    return quantize_row(GetParam(), x.data(), w, row.data(), static_cast<std::int64_t>(x.size()));
+  }
+};
+
+TEST_P(Safety, DegenerateRowsStayFinite) {
+  test::rng g(1);
+  const std::vector<float> random = test::gaussian(g, 256);
+  std::vector<std::vector<float>> rows = {std::vector<float>(256, 0.0f), std::vector<float>(256, -0.0f),
+                                          std::vector<float>(256, 3.5f), std::vector<float>(256, -1e-3f),
+                                          std::vector<float>(256, 1e-42f), test::gaussian(g, 256, 1e-38f),
+                                          test::gaussian(g, 256, 1e-8f), random};
+  rows.push_back(random);
+  rows.back()[17] = 1e4f;
+  for (const auto& x : rows)
+    for (const float y : round_trip(x)) EXPECT_TRUE(std::isfinite(y));
+  for (const float y : round_trip(rows[0])) EXPECT_EQ(y, 0.0f);
+}
+
+TEST_P(Safety, OneHotAndZeroImportance) {
+  test::rng g(2);
+  const auto x = test::gaussian(g, 256);
+  std::vector<float> w(256, 0.0f);
+  for (const float y : round_trip(x, w)) EXPECT_TRUE(std::isfinite(y));
+  w[100] = 1e-30f;
+  for (const float y : round_trip(x, w)) EXPECT_TRUE(std::isfinite(y));
+  w[100] = 1e30f;
+  const auto y = round_trip(x, w);
+  EXPECT_NEAR(y[100], x[100], 0.26f * std::fabs(x[100]) + 1e-6f);
+}
+
+TEST_P(Safety, BadInputIsAStatus) {
+  std::vector<float> x(256, 1.0f), w(256, 1.0f);
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    auto y = x;
+    y[200] = bad;
+    EXPECT_EQ(run(y, w.data()), status::not_finite);
+    auto v = w;
+    v[3] = bad;
+    EXPECT_EQ(run(x, v.data()), status::bad_importance);
+  }
+  w[3] = -1.0f;
+  EXPECT_EQ(run(x, w.data()), status::bad_importance);
+  if (!find_format(GetParam())->is_float) {
+    x.resize(255);
+    w[3] = 1.0f;
+    EXPECT_EQ(run(x, w.data()), status::bad_shape);
+  }
+}
+
+TEST_P(Safety, SameBytesEveryTime) {
+  test::rng g(6);
+  const auto x = test::gaussian(g, 256);
+  EXPECT_EQ(round_trip(x), round_trip(x));
+}
+
+std::vector<std::uint32_t> quantizable_ids() {
+  std::vector<std::uint32_t> ids;
+  for (const auto& f : format_table)
+    if (can_quantize(f.gguf_id)) ids.push_back(f.gguf_id);
+  return ids;
+}
+
+INSTANTIATE_TEST_SUITE_P(Format, Safety, testing::ValuesIn(quantizable_ids()),
+                         [](const auto& info) { return std::string(find_format(info.param)->name); });
+
+TEST(QuantizeRow, UnknownFormat) {
+  EXPECT_EQ(quantize_row(9999, nullptr, nullptr, nullptr, 0), status::unknown_format);
+  EXPECT_FALSE(can_quantize(9999));
+}
+
+}  // namespace
+}  // namespace quantal
