@@ -65,16 +65,17 @@ std::string shown(const T& v) {
 template <class T>
 result<T> parse_number(std::string_view text, const range& bounds) {
   T v{};
+  std::string shown_text(1, '\'');
+  shown_text.append(text).append("'");
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), v);
-  if (failure == std::errc::result_out_of_range) return error{"'" + std::string(text) + "' is out of range"};
+  if (failure == std::errc::result_out_of_range) return error{shown_text + " is out of range"};
   if (failure != std::errc{} || end != text.data() + text.size())
-    return error{"'" + std::string(text) + (std::integral<T> ? "' is not an integer" : "' is not a number")};
+    return error{shown_text + (std::integral<T> ? " is not an integer" : " is not a number")};
   const auto d = static_cast<double>(v);
-  if (!std::isfinite(d)) return error{"'" + std::string(text) + "' is not finite"};
+  if (!std::isfinite(d)) return error{shown_text + " is not finite"};
   if (d < bounds.low || d > bounds.high) {
     const auto side = [](double b, const char* none) { return std::isinf(b) ? std::string(none) : shown(b); };
-    return error{"'" + std::string(text) + "' is outside [" + side(bounds.low, "-inf") + ", " +
-                 side(bounds.high, "inf") + "]"};
+    return error{shown_text + " is outside [" + side(bounds.low, "-inf") + ", " + side(bounds.high, "inf") + "]"};
   }
   return v;
 }

@@ -1,0 +1,165 @@
+#include "commands.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "file.hpp"
+#include "json.hpp"
+#include "quantal/dequantize.hpp"
+#include "quantal/executor.hpp"
+#include "quantal/quantize/error.hpp"
+#include "quantal/quantize/quantize.hpp"
+#include "text.hpp"
+
+namespace quantal::blocks {
+namespace {
+
+result<const format_info*> format_of(const options& o) {
+  const auto* f = find_format(o.format);
+  if (!f) return error{"unknown format '" + o.format + "' ('quantal-blocks list' prints them)"};
+  if (o.cols % f->layout.elements != 0)
+    return error{std::to_string(o.cols) + " columns are not a multiple of the " + std::to_string(f->layout.elements) +
+                 " of a block of " + std::string(f->name)};
+  return f;
+}
+
+result<const format_info*> target_of(const options& o) {
+  auto f = format_of(o);
+  if (f && !can_quantize((*f)->gguf_id)) return error{std::string((*f)->name) + " cannot be quantized to"};
+  return f;
+}
+
+/// Float32 rows with the importance that goes with their columns.
+struct input {
+  std::vector<float> values, importance;
+  std::int64_t rows = 0;
+
+  const float* weights() const { return importance.empty() ? nullptr : importance.data(); }
+};
+
+result<input> read_input(const options& o) {
+  input in;
+  auto values = file::read_raw<float>(o.in);
+  if (!values) return values.error();
+  in.values = std::move(*values);
+  const auto n = static_cast<std::int64_t>(in.values.size());
+  if (n % o.cols != 0)
+    return error{o.in.string() + ": " + std::to_string(n) + " values are not whole rows of " + std::to_string(o.cols)};
+  in.rows = n / o.cols;
+  if (o.importance.empty()) return in;
+  auto w = file::read_raw<float>(o.importance);
+  if (!w) return w.error();
+  if (static_cast<std::int64_t>(w->size()) != o.cols)
+    return error{o.importance.string() + ": " + std::to_string(w->size()) + " importances for " +
+                 std::to_string(o.cols) + " columns"};
+  in.importance = std::move(*w);
+  return in;
+}
+
+/// Calls f(row) -> status for every row; the error names the first row (by number) that failed.
+template <class F>
+result<void> for_rows(std::int64_t rows, int threads, const std::filesystem::path& source, F&& f) {
+  std::vector<status> failures(static_cast<std::size_t>(rows), status::ok);
+  thread_pool pool(threads);
+  executor_ref(pool).for_each(static_cast<int>(rows), [&](int r, int) { failures[static_cast<std::size_t>(r)] = f(r); });
+  for (std::size_t r = 0; r < failures.size(); ++r)
+    if (failures[r] != status::ok)
+      return error{source.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(failures[r]))};
+  return {};
+}
+
+result<std::vector<std::byte>> encode(const options& o, const format_info& f, const input& in) {
+  const std::int64_t row_bytes = f.row_bytes(o.cols);
+  std::vector<std::byte> out(static_cast<std::size_t>(in.rows * row_bytes));
+  const auto done = for_rows(in.rows, o.threads, o.in, [&](std::int64_t r) {
+    return quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes, o.cols);
+  });
+  if (!done) return done.error();
+  return out;
+}
+
+json description(const format_info& f) {
+  return {{"name", f.name},
+          {"gguf_id", f.gguf_id},
+          {"block", f.layout.elements},
+          {"bytes", f.layout.bytes},
+          {"row_meta", f.layout.row_meta},
+          {"group", f.layout.group},
+          {"bpw", f.layout.bpw()},
+          {"quantizer", can_quantize(f.gguf_id)},
+          {"role", f.usage == role::weight ? "weight" : "activation"}};
+}
+
+}  // namespace
+
+result<void> list(const options& o) {
+  if (o.json) {
+    json all = json::array();
+    for (const auto& f : format_table) all.push_back(description(f));
+    print_json(all);
+    return {};
+  }
+  std::printf("%-10s %5s %6s %6s %9s %6s %8s  %s\n", "name", "id", "block", "bytes", "row meta", "group", "bpw", "quantizer");
+  for (const auto& f : format_table)
+    std::printf("%-10s %5u %6d %6d %9d %6d %8.4f  %s\n", std::string(f.name).c_str(), f.gguf_id, f.layout.elements,
+                f.layout.bytes, f.layout.row_meta, f.layout.group, f.layout.bpw(), can_quantize(f.gguf_id) ? "yes" : "no");
+  return {};
+}
+
+result<void> dequantize(const options& o) {
+  const auto f = format_of(o);
+  if (!f) return f.error();
+  const auto in = file::read_raw<std::byte>(o.in);
+  if (!in) return in.error();
+  const auto row_bytes = (*f)->row_bytes(o.cols);
+  const auto bytes = static_cast<std::int64_t>(in->size());
+  if (bytes % row_bytes != 0)
+    return error{o.in.string() + ": " + std::to_string(bytes) + " bytes are not whole rows of " +
+                 std::to_string(row_bytes) + " bytes (" + std::to_string(o.cols) + " columns of " + o.format + ")"};
+  const auto rows = bytes / row_bytes;
+  std::vector<float> out(static_cast<std::size_t>(rows * o.cols));
+  const auto done = for_rows(rows, o.threads, o.in, [&](std::int64_t r) {
+    return dequantize_row((*f)->gguf_id, in->data() + r * row_bytes, out.data() + r * o.cols, o.cols);
+  });
+  return done ? file::write_raw(o.out, out) : done;
+}
+
+result<void> quantize(const options& o) {
+  const auto f = target_of(o);
+  if (!f) return f.error();
+  const auto in = read_input(o);
+  if (!in) return in.error();
+  const auto out = encode(o, **f, *in);
+  if (!out) return out.error();
+  return file::write(o.out, *out);
+}
+
+result<void> measure_error(const options& o) {
+  const auto f = target_of(o);
+  if (!f) return f.error();
+  const auto in = read_input(o);
+  if (!in) return in.error();
+  const auto encoded = encode(o, **f, *in);
+  if (!encoded) return encoded.error();
+  const auto row_bytes = (*f)->row_bytes(o.cols);
+  quantization_error sum;
+  std::vector<float> decoded(static_cast<std::size_t>(o.cols));
+  for (std::int64_t r = 0; r < in->rows; ++r) {
+    if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols); s != status::ok)
+      return error{o.in.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(s))};
+    sum.add(in->values.data() + r * o.cols, decoded.data(), in->weights(), o.cols);
+  }
+  const double bpw = 8.0 * static_cast<double>(row_bytes) / static_cast<double>(o.cols);
+  if (o.json) {
+    print_json({{"format", (*f)->name}, {"rows", in->rows}, {"cols", o.cols}, {"bytes", encoded->size()}, {"bpw", bpw},
+                {"importance", !in->importance.empty()}, {"nmse_weighted", json_number(sum.nmse_weighted())},
+                {"nmse", json_number(sum.nmse_plain())}});
+    return {};
+  }
+  std::printf("%s: %lld rows of %lld columns, %.4f bpw\n", std::string((*f)->name).c_str(),
+              static_cast<long long>(in->rows), static_cast<long long>(o.cols), bpw);
+  std::printf("weighted nmse %.9g\nplain nmse    %.9g\n", sum.nmse_weighted(), sum.nmse_plain());
+  return {};
+}
+
+}  // namespace quantal::blocks
