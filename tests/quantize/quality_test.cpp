@@ -79,8 +79,9 @@ TEST(Quality, SearchBeatsPlainRoundingOnEveryInput) {
   for (const auto& x : {draw(std::normal_distribution<double>(0, 1)), draw(std::student_t_distribution<double>(3)),
                         draw(std::uniform_real_distribution<double>(-1, 1)), outliers}) {
     const auto check = [&]<class F>() {
-      if constexpr (quantize::simple_format<F> && !F::layout.has_offset)
+      if constexpr (quantize::simple_format<F> && !F::layout.has_offset) {
         EXPECT_LE(error_of(F::gguf_id, x, 512, w.data(), w.data()).nmse_weighted(), plain_rounding<F>(x, w) * (1 + 1e-5)) << F::name;
+      }
     };
     all_formats::for_each(check);
   }

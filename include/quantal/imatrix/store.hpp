@@ -1,0 +1,84 @@
+// Importance statistics as they are collected: raw sums of squared activations and row counts (imatrix.md).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantal/result.hpp"
+
+namespace quantal::imatrix {
+
+/// Statistics of one weight tensor: `slices` (experts or heads; 1 for plain matrices) vectors of `cols` sums.
+struct entry {
+  std::int64_t cols = 0, slices = 1;
+  std::vector<double> sums;           ///< [slices][cols] sum of x^2
+  std::vector<std::int64_t> counts;   ///< [slices] activation rows seen
+
+  entry() = default;
+  entry(std::int64_t c, std::int64_t s)
+      : cols(c), slices(s), sums(static_cast<std::size_t>(c * s)), counts(static_cast<std::size_t>(s)) {}
+  bool operator==(const entry&) const = default;
+};
+
+struct store {
+  std::map<std::string, entry> entries;  ///< by canonical tensor name
+  std::vector<std::string> datasets;     ///< calibration files in order of use
+  std::int64_t chunk_size = 512;         ///< tokens per chunk
+  bool approximate_counts = false;       ///< a legacy file without row counts went in
+  bool operator==(const store&) const = default;
+
+  /// Chunks that the best-seen entry represents.
+  std::int64_t chunk_count() const noexcept {
+    std::int64_t most = 0;
+    for (const auto& [name, e] : entries)
+      for (const auto c : e.counts) most = c > most ? c : most;
+    return chunk_size > 0 ? most / chunk_size : 0;
+  }
+};
+
+/// Adds `other` to `into`: sums and counts add up, so merging is exact and order matters only for `datasets`. An
+/// entry with one count for all its values joins one that counts per slice. Errors name the entry and both shapes.
+inline result<void> merge(store& into, const store& other) {
+  store merged = into;
+  for (const auto& [name, e] : other.entries) {
+    const auto [it, added] = merged.entries.try_emplace(name, e);
+    if (added) continue;
+    entry& m = it->second;
+    if (m.sums.size() != e.sums.size())
+      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " x " + std::to_string(m.cols) +
+                   " values cannot be merged with " + std::to_string(e.slices) + " x " + std::to_string(e.cols)};
+    for (std::size_t i = 0; i < e.sums.size(); ++i) m.sums[i] += e.sums[i];
+    const entry& finer = m.slices >= e.slices ? m : e;
+    if (m.slices != e.slices && m.slices != 1 && e.slices != 1)
+      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " and " + std::to_string(e.slices) + " slices"};
+    std::vector<std::int64_t> counts(finer.counts.size());
+    for (std::size_t s = 0; s < counts.size(); ++s)
+      counts[s] = m.counts[m.slices == 1 ? 0 : s] + e.counts[e.slices == 1 ? 0 : s];
+    const std::int64_t slices = finer.slices, cols = finer.cols;
+    m.slices = slices, m.cols = cols, m.counts = std::move(counts);
+  }
+  for (const auto& d : other.datasets) merged.datasets.push_back(d);
+  merged.approximate_counts = into.approximate_counts || other.approximate_counts;
+  into = std::move(merged);
+  return {};
+}
+
+/// The GGUF name behind what other collectors recorded: scheduler copies `BACKEND#NAME#COPY`, graph suffixes such as
+/// " (reshaped)" (possibly cut at the end of a name buffer), and per-device indices after ".weight".
+inline std::string canonical_name(std::string_view name) {
+  if (const auto first = name.find('#'); first != std::string_view::npos) {
+    const auto second = name.find('#', first + 1);
+    name = second == std::string_view::npos ? name.substr(first + 1) : name.substr(first + 1, second - first - 1);
+  }
+  if (const auto suffix = name.find(" ("); suffix != std::string_view::npos) name = name.substr(0, suffix);
+  constexpr std::string_view weight = ".weight.";
+  if (const auto at = name.rfind(weight); at != std::string_view::npos &&
+      name.find_first_not_of("0123456789", at + weight.size()) == std::string_view::npos)
+    name = name.substr(0, at + weight.size() - 1);
+  return std::string(name);
+}
+
+}  // namespace quantal::imatrix
