@@ -3,6 +3,7 @@
 
 #include "ceiling.hpp"
 #include "quantal/simd/dot4.hpp"
+#include "quantal/simd/unroll.hpp"
 
 namespace quantal::bench {
 
@@ -15,11 +16,11 @@ void fma_loop(std::int64_t rounds, float* sink) noexcept {
   constexpr int n = peak_chains<A>;
   const batch x(0.999f), y(0.001f);
   batch acc[n];
-  for (int i = 0; i < n; ++i) acc[i] = batch(static_cast<float>(i));
+  simd::unroll<n>([&](auto i) QUANTAL_LAMBDA { acc[i] = batch(static_cast<float>(i)); });
   for (std::int64_t r = 0; r < rounds; ++r)
-    for (int i = 0; i < n; ++i) acc[i] = xsimd::fma(acc[i], x, y);
+    simd::unroll<n>([&](auto i) QUANTAL_LAMBDA { acc[i] = xsimd::fma(acc[i], x, y); });
   batch total(0.0f);
-  for (int i = 0; i < n; ++i) total += acc[i];
+  simd::unroll<n>([&](auto i) QUANTAL_LAMBDA { total += acc[i]; });
   *sink = xsimd::reduce_add(total);
 }
 
@@ -32,14 +33,16 @@ void dot_loop(std::int64_t rounds, std::int32_t* sink) noexcept {
   for (int i = 0; i < 64; ++i) u[i] = static_cast<std::uint8_t>(i);
   for (int i = 0; i < 4 * n; ++i) s[i] = static_cast<std::int8_t>(i - 20);
   simd::i32<A> acc[n];
-  for (int i = 0; i < n; ++i) acc[i] = simd::i32<A>(i);
+  simd::unroll<n>([&](auto i) QUANTAL_LAMBDA { acc[i] = simd::i32<A>(i); });
   for (std::int64_t r = 0; r < rounds; ++r) {
     asm volatile("" : : "r"(u), "r"(s) : "memory");  // the operands are read again in every round
     const auto w = simd::u8<A>::load_aligned(u);
-    for (int i = 0; i < n; ++i) acc[i] = simd::dot4_of<A, true>(acc[i], w, simd::broadcast4<A>(s + 4 * i));
+    simd::unroll<n>([&](auto i) QUANTAL_LAMBDA {
+      acc[i] = simd::dot4_of<A, true>(acc[i], w, simd::broadcast4<A>(s + 4 * i));
+    });
   }
   simd::i32<A> total(0);
-  for (int i = 0; i < n; ++i) total += acc[i];
+  simd::unroll<n>([&](auto i) QUANTAL_LAMBDA { total += acc[i]; });
   *sink = xsimd::reduce_add(total);
 }
 

@@ -17,8 +17,10 @@
 
 #if defined(_MSC_VER)
 #define QUANTAL_INLINE __forceinline
+#define QUANTAL_LAMBDA
 #else
 #define QUANTAL_INLINE inline __attribute__((always_inline))
+#define QUANTAL_LAMBDA __attribute__((always_inline))
 #endif
 
 // A constexpr table that decoders index at run time on either side. In device code a namespace-scope constexpr array

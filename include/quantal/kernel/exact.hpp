@@ -9,6 +9,7 @@
 #include "quantal/kernel/slice.hpp"
 #include "quantal/kernel/tuning.hpp"
 #include "quantal/simd/transpose.hpp"
+#include "quantal/simd/unroll.hpp"
 
 namespace quantal::kernel {
 
@@ -26,18 +27,16 @@ void float_tile(const float* panel, int count, const float* const* x, float (*re
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes;
   batch acc[C][regs];
-  for (int c = 0; c < C; ++c)
-    for (int r = 0; r < regs; ++r) acc[c][r] = batch(0.0f);
+  simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = batch(0.0f); });
   for (int k = 0; k < count; ++k) {
     batch w[regs];
-    for (int r = 0; r < regs; ++r) w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes);
-    for (int c = 0; c < C; ++c) {
+    simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
+    simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
       const batch v(x[c][k]);
-      for (int r = 0; r < regs; ++r) acc[c][r] = xsimd::fma(w[r], v, acc[c][r]);
-    }
+      simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { acc[c][r] = xsimd::fma(w[r], v, acc[c][r]); });
+    });
   }
-  for (int c = 0; c < C; ++c)
-    for (int r = 0; r < regs; ++r) acc[c][r].store_aligned(result[c] + r * lanes);
+  simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
 }
 
 /// Writes or adds the first `rows` of a tile column to the output.
@@ -97,8 +96,9 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
   if (count >= 4 * lanes) {
     batch s[4] = {sum, batch(0.0f), batch(0.0f), batch(0.0f)};
     for (; k + 4 * lanes <= count; k += 4 * lanes)
-      for (int j = 0; j < 4; ++j)
+      simd::unroll<4>([&](auto j) QUANTAL_LAMBDA {
         s[j] = xsimd::fma(batch::load_aligned(weights + k + j * lanes), batch::load_unaligned(x + k + j * lanes), s[j]);
+      });
     sum = (s[0] + s[1]) + (s[2] + s[3]);
   }
   for (; k + lanes <= count; k += lanes)

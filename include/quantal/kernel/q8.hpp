@@ -128,40 +128,43 @@ void coded_tile(const coded_panel& panel, int count, const coded_column* x, floa
   for (int from = 0; from < count; from += span) {
     const int to = count - from < span ? count : from + span;
     batch total[C][regs];
-    for (int c = 0; c < C; ++c)
-      for (int r = 0; r < regs; ++r) total[c][r] = batch(0.0f);
+    simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { total[c][r] = batch(0.0f); });
     for (int g = from / sub; g < to / sub; ++g) {
       simd::i32<A> acc[C][regs];
-      for (int c = 0; c < C; ++c)
-        for (int r = 0; r < regs; ++r) acc[c][r] = simd::i32<A>(x[c].starts[g]);
+      simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(x[c].starts[g]); });
       for (int k = g * sub; k < (g + 1) * sub; k += 4) {
         simd::u8<A> w[regs];
-        for (int r = 0; r < regs; ++r) w[r] = simd::u8<A>::load_aligned(panel.codes + k * panel_rows + 4 * r * lanes);
-        for (int c = 0; c < C; ++c) {
+        simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
+          w[r] = simd::u8<A>::load_aligned(panel.codes + k * panel_rows + 4 * r * lanes);
+        });
+        simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           const simd::s8<A> a = simd::broadcast4<A>(x[c].codes + k);
-          for (int r = 0; r < regs; ++r) acc[c][r] = simd::dot4_of<A, form.narrow>(acc[c][r], w[r], a);
-        }
+          simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
+            acc[c][r] = simd::dot4_of<A, form.narrow>(acc[c][r], w[r], a);
+          });
+        });
       }
-      for (int r = 0; r < regs; ++r) {
+      simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
         const batch scale = batch::load_aligned(panel.scales + g * panel_rows + r * lanes);
-        for (int c = 0; c < C; ++c) {
+        simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           batch s = scale;
           if constexpr (form.block == 32) s = scale * batch(x[c].scales[g * sub / 32]);
           total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), s, total[c][r]);
-        }
+        });
         if constexpr (form.offset) {
           const batch offset = batch::load_aligned(panel.offsets + g * panel_rows + r * lanes);
-          for (int c = 0; c < C; ++c) total[c][r] = xsimd::fma(offset, batch(x[c].sums[g]), total[c][r]);
+          simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+            total[c][r] = xsimd::fma(offset, batch(x[c].sums[g]), total[c][r]);
+          });
         }
-      }
+      });
     }
-    for (int c = 0; c < C; ++c)
-      for (int r = 0; r < regs; ++r) {
-        float* const out = result[c] + r * lanes;
-        if constexpr (form.block == 32) total[c][r].store_aligned(out);
-        else if (from == 0) (total[c][r] * batch(x[c].scales[0])).store_aligned(out);
-        else xsimd::fma(total[c][r], batch(x[c].scales[from / span]), batch::load_aligned(out)).store_aligned(out);
-      }
+    simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA {
+      float* const out = result[c] + r * lanes;
+      if constexpr (form.block == 32) total[c][r].store_aligned(out);
+      else if (from == 0) (total[c][r] * batch(x[c].scales[0])).store_aligned(out);
+      else xsimd::fma(total[c][r], batch(x[c].scales[from / span]), batch::load_aligned(out)).store_aligned(out);
+    });
   }
 }
 
