@@ -1,0 +1,93 @@
+#include "output.hpp"
+
+#include <regex>
+
+#include "text.hpp"
+
+namespace quantal::plan {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// "dir/name" of "dir/name.gguf" and of "dir/name-00001-of-00003.gguf".
+std::string shard_prefix(const fs::path& out) {
+  static const std::regex suffix(R"((-\d{5,}-of-\d{5,})?\.gguf$)");
+  return std::regex_replace(out.string(), suffix, "");
+}
+
+std::string cut(const std::string& s) { return s.substr(0, 127); }
+
+void set_split_keys(gguf::metadata& meta, std::size_t shard, std::size_t shards, std::size_t tensors) {
+  meta.set("split.no", static_cast<std::uint16_t>(shard));
+  meta.set("split.count", static_cast<std::uint16_t>(shards));
+  meta.set("split.tensors.count", static_cast<std::int32_t>(tensors));
+}
+
+result<void> check_path(const gguf::reader& model, const fs::path& out) {
+  std::error_code ignored;
+  if (fs::is_directory(out, ignored)) return error{out.string() + ": is a folder"};
+  for (int i = 0; i < model.shards(); ++i)
+    if (fs::equivalent(out, model.shard_path(i), ignored))
+      return error{out.string() + ": is the input; writing over it is refused"};
+  return {};
+}
+
+}  // namespace
+
+result<std::vector<fs::path>> output_paths(const gguf::reader& model, const fs::path& out, bool keep_split) {
+  std::vector<fs::path> paths;
+  const int n = model.shards();
+  if (!keep_split || n == 1) paths.push_back(out);
+  else
+    for (int i = 1; i <= n; ++i) paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
+  for (const auto& p : paths)
+    if (auto ok = check_path(model, p); !ok) return ok.error();
+  return paths;
+}
+
+gguf::metadata output_metadata(const gguf::reader& model, const file_type& type, const std::optional<imatrix_note>& note) {
+  gguf::metadata meta = model.meta();
+  for (const char* key : {"split.no", "split.count", "split.tensors.count"}) meta.erase(key);
+  if (type.is_copy()) return meta;
+  meta.set("general.quantization_version", std::uint32_t{2});
+  meta.set("general.file_type", type.id);
+  if (!note) return meta;
+  meta.set("quantize.imatrix.file", cut(note->file));
+  meta.set("quantize.imatrix.dataset", cut(note->dataset));
+  meta.set("quantize.imatrix.entries_count", static_cast<std::uint32_t>(note->entries));
+  meta.set("quantize.imatrix.chunks_count", static_cast<std::uint32_t>(note->chunks));
+  return meta;
+}
+
+result<output> output::create(const std::vector<fs::path>& paths, const gguf::metadata& meta, const model_plan& plan) {
+  output out(paths);
+  for (std::size_t shard = 0; shard < paths.size(); ++shard) {
+    std::vector<gguf::tensor_info> tensors;
+    for (const auto& s : plan.steps)
+      if (paths.size() == 1 || s.tensor->shard == static_cast<int>(shard))
+        tensors.push_back(*s.tensor), tensors.back().type = s.to.type;
+    gguf::metadata own = shard == 0 ? meta : gguf::metadata{};
+    if (paths.size() > 1) set_split_keys(own, shard, paths.size(), plan.steps.size());
+    auto w = gguf::writer::create(paths[shard], own, std::move(tensors));
+    if (!w) return w.error();
+    out.writers_.push_back(std::move(*w));
+  }
+  return out;
+}
+
+result<void> output::append(const step& s, std::span<const std::byte> bytes) {
+  return writers_[writers_.size() == 1 ? 0 : static_cast<std::size_t>(s.tensor->shard)].append(bytes);
+}
+
+result<void> output::finish() {
+  for (std::size_t i = 0; i < writers_.size(); ++i) {
+    auto done = writers_[i].finish();
+    if (done) continue;
+    std::error_code ignored;
+    for (std::size_t k = 0; k < i; ++k) fs::remove(paths_[k], ignored);
+    return done;
+  }
+  return {};
+}
+
+}  // namespace quantal::plan

@@ -1,0 +1,44 @@
+// The files that a plan writes: one merged file or the shards of the input, all visible only when all are complete.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan.hpp"
+#include "quantal/gguf/writer.hpp"
+
+namespace quantal::plan {
+
+/// What metadata says about the imatrix.
+struct imatrix_note {
+  std::string file, dataset;
+  std::int64_t entries = 0, chunks = 0;
+};
+
+/// Where the output goes: `out` itself, or with keep_split and several shards PREFIX-00001-of-0000N.gguf. An error if
+/// one of them is a folder or a file of the input.
+result<std::vector<std::filesystem::path>> output_paths(const gguf::reader& model, const std::filesystem::path& out,
+                                                        bool keep_split);
+
+/// Metadata of the merged file: the input's without the split keys, with type, version and imatrix notes.
+gguf::metadata output_metadata(const gguf::reader& model, const file_type& type, const std::optional<imatrix_note>& note);
+
+class output {
+ public:
+  /// Opens every file and writes its header.
+  static result<output> create(const std::vector<std::filesystem::path>& paths, const gguf::metadata& meta,
+                               const model_plan& plan);
+  /// Next bytes of the tensor of `s`; tensors come in the order of the plan.
+  result<void> append(const step& s, std::span<const std::byte> bytes);
+  /// Makes every file visible; on failure none stays that was not there.
+  result<void> finish();
+
+ private:
+  output(std::vector<std::filesystem::path> paths) : paths_(std::move(paths)) {}
+  std::vector<std::filesystem::path> paths_;
+  std::vector<gguf::writer> writers_;
+};
+
+}  // namespace quantal::plan

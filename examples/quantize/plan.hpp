@@ -1,0 +1,57 @@
+// The whole plan of a quantization: types, importance and sizes of every tensor, before a byte is written.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quantal/gguf/reader.hpp"
+#include "quantal/imatrix/lookup.hpp"
+#include "types.hpp"
+
+namespace quantal::plan {
+
+/// Which tensors must have importance data: every quantized one, those of very low-bit types, or none. token_embd and
+/// output are exempt: nothing is collected for the first, and by default for the second.
+enum class requirement : std::uint8_t { all, lowbit, none };
+
+/// Where a tensor's importance comes from; the weights themselves are looked up again when they are needed.
+struct importance_note {
+  imatrix::source from = imatrix::source::none;
+  std::string detail;
+  std::int64_t vectors = 0, unseen = 0;
+};
+
+struct step {
+  const gguf::tensor_info* tensor;  ///< of the reader, which must outlive the plan
+  target to;
+  importance_note importance;
+  std::uint64_t bytes;  ///< in the output
+};
+
+struct model_plan {
+  const file_type* type = nullptr;
+  imatrix::model_shape shape;
+  std::vector<step> steps;                       ///< one per tensor, in the order of the input
+  std::vector<std::string> missing_importance;   ///< quantized tensors that an imatrix has no data for
+  std::int64_t quantized = 0, fallbacks = 0;
+  std::uint64_t source_bytes = 0, bytes = 0;
+  std::int64_t elements = 0;
+  std::map<std::string, std::int64_t> source_types, types;  ///< tensors per type name
+
+  double bpw() const noexcept { return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0; }
+};
+
+/// Heads, experts and head widths from the metadata; 0 where they are missing.
+imatrix::model_shape shape_of(const gguf::metadata& meta);
+
+/// Shape under which importance is looked up.
+imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t);
+
+/// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
+result<model_plan> make_plan(const gguf::reader& model, type_options& options, const imatrix::store* statistics,
+                             requirement needed);
+
+}  // namespace quantal::plan

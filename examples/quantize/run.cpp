@@ -1,0 +1,171 @@
+#include "run.hpp"
+
+#include <chrono>
+#include <cstdio>
+
+#include "convert.hpp"
+#include "file.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "quantal/imatrix/io.hpp"
+#include "summary.hpp"
+
+namespace quantal::plan {
+namespace {
+
+result<const format_info*> optional_type(const std::string& name, const char* option) {
+  if (name.empty()) return nullptr;
+  auto f = parse_type(name);
+  if (!f) return error{std::string(option) + ": " + f.error().message};
+  return f;
+}
+
+result<type_options> read_type_options(const run_options& o) {
+  type_options t;
+  t.type = find_file_type(o.type);
+  if (!t.type) return error{"unknown type '" + o.type + "'; known: " + known_file_types()};
+  for (const auto& r : o.rules)
+    if (auto parsed = parse_rules(r, "--custom-q", false, t.rules); !parsed) return parsed.error();
+  for (const auto& path : o.rule_files) {
+    const auto content = file::read_text(path);
+    if (!content) return content.error();
+    if (auto parsed = parse_rules(*content, path, true, t.rules); !parsed) return parsed.error();
+  }
+  const auto embedding = optional_type(o.token_embedding_type, "--token-embedding-type");
+  if (!embedding) return embedding.error();
+  const auto output = optional_type(o.output_type, "--output-tensor-type");
+  if (!output) return output.error();
+  t.token_embedding = *embedding;
+  t.output = *output;
+  t.pure = o.pure;
+  t.leave_output = o.leave_output;
+  t.allow_requantize = o.allow_requantize;
+  return t;
+}
+
+requirement required(const std::string& name) {
+  return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
+}
+
+std::optional<imatrix_note> note_of(const std::string& file, const std::optional<imatrix::store>& s) {
+  if (!s) return std::nullopt;
+  imatrix_note note{file, {}, static_cast<std::int64_t>(s->entries.size()), s->chunk_count()};
+  for (const auto& d : s->datasets) note.dataset += (note.dataset.empty() ? "" : ", ") + d;
+  return note;
+}
+
+/// Prints the plan as it is carried out.
+class reporter {
+ public:
+  reporter(const run_options& o, const model_plan& p, const type_options& t) : options_(o), plan_(p), types_(t), bar_("quantize", static_cast<std::int64_t>(p.bytes), !o.dry_run && ::isatty(STDERR_FILENO) != 0) {}
+
+  void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
+
+  void tensor(std::size_t i, const std::optional<quantization_error>& e) {
+    const auto& s = plan_.steps[i];
+    if (options_.json) return tensors_.push_back(step_json(s, types_.rules, e));
+    bar_.clear();
+    std::printf("%s%s%s\n", step_head(s, i, plan_.steps.size()).c_str(), step_size(s).c_str(),
+                e ? step_error(s, *e).c_str() : "");
+    std::fflush(stdout);
+  }
+
+  void finish(const std::vector<std::filesystem::path>& paths) {
+    bar_.clear();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (options_.json) return print_json(document(paths, seconds));
+    std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());
+    for (const auto& p : paths) std::printf("%s %s\n", options_.dry_run ? "would write" : "wrote", p.c_str());
+    std::printf("total time  = %s\n", text::human_time(seconds).c_str());
+  }
+
+ private:
+  json document(const std::vector<std::filesystem::path>& paths, double seconds) {
+    json files = json::array();
+    for (const auto& p : paths) files.push_back(p.string());
+    json out = {{"input", options_.in.string()}, {"output", files}, {"dry_run", options_.dry_run},
+                {"type", plan_.type->name}, {"file_type", plan_.type->id},
+                {"imatrix", options_.imatrix.empty() ? json(nullptr) : json(options_.imatrix)}};
+    out.update(totals_json(plan_, types_.rules));
+    out["seconds"] = seconds;
+    out["tensors"] = std::move(tensors_);
+    return out;
+  }
+
+  const run_options& options_;
+  const model_plan& plan_;
+  const type_options& types_;
+  progress bar_;
+  std::int64_t done_ = 0;
+  json tensors_ = json::array();
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+result<std::optional<quantization_error>> write_tensor(const gguf::reader& model, const step& s,
+                                                       const std::optional<imatrix::store>& statistics,
+                                                       const model_plan& plan, executor_ref threads, const sink& to) {
+  using answer = std::optional<quantization_error>;
+  const auto bytes = model.data(*s.tensor);
+  if (!bytes) return bytes.error();
+  if (s.to.copy) {
+    auto w = to(*bytes);
+    return w ? result<answer>(answer{}) : w.error();
+  }
+  imatrix::importance importance;
+  if (statistics && s.importance.from != imatrix::source::none) {
+    auto found = imatrix::resolve(*statistics, lookup_shape(*s.tensor), plan.shape);
+    if (!found) return found.error();
+    importance = std::move(*found);
+  }
+  auto e = convert(*s.tensor, *bytes, s.to.type, importance ? &importance : nullptr, threads, to);
+  if (!e) return error{model.path() + ": " + e.error().message};
+  return answer{*e};
+}
+
+result<void> execute(const gguf::reader& model, const model_plan& plan, const std::optional<imatrix::store>& statistics,
+                     output& out, int threads, reporter& report) {
+  thread_pool pool(threads);
+  for (std::size_t i = 0; i < plan.steps.size(); ++i) {
+    const auto& s = plan.steps[i];
+    const auto to = [&](std::span<const std::byte> bytes) {
+      report.advance(bytes.size());
+      return out.append(s, bytes);
+    };
+    const auto e = write_tensor(model, s, statistics, plan, pool, to);
+    if (!e) return e.error();
+    report.tensor(i, *e);
+  }
+  return out.finish();
+}
+
+}  // namespace
+
+result<void> run(const run_options& o) {
+  auto types = read_type_options(o);
+  if (!types) return types.error();
+  const auto model = gguf::reader::open(o.in);
+  if (!model) return model.error();
+  std::optional<imatrix::store> statistics;
+  if (!o.imatrix.empty()) {
+    auto loaded = imatrix::load(o.imatrix);
+    if (!loaded) return loaded.error();
+    statistics = std::move(*loaded);
+  }
+  const auto paths = output_paths(*model, o.out, o.keep_split);
+  if (!paths) return paths.error();
+  const auto plan = make_plan(*model, *types, statistics ? &*statistics : nullptr, required(o.required));
+  if (!plan) return plan.error();
+  reporter report(o, *plan, *types);
+  if (o.dry_run) {
+    for (std::size_t i = 0; i < plan->steps.size(); ++i) report.tensor(i, std::nullopt);
+    report.finish(*paths);
+    return {};
+  }
+  auto out = output::create(*paths, output_metadata(*model, *types->type, note_of(o.imatrix, statistics)), *plan);
+  if (!out) return out.error();
+  if (auto done = execute(*model, *plan, statistics, *out, text::thread_count(o.threads), report); !done) return done;
+  report.finish(*paths);
+  return {};
+}
+
+}  // namespace quantal::plan

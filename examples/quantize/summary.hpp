@@ -1,0 +1,26 @@
+// What quantal-quantize tells: a line per tensor, totals, and the same as JSON.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "json.hpp"
+#include "plan.hpp"
+#include "quantal/quantize/error.hpp"
+
+namespace quantal::plan {
+
+/// "[   2/  31] NAME - [ 256, 8, 1, 1], type = bf16, ".
+std::string step_head(const step& s, std::size_t index, std::size_t total);
+/// "converting to q4_K .. size = 1.00 MiB -> 0.28 MiB, importance: own entry" or "size = 0.001 MiB".
+std::string step_size(const step& s);
+/// ", nmse 1.23e-03" weighted where there is importance; empty for copies.
+std::string step_error(const step& s, const quantization_error& e);
+
+/// Rules with hits, type histograms, sizes, fallbacks, missing importance.
+std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix);
+
+json step_json(const step& s, const std::vector<rule>& rules, const std::optional<quantization_error>& e);
+json totals_json(const model_plan& p, const std::vector<rule>& rules);
+
+}  // namespace quantal::plan
