@@ -1,0 +1,223 @@
+// quantal-imatrix: model + text -> importance matrix; merging, checking and describing importance matrices.
+#include <cstdio>
+
+#include "cli.hpp"
+#include "collector.hpp"
+#include "corpus.hpp"
+#include "coverage.hpp"
+#include "json.hpp"
+#include "progress.hpp"
+#include "quantal/imatrix/io.hpp"
+#include "quantal/imatrix/statistics.hpp"
+#include "scoring.hpp"
+#include "session.hpp"
+
+namespace quantal::mla {
+namespace {
+
+struct options {
+  std::string model, text, out, format = "gguf";
+  std::vector<std::string> in_files;
+  int mla = 1;
+  bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false, check = false;
+  bool no_perplexity = false, as_json = false;
+  std::int64_t context = 512, batch = 0, chunks = 0, from_chunk = 0, save_every = 0;
+  int threads = 0;
+};
+
+int fail(const std::string& message) {
+  std::fprintf(stderr, "quantal-imatrix: %s\n", message.c_str());
+  return cli::exit_failure;
+}
+
+result<void> save(const options& o, const imatrix::store& s) {
+  return o.format == "dat" ? imatrix::save_dat(s, o.out) : imatrix::save_gguf(s, o.out);
+}
+
+result<imatrix::store> merge_inputs(const options& o) {
+  imatrix::store all;
+  all.chunk_size = o.context;
+  bool first = true;
+  for (const auto& path : o.in_files) {
+    auto s = imatrix::load(path);
+    if (!s) return s.error();
+    if (first) all.chunk_size = s->chunk_size;
+    first = false;
+    if (auto m = imatrix::merge(all, *s); !m) return error{path + ": " + m.error().message};
+    std::fprintf(stderr, "loaded %zu importance matrix entries from %s computed on %lld chunks%s\n", s->entries.size(), path.c_str(),
+                 static_cast<long long>(s->chunk_count()), s->approximate_counts ? " (approximate counts)" : "");
+  }
+  return all;
+}
+
+void print_statistics(const imatrix::store& s, bool as_json) {
+  const auto rows = imatrix::all_statistics(s);
+  if (as_json) {
+    json list = json::array();
+    for (const auto& r : rows)
+      list.push_back({{"tensor", r.name}, {"block", r.block}, {"elements", r.elements}, {"sum", json_number(r.sum)}, {"min", json_number(r.min)},
+                      {"max", json_number(r.max)}, {"mean", json_number(r.mean)}, {"deviation", json_number(r.deviation)}, {"active", r.active},
+                      {"entropy", r.entropy}, {"evenness", r.evenness}, {"outliers", r.outliers}, {"cosine", r.similarity}});
+    return print_json({{"statistics", list}});
+  }
+  std::printf("%-36s %12s %10s %12s %10s %10s %8s %9s %8s %7s %7s\n", "Tensor", "Sum(Act^2)", "Min", "Max", "Mean", "StdDev", "%Active",
+              "Entropy", "E(norm)", "ZD", "CosSim");
+  for (const auto& r : rows)
+    std::printf("%-36s %12.4f %10.4f %12.4f %10.4f %10.4f %7.2f%% %9.4f %7.2f%% %6.2f%% %7.4f\n", r.name.c_str(), r.sum, r.min, r.max, r.mean,
+                r.deviation, 100 * r.active, r.entropy, r.evenness, 100 * r.outliers, r.similarity);
+}
+
+/// Prints the table; true if no tensor lacks data.
+bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
+  std::int64_t gaps = 0;
+  for (const auto& r : rows) gaps += r.gap();
+  if (as_json) {
+    json list = json::array();
+    for (const auto& r : rows)
+      list.push_back({{"tensor", r.name}, {"source", std::string(to_string(r.from))}, {"detail", r.detail}, {"experts", r.experts},
+                      {"unseen_experts", r.unseen}, {"least_rows", r.least}, {"median_rows", r.median}, {"most_rows", r.most}, {"gap", r.gap()}});
+    print_json({{"tensors", list}, {"gaps", gaps}});
+    return gaps == 0;
+  }
+  for (const auto& r : rows) {
+    std::printf("%-36s %-18s %s", r.name.c_str(), std::string(to_string(r.from)).c_str(), r.detail == r.name ? "" : r.detail.c_str());
+    if (r.experts) std::printf("  experts %lld/%lld", static_cast<long long>(r.experts - r.unseen), static_cast<long long>(r.experts));
+    if (r.most) std::printf("  rows min %lld median %lld max %lld", static_cast<long long>(r.least), static_cast<long long>(r.median), static_cast<long long>(r.most));
+    std::printf("%s\n", r.gap() ? "  <-- NO DATA" : "");
+  }
+  std::printf("%lld of %zu tensors without data\n", static_cast<long long>(gaps), rows.size());
+  return gaps == 0;
+}
+
+void print_similarity(const char* title, const std::vector<layer_similarity::mean>& list) {
+  std::vector<std::pair<double, std::size_t>> order;
+  for (std::size_t i = 0; i < list.size(); ++i) order.emplace_back(list[i].value(), i);
+  std::sort(order.begin(), order.end(), [](auto a, auto b) { return std::fabs(a.first) < std::fabs(b.first); });
+  std::printf("%s\n", title);
+  for (std::size_t rank = 0; rank < order.size(); ++rank)
+    std::printf("%3zu: Layer %3zu, <cos_sim> = %g\n", rank, order[rank].second, order[rank].first);
+}
+
+result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c) {
+  int threads = o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  thread_pool pool(threads);
+  session s(m, runtime::dispatcher::best(), pool, o.context, {o.mla, o.flash, activation::exact});
+  const std::int64_t vocabulary = m.hyper.vocabulary, batch = o.batch > 0 ? std::min(o.batch, o.context) : o.context;
+  std::vector<float> logits(o.no_perplexity ? 0 : static_cast<std::size_t>(o.context * vocabulary));
+  running_mean nll;
+  progress bar("collecting", text.chunks);
+  for (std::int64_t i = 0; i < text.chunks; ++i) {
+    const auto tokens = text.chunk(i);
+    s.clear();
+    for (std::int64_t at = 0; at < o.context; at += batch) {
+      const auto part = std::span(tokens).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, o.context - at)));
+      auto into = logits.empty() ? std::span<float>() : std::span(logits).subspan(static_cast<std::size_t>(at * vocabulary));
+      if (auto r = s.evaluate(part, into, 0, &c); !r) return error{"chunk " + std::to_string(i) + ": " + r.error().message};
+    }
+    for (std::int64_t t = first_scored(o.context); !logits.empty() && t + 1 < o.context; ++t) {
+      const float* row = logits.data() + t * vocabulary;
+      nll.add(log_sum_exp(row, vocabulary) - row[tokens[static_cast<std::size_t>(t + 1)]]);
+    }
+    bar.update(i + 1, nll.count() ? "ppl " + text::format("%.4f", std::exp(nll.mean())) : "");
+    if (o.save_every > 0 && (i + 1) % o.save_every == 0 && i + 1 < text.chunks)
+      if (auto r = save(o, c.statistics()); !r) return r;
+  }
+  bar.clear();
+  std::fprintf(stderr, "collected %lld chunks of %lld tokens in %s\n", static_cast<long long>(text.chunks), static_cast<long long>(o.context),
+               text::human_time(bar.elapsed()).c_str());
+  if (nll.count()) std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(nll.mean()), std::exp(nll.mean()) * nll.error());
+  return {};
+}
+
+int collect(const options& o) {
+  const auto m = load_model(o.model);
+  if (!m) return fail(m.error().message);
+  const auto t = tokenizer::from_gguf(m->file->meta());
+  if (!t) return fail(o.model + ": " + t.error().message);
+  const auto text = load_corpus(o.text, *t, o.context, o.from_chunk, o.chunks);
+  if (!text) return fail(text.error().message);
+  collector c({o.process_output, o.all_experts, o.similarity});
+  auto earlier = merge_inputs(o);
+  if (!earlier) return fail(earlier.error().message);
+  if (!o.in_files.empty() && earlier->chunk_size != o.context)
+    std::fprintf(stderr, "note: continuing statistics of %lld-token chunks with %lld-token chunks; counts are in rows, so this is exact\n",
+                 static_cast<long long>(earlier->chunk_size), static_cast<long long>(o.context));
+  c.resume(std::move(*earlier));
+  c.statistics().chunk_size = o.context;
+  c.statistics().datasets.push_back(std::filesystem::path(o.text).filename().string());
+  if (auto r = run_chunks(o, *m, *text, c); !r) return fail(r.error().message);
+  if (auto r = save(o, c.statistics()); !r) return fail(r.error().message);
+  std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(), static_cast<long long>(text->chunks), o.out.c_str());
+  if (o.similarity) {
+    print_similarity("sorted layer importances:", c.similarity().layer);
+    print_similarity("sorted attention importances:", c.similarity().attention);
+    print_similarity("sorted ffn importances:", c.similarity().feed_forward);
+  }
+  if (o.statistics) print_statistics(c.statistics(), o.as_json);
+  const auto rows = check_coverage(c.statistics(), *m->file);
+  if (!rows) return fail(rows.error().message);
+  if (o.check) return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
+  bool complete = true;
+  for (const auto& r : *rows) {
+    if (r.gap()) std::fprintf(stderr, "NO DATA: %s\n", r.name.c_str());
+    if (r.unseen) std::fprintf(stderr, "entry '%s': %lld of %lld experts saw no token; they will use the pooled mean\n", r.name.c_str(),
+                               static_cast<long long>(r.unseen), static_cast<long long>(r.experts));
+    complete = complete && !r.gap();
+  }
+  return complete ? cli::exit_ok : fail("some tensors that quantizing needs have no data");
+}
+
+int without_text(const options& o) {
+  auto s = merge_inputs(o);
+  if (!s) return fail(s.error().message);
+  if (!o.out.empty()) {
+    if (auto r = save(o, *s); !r) return fail(r.error().message);
+    std::fprintf(stderr, "stored %zu entries in %s\n", s->entries.size(), o.out.c_str());
+  }
+  if (o.statistics) print_statistics(*s, o.as_json);
+  if (!o.check) return cli::exit_ok;
+  const auto model = gguf::reader::open(o.model);
+  if (!model) return fail(model.error().message);
+  const auto rows = check_coverage(*s, *model);
+  if (!rows) return fail(rows.error().message);
+  return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
+}
+
+int run(int argc, char** argv) {
+  options o;
+  cli::parser p("quantal-imatrix", "Collects an importance matrix from a deepseek2 model and a text; merges, checks and describes them.");
+  p.option({"-m", "--model"}, "FILE", "GGUF model", o.model);
+  p.option({"-f", "--file"}, "FILE", "calibration text (UTF-8)", o.text);
+  p.option({"-o", "--output-file"}, "FILE", "importance matrix to write", o.out);
+  p.option({"--output-format"}, "FORMAT", "file format", o.format).one_of({"gguf", "dat"});
+  p.option({"--in-file"}, "FILE", "importance matrix to start from; without -f several are merged", o.in_files).many();
+  p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla, {0, 3});
+  p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
+  p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {2, 1 << 20});
+  p.option({"-b", "--batch-size"}, "N", "tokens per pass, 0 = a whole chunk", o.batch, {0, 1 << 20});
+  p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.option({"--chunk", "--from-chunk"}, "N", "chunks to skip first", o.from_chunk, {0, 1e9});
+  p.option({"--output-frequency", "-ofreq"}, "N", "save every N chunks, 0 = at the end only", o.save_every, {0, 1e9});
+  p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
+  p.flag({"--process-output"}, "record output.weight too", o.process_output);
+  p.flag({"--all-experts"}, "statistics of every expert on every token; outputs stay routed", o.all_experts);
+  p.flag({"--no-ppl"}, "no perplexity", o.no_perplexity);
+  p.flag({"--show-statistics"}, "print statistics per tensor", o.statistics);
+  p.flag({"-lsim", "--layer-similarity"}, "print layer similarities", o.similarity);
+  p.flag({"--check"}, "print per tensor of -m where its importance comes from; exit code 1 if any lacks data", o.check);
+  p.flag({"--json"}, "statistics and check as JSON", o.as_json);
+  if (const auto code = p.run(argc, argv)) return *code;
+  const auto usage = [](const char* why) {
+    std::fprintf(stderr, "quantal-imatrix: %s\nTry 'quantal-imatrix --help'.\n", why);
+    return cli::exit_usage;
+  };
+  if (!o.text.empty() && (o.model.empty() || o.out.empty())) return usage("-f needs -m and -o");
+  if (o.text.empty() && o.in_files.empty()) return usage("nothing to do: give -m, -f and -o, or --in-file");
+  if (o.check && o.model.empty()) return usage("--check needs -m");
+  return o.text.empty() ? without_text(o) : collect(o);
+}
+
+}  // namespace
+}  // namespace quantal::mla
+
+int main(int argc, char** argv) { return quantal::mla::run(argc, argv); }
