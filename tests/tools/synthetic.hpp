@@ -28,7 +28,7 @@ inline gguf::tensor_info tensor(std::string name, std::uint32_t type, std::array
 
 /// Sizes of a synthetic model; every column count is a multiple of 256 except those of attn_k_b (128).
 struct shape {
-  std::int64_t blocks = 3, embedding = 256, hidden = 256, heads = 2, latent = 256, experts = 8, vocabulary = 256;
+  std::int64_t blocks = 3, embedding = 256, hidden = 256, heads = 2, latent = 256, experts = 2, vocabulary = 32;
   bool lite = false, three_dimensional = true, tied = false;
 };
 
