@@ -1,0 +1,192 @@
+// quantal-perplexity: perplexity of a text, KL divergence against a reference, raw logits.
+#include <cstdio>
+
+#include "cli.hpp"
+#include "corpus.hpp"
+#include "divergence.hpp"
+#include "file.hpp"
+#include "json.hpp"
+#include "kl_base.hpp"
+#include "progress.hpp"
+#include "session.hpp"
+
+namespace quantal::mla {
+namespace {
+
+struct options {
+  std::string model, text, base, tokens, logits_out, act = "exact", arch;
+  int mla = 1, threads = 0;
+  bool flash = false, divergence = false, as_json = false;
+  std::int64_t context = 512, batch = 0, chunks = 0;
+};
+
+int fail(const std::string& message) {
+  std::fprintf(stderr, "quantal-perplexity: %s\n", message.c_str());
+  return cli::exit_failure;
+}
+
+/// A model with everything that evaluating it needs.
+struct evaluator {
+  evaluator(const options& o, const model& m, std::int64_t context)
+      : pool(text::thread_count(o.threads)), width(m.hyper.vocabulary), batch(o.batch > 0 ? o.batch : context),
+        run(m, o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch), pool, context,
+            {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact}) {}
+
+  /// Logits of every token, from an empty cache.
+  result<void> evaluate(std::span<const std::int32_t> tokens, std::vector<float>& logits) {
+    run.clear();
+    const auto n = static_cast<std::int64_t>(tokens.size());
+    logits.resize(static_cast<std::size_t>(n * width));
+    for (std::int64_t at = 0; at < n; at += batch) {
+      const auto part = tokens.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, n - at)));
+      if (auto r = run.evaluate(part, std::span(logits).subspan(static_cast<std::size_t>(at * width))); !r) return r;
+    }
+    return {};
+  }
+
+  thread_pool pool;
+  std::int64_t width, batch;
+  session run;
+};
+
+/// Raw token ids in, raw logits out.
+result<void> dump_logits(const options& o, const model& m) {
+  const auto tokens = file::read_raw<std::int32_t>(o.tokens);
+  if (!tokens) return tokens.error();
+  if (tokens->empty()) return error{o.tokens + ": holds no tokens"};
+  evaluator e(o, m, static_cast<std::int64_t>(tokens->size()));
+  std::vector<float> logits;
+  if (auto r = e.evaluate(*tokens, logits); !r) return r;
+  return file::write(o.logits_out, std::as_bytes(std::span(logits)));
+}
+
+void print_divergence(divergence& d, const options& o) {
+  const double ppl = std::exp(d.nll().mean()), base = std::exp(d.base_nll().mean());
+  if (o.as_json) {
+    json k = {{"mean_kld", d.kld().mean()}, {"mean_kld_error", d.kld().error()}, {"max_kld", d.kld_percentile(1)}, {"kld_999", d.kld_percentile(.999)},
+              {"kld_99", d.kld_percentile(.99)}, {"kld_median", d.kld_percentile(.5)}, {"same_top", d.same_top()}, {"same_top_error", d.same_top_error()},
+              {"rms_dp", d.rms_dp()}, {"mean_dp", d.dp().mean()}, {"ppl", ppl}, {"ppl_error", ppl * d.nll().error()}, {"ppl_base", base},
+              {"log_ratio", d.log_ratio()}, {"log_ratio_error", d.log_ratio_error()}, {"tokens", d.count()}};
+    return print_json(k);
+  }
+  std::printf("\n====== Perplexity statistics ======\n");
+  std::printf("Mean PPL(Q)                   : %10.6f +/- %10.6f\n", ppl, ppl * d.nll().error());
+  std::printf("Mean PPL(base)                : %10.6f +/- %10.6f\n", base, base * d.base_nll().error());
+  std::printf("Cor(ln(PPL(Q)), ln(PPL(base))): %9.2f%%\n", 100 * d.correlation());
+  std::printf("Mean ln(PPL(Q)/PPL(base))     : %10.6f +/- %10.6f\n", d.log_ratio(), d.log_ratio_error());
+  std::printf("\n====== KL divergence statistics ======\n");
+  std::printf("Mean    KLD: %10.6f +/- %10.6f\n", d.kld().mean(), d.kld().error());
+  std::printf("Maximum KLD: %10.6f\n", d.kld_percentile(1));
+  for (const double f : {99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1}) std::printf("%5.1f%%  KLD: %10.6f\n", f, d.kld_percentile(f / 100));
+  std::printf("Minimum KLD: %10.6f\n", d.kld_percentile(0));
+  std::printf("\n====== Token probability statistics ======\n");
+  std::printf("Mean    dp: %6.3f +/- %5.3f %%\n", 100 * d.dp().mean(), 100 * d.dp().error());
+  for (const double f : {100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0}) std::printf("%5.1f%%  dp: %6.3f%%\n", f, 100 * d.dp_percentile(f / 100));
+  std::printf("RMS dp    : %6.3f +/- %5.3f %%\n", 100 * d.rms_dp(), 100 * d.rms_dp_error());
+  std::printf("Same top p: %6.3f +/- %5.3f %%\n", 100 * d.same_top(), 100 * d.same_top_error());
+}
+
+result<void> compare(const options& o, const model& m) {
+  auto base = kl_reader::open(o.base);
+  if (!base) return base.error();
+  const auto& h = base->header;
+  if (h.vocabulary != m.hyper.vocabulary)
+    return error{o.base + ": made with a vocabulary of " + std::to_string(h.vocabulary) + ", the model has " + std::to_string(m.hyper.vocabulary)};
+  const std::int64_t chunks = o.chunks > 0 ? std::min<std::int64_t>(o.chunks, h.chunks) : h.chunks;
+  evaluator e(o, m, h.context);
+  divergence d;
+  std::vector<float> logits, reference;
+  progress bar("comparing", chunks);
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    const auto tokens = std::span(h.tokens).subspan(static_cast<std::size_t>(i * h.context), static_cast<std::size_t>(h.context));
+    if (auto r = e.evaluate(tokens, logits); !r) return r;
+    for (std::int64_t t = first_scored(h.context); t + 1 < h.context; ++t) {
+      if (auto r = base->next(reference); !r) return r;
+      d.add(reference, logits.data() + t * e.width, tokens[static_cast<std::size_t>(t + 1)]);
+    }
+    bar.update(i + 1, text::format("kld %.5f", d.kld().mean()));
+  }
+  bar.clear();
+  print_divergence(d, o);
+  return {};
+}
+
+result<void> measure(const options& o, const model& m) {
+  const auto t = tokenizer::from_gguf(m.file->meta());
+  if (!t) return error{o.model + ": " + t.error().message};
+  const auto text = load_corpus(o.text, *t, o.context, 0, o.chunks);
+  if (!text) return text.error();
+  std::optional<kl_writer> base;
+  if (!o.base.empty()) {
+    kl_header h{static_cast<std::int32_t>(o.context), static_cast<std::int32_t>(m.hyper.vocabulary), static_cast<std::int32_t>(text->chunks), {}};
+    h.tokens.assign(text->tokens.begin(), text->tokens.begin() + text->chunks * o.context);
+    auto w = kl_writer::create(o.base, h);
+    if (!w) return w.error();
+    base.emplace(std::move(*w));
+  }
+  evaluator e(o, m, o.context);
+  running_mean nll;
+  std::vector<float> logits;
+  progress bar("perplexity", text->chunks);
+  for (std::int64_t i = 0; i < text->chunks; ++i) {
+    const auto tokens = text->chunk(i);
+    if (auto r = e.evaluate(tokens, logits); !r) return r;
+    for (std::int64_t p = first_scored(o.context); p + 1 < o.context; ++p) {
+      const float* row = logits.data() + p * e.width;
+      nll.add(log_sum_exp(row, e.width) - row[tokens[static_cast<std::size_t>(p + 1)]]);
+      if (base)
+        if (auto r = base->add(row); !r) return r;
+    }
+    if (!o.as_json) {
+      bar.clear();
+      std::printf("[%lld]%.4f,", static_cast<long long>(i + 1), std::exp(nll.mean()));
+      std::fflush(stdout);
+    }
+    bar.update(i + 1);
+  }
+  bar.clear();
+  if (base)
+    if (auto r = base->finish(); !r) return r;
+  const double ppl = std::exp(nll.mean());
+  if (o.as_json) print_json({{"ppl", ppl}, {"ppl_error", ppl * nll.error()}, {"chunks", text->chunks}, {"context", o.context}, {"tokens", nll.count()}});
+  else std::printf("\nFinal estimate: PPL over %lld chunks for n_ctx=%lld = %.4f +/- %.5f\n", static_cast<long long>(text->chunks), static_cast<long long>(o.context), ppl, ppl * nll.error());
+  return {};
+}
+
+int run(int argc, char** argv) {
+  options o;
+  cli::parser p("quantal-perplexity", "Perplexity of a deepseek2 model, KL divergence against a reference, or raw logits.");
+  p.option({"-m", "--model"}, "FILE", "GGUF model", o.model).required();
+  p.option({"-f", "--file"}, "FILE", "text (UTF-8, taken as it is)", o.text);
+  p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {4, 1 << 20});
+  p.option({"-b", "--batch-size"}, "N", "tokens per pass, 0 = a whole chunk", o.batch, {0, 1 << 20});
+  p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
+  p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3", o.mla, {0, 3});
+  p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
+  p.option({"--act"}, "POLICY", "activations against quantized weights", o.act).one_of({"exact", "q8"});
+  p.option({"--arch"}, "NAME", "kernel variant (scalar, avx2, ...) instead of the best", o.arch);
+  p.option({"--kl-divergence-base"}, "FILE", "reference logits: written, or read with --kl-divergence", o.base);
+  p.flag({"--kl-divergence"}, "compare with the reference logits", o.divergence);
+  p.option({"--tokens"}, "FILE", "int32 little-endian token ids to evaluate as one sequence", o.tokens);
+  p.option({"--logits-out"}, "FILE", "where --tokens writes float32 logits [tokens, vocabulary]", o.logits_out);
+  p.flag({"--json"}, "results as JSON", o.as_json);
+  if (const auto code = p.run(argc, argv)) return *code;
+  const auto usage = [](const char* why) {
+    std::fprintf(stderr, "quantal-perplexity: %s\nTry 'quantal-perplexity --help'.\n", why);
+    return cli::exit_usage;
+  };
+  if (o.tokens.empty() != o.logits_out.empty()) return usage("--tokens and --logits-out go together");
+  if (o.divergence && o.base.empty()) return usage("--kl-divergence needs --kl-divergence-base");
+  if (o.text.empty() && o.tokens.empty() && !o.divergence) return usage("nothing to do: give -f, --tokens or --kl-divergence");
+  if (!o.arch.empty() && !runtime::dispatcher::named(o.arch)) return usage("--arch: this machine or build has no such variant");
+  const auto m = load_model(o.model);
+  if (!m) return fail(m.error().message);
+  const auto r = !o.tokens.empty() ? dump_logits(o, *m) : o.divergence ? compare(o, *m) : measure(o, *m);
+  return r ? cli::exit_ok : fail(r.error().message);
+}
+
+}  // namespace
+}  // namespace quantal::mla
+
+int main(int argc, char** argv) { return quantal::mla::run(argc, argv); }
