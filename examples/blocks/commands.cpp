@@ -18,8 +18,8 @@ result<const format_info*> format_of(const options& o) {
   const auto* f = find_format(o.format);
   if (!f) return error{"unknown format '" + o.format + "' ('quantal-blocks list' prints them)"};
   if (o.cols % f->layout.elements != 0)
-    return error{std::to_string(o.cols) + " columns are not a multiple of the " + std::to_string(f->layout.elements) +
-                 " of a block of " + std::string(f->name)};
+    return error{std::to_string(o.cols) + " columns are not a multiple of the " +
+                 std::to_string(f->layout.elements) + " of a block of " + std::string(f->name)};
   return f;
 }
 
@@ -44,7 +44,8 @@ result<input> read_input(const options& o) {
   in.values = std::move(*values);
   const auto n = static_cast<std::int64_t>(in.values.size());
   if (n % o.cols != 0)
-    return error{o.in.string() + ": " + std::to_string(n) + " values are not whole rows of " + std::to_string(o.cols)};
+    return error{o.in.string() + ": " + std::to_string(n) + " values are not whole rows of " +
+                 std::to_string(o.cols)};
   in.rows = n / o.cols;
   if (o.importance.empty()) return in;
   auto w = file::read_raw<float>(o.importance);
@@ -61,10 +62,12 @@ template <class F>
 result<void> for_rows(std::int64_t rows, int threads, const std::filesystem::path& source, F&& f) {
   std::vector<status> failures(static_cast<std::size_t>(rows), status::ok);
   thread_pool pool(threads);
-  executor_ref(pool).for_each(static_cast<int>(rows), [&](int r, int) { failures[static_cast<std::size_t>(r)] = f(r); });
+  executor_ref(pool).for_each(static_cast<int>(rows),
+                              [&](int r, int) { failures[static_cast<std::size_t>(r)] = f(r); });
   for (std::size_t r = 0; r < failures.size(); ++r)
     if (failures[r] != status::ok)
-      return error{source.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(failures[r]))};
+      return error{source.string() + ": row " + std::to_string(r) + ": " +
+                   std::string(to_string(failures[r]))};
   return {};
 }
 
@@ -72,7 +75,8 @@ result<std::vector<std::byte>> encode(const options& o, const format_info& f, co
   const std::int64_t row_bytes = f.row_bytes(o.cols);
   std::vector<std::byte> out(static_cast<std::size_t>(in.rows * row_bytes));
   const auto done = for_rows(in.rows, o.threads, o.in, [&](std::int64_t r) {
-    return quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes, o.cols);
+    return quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes,
+                        o.cols);
   });
   if (!done) return done.error();
   return out;
@@ -99,10 +103,12 @@ result<void> list(const options& o) {
     print_json(all);
     return {};
   }
-  std::printf("%-10s %5s %6s %6s %9s %6s %8s  %s\n", "name", "id", "block", "bytes", "row meta", "group", "bpw", "quantizer");
+  std::printf("%-10s %5s %6s %6s %9s %6s %8s  %s\n", "name", "id", "block", "bytes", "row meta", "group",
+              "bpw", "quantizer");
   for (const auto& f : format_table)
-    std::printf("%-10s %5u %6d %6d %9d %6d %8.4f  %s\n", std::string(f.name).c_str(), f.gguf_id, f.layout.elements,
-                f.layout.bytes, f.layout.row_meta, f.layout.group, f.layout.bpw(), can_quantize(f.gguf_id) ? "yes" : "no");
+    std::printf("%-10s %5u %6d %6d %9d %6d %8.4f  %s\n", std::string(f.name).c_str(), f.gguf_id,
+                f.layout.elements, f.layout.bytes, f.layout.row_meta, f.layout.group, f.layout.bpw(),
+                can_quantize(f.gguf_id) ? "yes" : "no");
   return {};
 }
 
@@ -115,7 +121,8 @@ result<void> dequantize(const options& o) {
   const auto bytes = static_cast<std::int64_t>(in->size());
   if (bytes % row_bytes != 0)
     return error{o.in.string() + ": " + std::to_string(bytes) + " bytes are not whole rows of " +
-                 std::to_string(row_bytes) + " bytes (" + std::to_string(o.cols) + " columns of " + o.format + ")"};
+                 std::to_string(row_bytes) + " bytes (" + std::to_string(o.cols) + " columns of " + o.format +
+                 ")"};
   const auto rows = bytes / row_bytes;
   std::vector<float> out(static_cast<std::size_t>(rows * o.cols));
   const auto done = for_rows(rows, o.threads, o.in, [&](std::int64_t r) {
@@ -145,14 +152,20 @@ result<void> measure_error(const options& o) {
   quantization_error sum;
   std::vector<float> decoded(static_cast<std::size_t>(o.cols));
   for (std::int64_t r = 0; r < in->rows; ++r) {
-    if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols); s != status::ok)
+    if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols);
+        s != status::ok)
       return error{o.in.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(s))};
     sum.add(in->values.data() + r * o.cols, decoded.data(), in->weights(), o.cols);
   }
   const double bpw = 8.0 * static_cast<double>(row_bytes) / static_cast<double>(o.cols);
   if (o.json) {
-    print_json({{"format", (*f)->name}, {"rows", in->rows}, {"cols", o.cols}, {"bytes", encoded->size()}, {"bpw", bpw},
-                {"importance", !in->importance.empty()}, {"nmse_weighted", json_number(sum.nmse_weighted())},
+    print_json({{"format", (*f)->name},
+                {"rows", in->rows},
+                {"cols", o.cols},
+                {"bytes", encoded->size()},
+                {"bpw", bpw},
+                {"importance", !in->importance.empty()},
+                {"nmse_weighted", json_number(sum.nmse_weighted())},
                 {"nmse", json_number(sum.nmse_plain())}});
     return {};
   }

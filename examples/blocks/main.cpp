@@ -17,8 +17,10 @@ struct command {
 };
 constexpr command commands[] = {
     {"list", "Prints every format with its layout.", false, false, false, true, quantal::blocks::list},
-    {"dequantize", "Decodes raw blocks to raw float32.", true, false, true, false, quantal::blocks::dequantize},
-    {"quantize", "Quantizes raw float32 rows to raw blocks.", true, true, true, false, quantal::blocks::quantize},
+    {"dequantize", "Decodes raw blocks to raw float32.", true, false, true, false,
+     quantal::blocks::dequantize},
+    {"quantize", "Quantizes raw float32 rows to raw blocks.", true, true, true, false,
+     quantal::blocks::quantize},
     {"error", "Quantizes rows and prints the normalised mean squared errors.", true, true, false, true,
      quantal::blocks::measure_error},
 };
@@ -39,7 +41,8 @@ int run(const command& c, int argc, char** argv) {
     p.option({"-t", "--threads"}, "N", "threads", o.threads, {1, 1024});
     p.positional("IN", c.reads_floats ? "raw float32 rows" : "raw blocks, row after row", o.in).required();
   }
-  if (c.reads_floats) p.option({"--importance"}, "FILE", "raw float32, one importance per column", o.importance);
+  if (c.reads_floats)
+    p.option({"--importance"}, "FILE", "raw float32, one importance per column", o.importance);
   if (c.writes) p.positional("OUT", "file to write", o.out).required();
   if (c.prints) p.flag({"--json"}, "print JSON", o.json);
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;

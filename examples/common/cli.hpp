@@ -1,4 +1,5 @@
-// A declarative option parser in the manner of llama.cpp's programs: options with one or two dashes (-m, -mla,
+// A declarative option parser in the manner of llama.cpp's programs: options with one or two dashes (-m,
+// -mla,
 // --imatrix), each possibly with several spellings, bound to variables that also hold the defaults.
 //
 //   cli::parser p("quantal-x", "What it does.");
@@ -75,7 +76,8 @@ result<T> parse_number(std::string_view text, const range& bounds) {
   if (!std::isfinite(d)) return error{shown_text + " is not finite"};
   if (d < bounds.low || d > bounds.high) {
     const auto side = [](double b, const char* none) { return std::isinf(b) ? std::string(none) : shown(b); };
-    return error{shown_text + " is outside [" + side(bounds.low, "-inf") + ", " + side(bounds.high, "inf") + "]"};
+    return error{shown_text + " is outside [" + side(bounds.low, "-inf") + ", " + side(bounds.high, "inf") +
+                 "]"};
   }
   return v;
 }
@@ -87,7 +89,10 @@ result<void> assign(T& target, std::string_view text, const range& bounds) {
     typename T::value_type v{};
     if (auto r = assign(v, text, bounds); !r) return r;
     target.push_back(std::move(v));
-  } else if constexpr (requires { typename T::value_type; target.emplace(); } &&
+  } else if constexpr (requires {
+                         typename T::value_type;
+                         target.emplace();
+                       } &&
                        !std::same_as<T, std::string> && !std::same_as<T, std::filesystem::path>) {
     typename T::value_type v{};
     if (auto r = assign(v, text, bounds); !r) return r;
@@ -136,12 +141,15 @@ class parser {
     std::size_t at_;
   };
 
-  parser(std::string program, std::string summary) : program_(std::move(program)), summary_(std::move(summary)) {}
+  parser(std::string program, std::string summary)
+      : program_(std::move(program)), summary_(std::move(summary)) {}
 
-  /// An option with a value. T: a number, string, path, std::optional of one, or std::vector of one (repeatable).
-  /// `target` must outlive the parser; its value at this point is the default that --help shows.
+  /// An option with a value. T: a number, string, path, std::optional of one, or std::vector of one
+  /// (repeatable). `target` must outlive the parser; its value at this point is the default that --help
+  /// shows.
   template <class T>
-  handle option(std::vector<std::string> names, std::string value_name, std::string help, T& target, range bounds = {}) {
+  handle option(std::vector<std::string> names, std::string value_name, std::string help, T& target,
+                range bounds = {}) {
     declaration d{.names = std::move(names), .value_name = std::move(value_name), .help = std::move(help)};
     d.shown_default = detail::shown(target);
     d.repeatable = detail::is_vector<T>::value;
@@ -177,7 +185,8 @@ class parser {
   bool help_requested() const noexcept { return help_; }
   /// Whether an option (any of its spellings) was on the command line.
   bool given(std::string_view name) const {
-    return std::any_of(options_.begin(), options_.end(), [&](const auto& d) { return d.count > 0 && d.has(name); });
+    return std::any_of(options_.begin(), options_.end(),
+                       [&](const auto& d) { return d.count > 0 && d.has(name); });
   }
 
   /// Reads the arguments after the program name.
@@ -185,9 +194,12 @@ class parser {
     bool only_positionals = false;
     for (std::size_t i = 0; i < arguments.size() && !help_; ++i) {
       const std::string& a = arguments[i];
-      if (!only_positionals && a == "--") only_positionals = true;
-      else if (only_positionals || !looks_like_option(a)) { if (auto r = take_positional(a); !r) return r; }
-      else if (auto r = take_option(arguments, i); !r) return r;
+      if (!only_positionals && a == "--")
+        only_positionals = true;
+      else if (only_positionals || !looks_like_option(a)) {
+        if (auto r = take_positional(a); !r) return r;
+      } else if (auto r = take_option(arguments, i); !r)
+        return r;
     }
     if (help_) return {};
     return check_required();
@@ -197,7 +209,8 @@ class parser {
   std::optional<int> run(int argc, const char* const* argv) {
     const auto r = parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
     if (!r) {
-      std::fprintf(stderr, "%s: %s\nTry '%s --help'.\n", program_.c_str(), r.error().message.c_str(), program_.c_str());
+      std::fprintf(stderr, "%s: %s\nTry '%s --help'.\n", program_.c_str(), r.error().message.c_str(),
+                   program_.c_str());
       return exit_usage;
     }
     if (!help_) return std::nullopt;
@@ -208,8 +221,9 @@ class parser {
   std::string help() const {
     std::string out = "usage: " + program_ + " [options]";
     for (const auto& d : positionals_) {
-      const std::string name = d.names[0] + (d.repeatable ? "..." : "");
-      out += d.required ? " " + name : " [" + name + "]";
+      const std::string name =
+          d.names[0] + (d.repeatable && d.names[0].find(' ') == std::string::npos ? "..." : "");
+      out.append(d.required ? " " : " [").append(name).append(d.required ? "" : "]");
     }
     out += "\n\n" + summary_ + "\n";
     if (!positionals_.empty()) out += "\narguments:\n";
@@ -228,7 +242,8 @@ class parser {
   }
 
   declaration* find(std::string_view name) {
-    const auto it = std::find_if(options_.begin(), options_.end(), [&](const auto& d) { return d.has(name); });
+    const auto it =
+        std::find_if(options_.begin(), options_.end(), [&](const auto& d) { return d.has(name); });
     return it == options_.end() ? nullptr : &*it;
   }
 
@@ -261,7 +276,8 @@ class parser {
       return store(*d, name, "");
     }
     if (equals != std::string::npos) return store(*d, name, arguments[i].substr(equals + 1));
-    if (i + 1 == arguments.size() || looks_like_option(arguments[i + 1])) return error{name + " needs a value"};
+    if (i + 1 == arguments.size() || looks_like_option(arguments[i + 1]))
+      return error{name + " needs a value"};
     do {
       if (auto r = store(*d, name, arguments[++i]); !r) return r;
     } while (d->many && i + 1 < arguments.size() && !looks_like_option(arguments[i + 1]));
@@ -270,7 +286,9 @@ class parser {
 
   /// An option that differs in its dashes only ("--mla" for "-mla") is worth a hint.
   std::string suggestion(std::string_view name) const {
-    const auto bare = [](std::string_view s) { return s.substr(std::min(s.find_first_not_of('-'), s.size())); };
+    const auto bare = [](std::string_view s) {
+      return s.substr(std::min(s.find_first_not_of('-'), s.size()));
+    };
     for (const auto& d : options_)
       for (const auto& n : d.names)
         if (bare(n) == bare(name)) return " (did you mean " + n + "?)";
@@ -299,9 +317,11 @@ class parser {
   static std::string entry(const std::string& head, const declaration& d) {
     std::string out = "  " + head + "\n        " + d.help;
     if (!d.choices.empty()) out += " (one of " + joined(d.choices, ", ") + ")";
-    if (d.required) out += " (required)";
-    else if (!d.is_flag && !d.shown_default.empty()) out += " (default: " + d.shown_default + ")";
-    if (d.repeatable && !d.is_flag) out += " (repeatable)";
+    if (d.required)
+      out += " (required)";
+    else if (!d.is_flag && !d.shown_default.empty())
+      out += " (default: " + d.shown_default + ")";
+    if (d.repeatable && !d.is_flag && !d.value_name.empty()) out += " (repeatable)";
     return out + "\n";
   }
 

@@ -13,7 +13,8 @@
 
 namespace quantal {
 
-/// One line on stderr, redrawn at most ten times a second; silent unless stderr is a terminal. Call from one thread.
+/// One line on stderr, redrawn at most ten times a second; silent unless stderr is a terminal. Call from one
+/// thread.
 class progress {
  public:
   progress(std::string label, std::int64_t total, bool enabled = ::isatty(STDERR_FILENO) != 0)
@@ -47,7 +48,8 @@ class progress {
     const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total_), 0.0, 1.0);
     const int full = static_cast<int>(share * width);
     std::string out = label_ + " [" + std::string(static_cast<std::size_t>(full), '#') +
-                      std::string(static_cast<std::size_t>(width - full), '.') + "]" + text::format(" %5.1f%%", share * 100);
+                      std::string(static_cast<std::size_t>(width - full), '.') + "]" +
+                      text::format(" %5.1f%%", share * 100);
     if (share > 0 && share < 1) out += "  eta " + text::human_time(elapsed_s * (1 - share) / share);
     return note.empty() ? out : out + "  " + note;
   }

@@ -23,7 +23,8 @@ struct outcome {
 
 std::string non_finite_weight(const float* x, std::int64_t cols) {
   for (std::int64_t c = 0; c < cols; ++c)
-    if (!std::isfinite(x[c])) return "column " + std::to_string(c) + " is " + (std::isnan(x[c]) ? "NaN" : "infinite");
+    if (!std::isfinite(x[c]))
+      return "column " + std::to_string(c) + " is " + (std::isnan(x[c]) ? "NaN" : "infinite");
   return {};
 }
 
@@ -31,7 +32,11 @@ class conversion {
  public:
   conversion(const gguf::tensor_info& t, std::span<const std::byte> source, std::uint32_t type,
              const imatrix::importance* importance, int workers)
-      : t_(t), source_(source), importance_(importance), from_(*find_format(t.type)), to_(*find_format(type)),
+      : t_(t),
+        source_(source),
+        importance_(importance),
+        from_(*find_format(t.type)),
+        to_(*find_format(type)),
         scratch_(static_cast<std::size_t>(2 * workers * t.cols())) {}
 
   std::int64_t rows() const { return t_.rows() * t_.slices(); }
@@ -58,7 +63,8 @@ class conversion {
     dequantize_row(from_.gguf_id, source_.data() + r * from_.row_bytes(cols), x, cols);
     if (auto bad = non_finite_weight(x, cols); !bad.empty()) return bad;
     const float* w = importance_ ? importance_->row(r / t_.rows(), r % t_.rows(), t_.rows()) : nullptr;
-    if (const auto s = quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok) return std::string(to_string(s));
+    if (const auto s = quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok)
+      return std::string(to_string(s));
     dequantize_row(to_.gguf_id, out, decoded, cols);
     if (const auto bad = non_finite_weight(decoded, cols); !bad.empty())
       return "quantized data validation failed: " + bad + " as " + std::string(to_.name);
@@ -75,23 +81,26 @@ class conversion {
 };
 
 error row_error(const gguf::tensor_info& t, const outcome& o) {
-  std::string where = "tensor '" + text::printable(t.name) + "', row " + std::to_string(o.failed_row % t.rows());
+  std::string where =
+      "tensor '" + text::printable(t.name) + "', row " + std::to_string(o.failed_row % t.rows());
   if (t.slices() > 1) where += " of slice " + std::to_string(o.failed_row / t.rows());
   return {where + ": " + o.why};
 }
 
 }  // namespace
 
-result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source, std::uint32_t type,
-                                   const imatrix::importance* importance, executor_ref threads, const sink& out,
-                                   std::size_t window) {
+result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source,
+                                   std::uint32_t type, const imatrix::importance* importance,
+                                   executor_ref threads, const sink& out, std::size_t window) {
   conversion c(t, source, type, importance, threads.workers());
   quantization_error total;
   if (t.elements() == 0) return total;
   const std::int64_t item = (elements_per_item + t.cols() - 1) / t.cols();
   const std::int64_t row_bytes = c.row_bytes();
-  const std::int64_t items_at_once = std::max<std::int64_t>(static_cast<std::int64_t>(window) / (item * row_bytes), 1);
-  std::vector<std::byte> bytes(static_cast<std::size_t>(std::min(items_at_once * item, c.rows()) * row_bytes));
+  const std::int64_t items_at_once =
+      std::max<std::int64_t>(static_cast<std::int64_t>(window) / (item * row_bytes), 1);
+  std::vector<std::byte> bytes(
+      static_cast<std::size_t>(std::min(items_at_once * item, c.rows()) * row_bytes));
   std::vector<outcome> outcomes;
   for (std::int64_t first = 0; first < c.rows(); first += items_at_once * item) {
     const std::int64_t last = std::min(first + items_at_once * item, c.rows());
@@ -99,14 +108,15 @@ result<quantization_error> convert(const gguf::tensor_info& t, std::span<const s
     outcomes.assign(static_cast<std::size_t>(items), {});
     threads.for_each(items, [&](int i, int worker) {
       const std::int64_t begin = first + i * item;
-      outcomes[static_cast<std::size_t>(i)] =
-          c.convert_rows(begin, std::min(begin + item, last), bytes.data() + (begin - first) * row_bytes, worker);
+      outcomes[static_cast<std::size_t>(i)] = c.convert_rows(
+          begin, std::min(begin + item, last), bytes.data() + (begin - first) * row_bytes, worker);
     });
     for (const auto& o : outcomes) {
       if (o.failed_row >= 0) return row_error(t, o);
       total += o.error;  // in the order of rows: sums do not depend on the threads either
     }
-    if (auto w = out(std::span(bytes).first(static_cast<std::size_t>((last - first) * row_bytes))); !w) return w.error();
+    if (auto w = out(std::span(bytes).first(static_cast<std::size_t>((last - first) * row_bytes))); !w)
+      return w.error();
   }
   return total;
 }

@@ -16,13 +16,14 @@ namespace quantal::plan {
 using sink = std::function<result<void>(std::span<const std::byte>)>;
 
 /// Output bytes that are in memory at once; a row never splits.
-inline constexpr std::size_t default_window = std::size_t{32} << 20;
+inline constexpr std::size_t default_window = std::size_t{8} << 20;
 
-/// Converts `source` (the bytes of tensor `t`) to `type` and hands the bytes to `out` in order. `importance`: null or
-/// from imatrix::resolve for this tensor. Returns the error of the result against the source. Errors name the tensor,
-/// and row and column of a weight that is NaN or infinite.
-result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source, std::uint32_t type,
-                                   const imatrix::importance* importance, executor_ref threads, const sink& out,
+/// Converts `source` (the bytes of tensor `t`) to `type` and hands the bytes to `out` in order. `importance`:
+/// null or from imatrix::resolve for this tensor. Returns the error of the result against the source. Errors
+/// name the tensor, and row and column of a weight that is NaN or infinite.
+result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source,
+                                   std::uint32_t type, const imatrix::importance* importance,
+                                   executor_ref threads, const sink& out,
                                    std::size_t window = default_window);
 
 }  // namespace quantal::plan

@@ -11,13 +11,17 @@ using quantal::plan::run_options;
 
 /// IN OUT TYPE [THREADS], or IN TYPE [THREADS] with the output beside the input.
 quantal::result<void> take_arguments(const std::vector<std::string>& a, run_options& o) {
-  const auto bad = [](const std::string& why) { return quantal::error{why + "; expected IN [OUT] TYPE [THREADS]"}; };
+  const auto bad = [](const std::string& why) {
+    return quantal::error{why + "; expected IN [OUT] TYPE [THREADS]"};
+  };
   if (a.size() < 2) return bad("too few arguments");
   o.in = a[0];
   std::size_t next = 1;
   const auto* type = quantal::plan::find_file_type_by_name(a[1]);
-  if (type) o.out = o.in.parent_path() / ("ggml-model-" + std::string(type->name) + ".gguf");
-  else o.out = a[next++];
+  if (type)
+    o.out = o.in.parent_path() / ("ggml-model-" + std::string(type->name) + ".gguf");
+  else
+    o.out = a[next++];
   if (next == a.size()) return bad("the type is missing or unknown");
   o.type = a[next++];
   if (next < a.size()) {
@@ -34,20 +38,27 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
 int main(int argc, char** argv) {
   run_options o;
   std::vector<std::string> arguments;
-  quantal::cli::parser p("quantal-quantize", "Quantizes a GGUF model. Everything is planned and checked before a byte is written.");
+  quantal::cli::parser p(
+      "quantal-quantize",
+      "Quantizes a GGUF model. Everything is planned and checked before a byte is written.");
   p.option({"--imatrix"}, "FILE", "importance matrix (.gguf or .dat)", o.imatrix);
-  p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides", o.rules);
+  p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides",
+           o.rules);
   p.option({"--custom-q-file"}, "FILE", "rules from a file, # starts a comment", o.rule_files);
-  p.option({"--token-embedding-type"}, "T", "type of token_embd, before rules and mix", o.token_embedding_type);
+  p.option({"--token-embedding-type"}, "T", "type of token_embd, before rules and mix",
+           o.token_embedding_type);
   p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", o.output_type);
-  p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required).one_of({"all", "lowbit", "none"});
+  p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required)
+      .one_of({"all", "lowbit", "none"});
   p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);
   p.flag({"--allow-requantize"}, "take quantized tensors as input", o.allow_requantize);
   p.flag({"--leave-output-tensor"}, "keep output.weight as it is", o.leave_output);
   p.flag({"--json"}, "print JSON", o.json);
-  p.positional("IN [OUT] TYPE [THREADS]", "model, result, file type by name or number, threads (0: all)", arguments).required();
+  p.positional("IN [OUT] TYPE [THREADS]", "model, result, file type by name or number, threads (0: all)",
+               arguments)
+      .required();
   p.epilogue("types: " + quantal::plan::known_file_types());
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   if (const auto taken = take_arguments(arguments, o); !taken)

@@ -15,7 +15,8 @@ constexpr choice no_data_q5{when::first_eighth_no_imatrix, "q5_K"};
 constexpr choice counted_iq3{when::first_eighth_counted, "iq3_s"};
 constexpr choice counted_q2{when::first_eighth_counted, "q2_K"};
 
-//   name, id, base | attn_k*, attn_q*, attn_output | ffn_down*, ffn_gate*/up* | token_embd, output, tied token_embd
+//   name, id, base | attn_k*, attn_q*, attn_output | ffn_down*, ffn_gate*/up* | token_embd, output, tied
+//   token_embd
 constexpr auto table = std::to_array<file_type>({
     {"COPY", 0, "", "", "", "", base, base, "", ""},
     {"F32", 0, "f32", "", "", "", base, base, "", ""},
@@ -46,8 +47,17 @@ constexpr auto table = std::to_array<file_type>({
     {"IQ3_S", 26, "iq3_s", "q8_0", "", "q5_K", base, base, "", "q6_K", "iq5_k"},
     {"IQ3_M", 27, "iq3_s", "q8_0", "", "q5_K", {when::more, "iq4_k"}, base, "", "q6_K", "iq5_k"},
     {"IQ3_XS", 22, "iq3_s", "q8_0", "iq3_xxs", "q5_K", base, {when::middle, "iq3_xxs"}, "", "q6_K"},
-    {"IQ3_XXS", 23, "iq3_xxs", "q8_0", "iq2_s", "q5_K", {when::no_imatrix_by_first_eighth, "q4_K", "q3_K"}, base,
-     "iq3_s", "q5_K", "iq4_k"},
+    {"IQ3_XXS",
+     23,
+     "iq3_xxs",
+     "q8_0",
+     "iq2_s",
+     "q5_K",
+     {when::no_imatrix_by_first_eighth, "q4_K", "q3_K"},
+     base,
+     "iq3_s",
+     "q5_K",
+     "iq4_k"},
     {"IQ3_K", 139, "iq3_k", "q8_0", "", "q5_K", base, base, "", "q5_K", "iq4_k"},
     {"IQ3_KS", 154, "iq3_ks", "q8_0", "", "q5_K", base, base, "", "q5_K", "iq4_k"},
     {"IQ2_KL", 155, "iq2_kl", "q8_0", "", "iq4_ks", base, base, "", "q5_K", "iq4_k"},
@@ -71,17 +81,27 @@ std::string_view choose(const file_type& t, const choice& c, std::int64_t i, con
   const std::int64_t n = x.blocks, eighth = n / 8, seven_eighths = 7 * n / 8;
   const bool first = i >= 0 && i < eighth;
   switch (c.condition) {
-    case when::never: return t.base;
-    case when::always: return c.type;
+    case when::never:
+      return t.base;
+    case when::always:
+      return c.type;
     case when::more:
-      return or_base(t, i >= 0 && (first || i >= seven_eighths || (i - eighth) % 3 == 2) ? c.type : c.otherwise);
-    case when::first_eighth: return or_base(t, first ? c.type : c.otherwise);
-    case when::first_eighth_imatrix: return or_base(t, first && x.has_imatrix ? c.type : c.otherwise);
-    case when::first_eighth_no_imatrix: return or_base(t, first && !x.has_imatrix ? c.type : c.otherwise);
-    case when::first_eighth_counted: return or_base(t, x.ffn_down_seen < eighth ? c.type : c.otherwise);
-    case when::first_sixteenth: return or_base(t, i >= 0 && i < n / 16 ? c.type : c.otherwise);
-    case when::middle: return or_base(t, i >= eighth && i < seven_eighths ? c.type : c.otherwise);
-    case when::no_imatrix_by_first_eighth: return x.has_imatrix ? t.base : first ? c.type : c.otherwise;
+      return or_base(t,
+                     i >= 0 && (first || i >= seven_eighths || (i - eighth) % 3 == 2) ? c.type : c.otherwise);
+    case when::first_eighth:
+      return or_base(t, first ? c.type : c.otherwise);
+    case when::first_eighth_imatrix:
+      return or_base(t, first && x.has_imatrix ? c.type : c.otherwise);
+    case when::first_eighth_no_imatrix:
+      return or_base(t, first && !x.has_imatrix ? c.type : c.otherwise);
+    case when::first_eighth_counted:
+      return or_base(t, x.ffn_down_seen < eighth ? c.type : c.otherwise);
+    case when::first_sixteenth:
+      return or_base(t, i >= 0 && i < n / 16 ? c.type : c.otherwise);
+    case when::middle:
+      return or_base(t, i >= eighth && i < seven_eighths ? c.type : c.otherwise);
+    case when::no_imatrix_by_first_eighth:
+      return x.has_imatrix ? t.base : first ? c.type : c.otherwise;
   }
   return t.base;
 }

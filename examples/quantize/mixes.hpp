@@ -67,6 +67,7 @@ struct mix_context {
 std::optional<std::int64_t> block_index(std::string_view tensor_name);
 
 /// The format name that the mix gives a tensor with `cols` columns; advances context.ffn_down_seen.
-std::string_view mix_type(const file_type& type, std::string_view tensor_name, std::int64_t cols, mix_context& context);
+std::string_view mix_type(const file_type& type, std::string_view tensor_name, std::int64_t cols,
+                          mix_context& context);
 
 }  // namespace quantal::plan

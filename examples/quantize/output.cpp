@@ -37,15 +37,18 @@ result<void> check_path(const gguf::reader& model, const fs::path& out) {
 result<std::vector<fs::path>> output_paths(const gguf::reader& model, const fs::path& out, bool keep_split) {
   std::vector<fs::path> paths;
   const int n = model.shards();
-  if (!keep_split || n == 1) paths.push_back(out);
+  if (!keep_split || n == 1)
+    paths.push_back(out);
   else
-    for (int i = 1; i <= n; ++i) paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
+    for (int i = 1; i <= n; ++i)
+      paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
   for (const auto& p : paths)
     if (auto ok = check_path(model, p); !ok) return ok.error();
   return paths;
 }
 
-gguf::metadata output_metadata(const gguf::reader& model, const file_type& type, const std::optional<imatrix_note>& note) {
+gguf::metadata output_metadata(const gguf::reader& model, const file_type& type,
+                               const std::optional<imatrix_note>& note) {
   gguf::metadata meta = model.meta();
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) meta.erase(key);
   if (type.is_copy()) return meta;
@@ -59,7 +62,8 @@ gguf::metadata output_metadata(const gguf::reader& model, const file_type& type,
   return meta;
 }
 
-result<output> output::create(const std::vector<fs::path>& paths, const gguf::metadata& meta, const model_plan& plan) {
+result<output> output::create(const std::vector<fs::path>& paths, const gguf::metadata& meta,
+                              const model_plan& plan) {
   output out(paths);
   for (std::size_t shard = 0; shard < paths.size(); ++shard) {
     std::vector<gguf::tensor_info> tensors;

@@ -1,4 +1,5 @@
-// The files that a plan writes: one merged file or the shards of the input, all visible only when all are complete.
+// The files that a plan writes: one merged file or the shards of the input, all visible only when all are
+// complete.
 #pragma once
 
 #include <filesystem>
@@ -17,13 +18,14 @@ struct imatrix_note {
   std::int64_t entries = 0, chunks = 0;
 };
 
-/// Where the output goes: `out` itself, or with keep_split and several shards PREFIX-00001-of-0000N.gguf. An error if
-/// one of them is a folder or a file of the input.
-result<std::vector<std::filesystem::path>> output_paths(const gguf::reader& model, const std::filesystem::path& out,
-                                                        bool keep_split);
+/// Where the output goes: `out` itself, or with keep_split and several shards PREFIX-00001-of-0000N.gguf. An
+/// error if one of them is a folder or a file of the input.
+result<std::vector<std::filesystem::path>> output_paths(const gguf::reader& model,
+                                                        const std::filesystem::path& out, bool keep_split);
 
 /// Metadata of the merged file: the input's without the split keys, with type, version and imatrix notes.
-gguf::metadata output_metadata(const gguf::reader& model, const file_type& type, const std::optional<imatrix_note>& note);
+gguf::metadata output_metadata(const gguf::reader& model, const file_type& type,
+                               const std::optional<imatrix_note>& note);
 
 class output {
  public:

@@ -29,14 +29,16 @@ std::int64_t block_count(const gguf::reader& model) {
 
 /// Types whose quality collapses without importance.
 bool is_low_bit(const format_info& f, const file_type& type) {
-  constexpr auto names = std::to_array<std::string_view>(
-      {"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq1_kt", "iq2_kt"});
-  return std::find(names.begin(), names.end(), f.name) != names.end() || (f.name == "q2_K" && type.name == "Q2_K_S");
+  constexpr auto names =
+      std::to_array<std::string_view>({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq1_kt", "iq2_kt"});
+  return std::find(names.begin(), names.end(), f.name) != names.end() ||
+         (f.name == "q2_K" && type.name == "Q2_K_S");
 }
 
 bool is_exempt(const std::string& name) { return name == "token_embd.weight" || name == "output.weight"; }
 
-/// Finds importance for one tensor; data that does not fit is an error except for token_embd, which needs none.
+/// Finds importance for one tensor; data that does not fit is an error except for token_embd, which needs
+/// none.
 result<importance_note> find_importance(const gguf::tensor_info& t, const imatrix::store& s,
                                         const imatrix::model_shape& shape) {
   auto found = imatrix::resolve(s, lookup_shape(t), shape);
@@ -48,7 +50,8 @@ result<importance_note> find_importance(const gguf::tensor_info& t, const imatri
 std::string listed(const std::vector<std::string>& names) {
   constexpr std::size_t shown = 8;
   std::string out;
-  for (std::size_t i = 0; i < std::min(names.size(), shown); ++i) out += (i ? ", " : "") + text::printable(names[i]);
+  for (std::size_t i = 0; i < std::min(names.size(), shown); ++i)
+    out += (i ? ", " : "") + text::printable(names[i]);
   if (names.size() > shown) out += " and " + std::to_string(names.size() - shown) + " more";
   return out;
 }
@@ -79,10 +82,12 @@ imatrix::model_shape shape_of(const gguf::metadata& meta) {
   return s;
 }
 
-imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t) { return {t.name, t.cols(), t.rows(), t.slices()}; }
+imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t) {
+  return {t.name, t.cols(), t.rows(), t.slices()};
+}
 
-result<model_plan> make_plan(const gguf::reader& model, type_options& options, const imatrix::store* statistics,
-                             requirement needed) {
+result<model_plan> make_plan(const gguf::reader& model, type_options& options,
+                             const imatrix::store* statistics, requirement needed) {
   model_plan p;
   p.type = options.type;
   p.shape = shape_of(model.meta());
@@ -93,7 +98,9 @@ result<model_plan> make_plan(const gguf::reader& model, type_options& options, c
     const auto& t = model.tensors()[i];
     step s{&t, (*targets)[i], {}, 0};
     const auto bytes = gguf::tensor_bytes(s.to.type, t.ne);
-    if (!bytes) return error{model.path() + ": tensor '" + text::printable(t.name) + "': " + gguf::type_name(s.to.type) + " cannot be copied"};
+    if (!bytes)
+      return error{model.path() + ": tensor '" + text::printable(t.name) +
+                   "': " + gguf::type_name(s.to.type) + " cannot be copied"};
     s.bytes = *bytes;
     const format_info* f = find_format(s.to.type);
     if (!s.to.copy && f && !f->is_float) {
@@ -112,7 +119,8 @@ result<model_plan> make_plan(const gguf::reader& model, type_options& options, c
     p.steps.push_back(std::move(s));
   }
   if (!required.empty())
-    return error{model.path() + ": " + std::to_string(required.size()) + " tensor(s) need importance data that " +
+    return error{model.path() + ": " + std::to_string(required.size()) +
+                 " tensor(s) need importance data that " +
                  (statistics ? "the imatrix does not have: " : "only an imatrix has: ") + listed(required) +
                  "; give --imatrix, another type, or --require-imatrix none"};
   return p;

@@ -13,8 +13,8 @@
 
 namespace quantal::plan {
 
-/// Which tensors must have importance data: every quantized one, those of very low-bit types, or none. token_embd and
-/// output are exempt: nothing is collected for the first, and by default for the second.
+/// Which tensors must have importance data: every quantized one, those of very low-bit types, or none.
+/// token_embd and output are exempt: nothing is collected for the first, and by default for the second.
 enum class requirement : std::uint8_t { all, lowbit, none };
 
 /// Where a tensor's importance comes from; the weights themselves are looked up again when they are needed.
@@ -34,14 +34,16 @@ struct step {
 struct model_plan {
   const file_type* type = nullptr;
   imatrix::model_shape shape;
-  std::vector<step> steps;                       ///< one per tensor, in the order of the input
-  std::vector<std::string> missing_importance;   ///< quantized tensors that an imatrix has no data for
+  std::vector<step> steps;                      ///< one per tensor, in the order of the input
+  std::vector<std::string> missing_importance;  ///< quantized tensors that an imatrix has no data for
   std::int64_t quantized = 0, fallbacks = 0;
   std::uint64_t source_bytes = 0, bytes = 0;
   std::int64_t elements = 0;
   std::map<std::string, std::int64_t> source_types, types;  ///< tensors per type name
 
-  double bpw() const noexcept { return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0; }
+  double bpw() const noexcept {
+    return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0;
+  }
 };
 
 /// Heads, experts and head widths from the metadata; 0 where they are missing.
@@ -51,7 +53,7 @@ imatrix::model_shape shape_of(const gguf::metadata& meta);
 imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t);
 
 /// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
-result<model_plan> make_plan(const gguf::reader& model, type_options& options, const imatrix::store* statistics,
-                             requirement needed);
+result<model_plan> make_plan(const gguf::reader& model, type_options& options,
+                             const imatrix::store* statistics, requirement needed);
 
 }  // namespace quantal::plan

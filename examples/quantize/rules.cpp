@@ -23,8 +23,9 @@ result<rule> parse_rule(std::string_view item, const std::string& where) {
   const auto type = parse_type(text::trim(item.substr(equals + 1)));
   if (!type) return error{shown + type.error().message};
   try {
-    return rule{std::string(pattern), std::regex(std::string(pattern), std::regex::ECMAScript | std::regex::optimize),
-                *type, where};
+    return rule{std::string(pattern),
+                std::regex(std::string(pattern), std::regex::ECMAScript | std::regex::optimize), *type,
+                where};
   } catch (const std::regex_error& e) {
     return error{shown + "bad regular expression: " + e.what()};
   }
@@ -44,7 +45,8 @@ result<const format_info*> parse_type(std::string_view s) {
   return error{"unknown type '" + text::printable(s) + "'; known: " + names};
 }
 
-result<void> parse_rules(std::string_view input, const std::string& origin, bool numbered, std::vector<rule>& out) {
+result<void> parse_rules(std::string_view input, const std::string& origin, bool numbered,
+                         std::vector<rule>& out) {
   for (std::int64_t number = 1; !input.empty(); ++number) {
     const auto line_end = input.find('\n');
     auto line = without_comment(input.substr(0, line_end));
@@ -80,8 +82,11 @@ result<void> check_rules(const std::vector<rule>& rules) {
     if (r.hits > 0) continue;
     if (!message.empty()) message += "; ";
     message += r.origin + ": rule '" + text::printable(r.pattern) + "' ";
-    if (r.matched == 0) message += "matches no tensor that is quantized";
-    else message += "decides nothing: earlier rules or options take all " + std::to_string(r.matched) + " tensors it matches";
+    if (r.matched == 0)
+      message += "matches no tensor that is quantized";
+    else
+      message += "decides nothing: earlier rules or options take all " + std::to_string(r.matched) +
+                 " tensors it matches";
   }
   if (!message.empty()) return error{message};
   return {};

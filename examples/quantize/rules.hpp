@@ -1,4 +1,5 @@
-// Custom rules `regex=type` (quantize.md section 3): searched, not anchored; the first rule that matches wins.
+// Custom rules `regex=type` (quantize.md section 3): searched, not anchored; the first rule that matches
+// wins.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ struct rule {
   std::string pattern;
   std::regex compiled;  ///< ECMAScript
   const format_info* type;
-  std::string origin;   ///< "--custom-q" or "FILE:LINE", for messages
+  std::string origin;        ///< "--custom-q" or "FILE:LINE", for messages
   std::int64_t matched = 0;  ///< tensors that the pattern matches
   std::int64_t hits = 0;     ///< tensors that the rule decided
 };
@@ -24,9 +25,10 @@ struct rule {
 /// A format that can be stored in a model, by name (any case) or GGUF type number; the error lists all names.
 result<const format_info*> parse_type(std::string_view text);
 
-/// Appends the rules of `text`: items separated by commas or line ends, the first '=' splits, '#' starts a comment
-/// at the start of a line or after white space. Errors name `origin` (and the line if `numbered`).
-result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered, std::vector<rule>& out);
+/// Appends the rules of `text`: items separated by commas or line ends, the first '=' splits, '#' starts a
+/// comment at the start of a line or after white space. Errors name `origin` (and the line if `numbered`).
+result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered,
+                         std::vector<rule>& out);
 
 /// Index of the first rule that matches `name`, or -1; counts matches of every rule and the hit of the first.
 int match_rules(std::vector<rule>& rules, const std::string& name);

@@ -57,7 +57,11 @@ std::optional<imatrix_note> note_of(const std::string& file, const std::optional
 /// Prints the plan as it is carried out.
 class reporter {
  public:
-  reporter(const run_options& o, const model_plan& p, const type_options& t) : options_(o), plan_(p), types_(t), bar_("quantize", static_cast<std::int64_t>(p.bytes), !o.dry_run && ::isatty(STDERR_FILENO) != 0) {}
+  reporter(const run_options& o, const model_plan& p, const type_options& t)
+      : options_(o),
+        plan_(p),
+        types_(t),
+        bar_("quantize", static_cast<std::int64_t>(p.bytes), !o.dry_run && ::isatty(STDERR_FILENO) != 0) {}
 
   void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
 
@@ -83,8 +87,11 @@ class reporter {
   json document(const std::vector<std::filesystem::path>& paths, double seconds) {
     json files = json::array();
     for (const auto& p : paths) files.push_back(p.string());
-    json out = {{"input", options_.in.string()}, {"output", files}, {"dry_run", options_.dry_run},
-                {"type", plan_.type->name}, {"file_type", plan_.type->id},
+    json out = {{"input", options_.in.string()},
+                {"output", files},
+                {"dry_run", options_.dry_run},
+                {"type", plan_.type->name},
+                {"file_type", plan_.type->id},
                 {"imatrix", options_.imatrix.empty() ? json(nullptr) : json(options_.imatrix)}};
     out.update(totals_json(plan_, types_.rules));
     out["seconds"] = seconds;
@@ -103,7 +110,8 @@ class reporter {
 
 result<std::optional<quantization_error>> write_tensor(const gguf::reader& model, const step& s,
                                                        const std::optional<imatrix::store>& statistics,
-                                                       const model_plan& plan, executor_ref threads, const sink& to) {
+                                                       const model_plan& plan, executor_ref threads,
+                                                       const sink& to) {
   using answer = std::optional<quantization_error>;
   const auto bytes = model.data(*s.tensor);
   if (!bytes) return bytes.error();
@@ -122,8 +130,9 @@ result<std::optional<quantization_error>> write_tensor(const gguf::reader& model
   return answer{*e};
 }
 
-result<void> execute(const gguf::reader& model, const model_plan& plan, const std::optional<imatrix::store>& statistics,
-                     output& out, int threads, reporter& report) {
+result<void> execute(const gguf::reader& model, const model_plan& plan,
+                     const std::optional<imatrix::store>& statistics, output& out, int threads,
+                     reporter& report) {
   thread_pool pool(threads);
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
     const auto& s = plan.steps[i];
@@ -161,9 +170,11 @@ result<void> run(const run_options& o) {
     report.finish(*paths);
     return {};
   }
-  auto out = output::create(*paths, output_metadata(*model, *types->type, note_of(o.imatrix, statistics)), *plan);
+  auto out =
+      output::create(*paths, output_metadata(*model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  if (auto done = execute(*model, *plan, statistics, *out, text::thread_count(o.threads), report); !done) return done;
+  if (auto done = execute(*model, *plan, statistics, *out, text::thread_count(o.threads), report); !done)
+    return done;
   report.finish(*paths);
   return {};
 }

@@ -10,7 +10,8 @@ double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 
 std::string histogram(const char* title, const std::map<std::string, std::int64_t>& types) {
   std::string out = title;
   for (const auto& [name, n] : types)
-    out += "- type " + std::string(name.size() < 7 ? 7 - name.size() : 0, ' ') + name + text::format(": %4lld tensors\n", static_cast<long long>(n));
+    out += "- type " + std::string(name.size() < 7 ? 7 - name.size() : 0, ' ') + name +
+           text::format(": %4lld tensors\n", static_cast<long long>(n));
   return out;
 }
 
@@ -22,14 +23,15 @@ std::string step_head(const step& s, std::size_t index, std::size_t total) {
   if (name.size() < 36) name.insert(0, 36 - name.size(), ' ');
   return text::format("[%4zu/%4zu] ", index + 1, total) + name +
          text::format(" - [%5lld, %5lld, %5lld, %5lld], type = ", static_cast<long long>(t.ne[0]),
-                      static_cast<long long>(t.ne[1]), static_cast<long long>(t.ne[2]), static_cast<long long>(t.ne[3])) +
+                      static_cast<long long>(t.ne[1]), static_cast<long long>(t.ne[2]),
+                      static_cast<long long>(t.ne[3])) +
          text::format("%6s, ", gguf::type_name(t.type).c_str());
 }
 
 std::string step_size(const step& s) {
   if (s.to.copy) return text::format("size = %.3f MiB", mib(s.bytes));
-  std::string out = text::format("converting to %s .. size = %.2f MiB -> %.2f MiB", gguf::type_name(s.to.type).c_str(),
-                                 mib(s.tensor->nbytes), mib(s.bytes));
+  std::string out = text::format("converting to %s .. size = %.2f MiB -> %.2f MiB",
+                                 gguf::type_name(s.to.type).c_str(), mib(s.tensor->nbytes), mib(s.bytes));
   if (s.to.fallback_from) out += ", instead of " + std::string(s.to.fallback_from->name);
   if (s.importance.from == imatrix::source::none) return out;
   out += ", importance: " + std::string(to_string(s.importance.from));
@@ -39,7 +41,8 @@ std::string step_size(const step& s) {
 
 std::string step_error(const step& s, const quantization_error& e) {
   if (s.to.copy) return {};
-  return text::format(s.importance.from == imatrix::source::none ? ", nmse %.3e" : ", weighted nmse %.3e", e.nmse_weighted());
+  return text::format(s.importance.from == imatrix::source::none ? ", nmse %.3e" : ", weighted nmse %.3e",
+                      e.nmse_weighted());
 }
 
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix) {
@@ -49,11 +52,13 @@ std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has
            text::format(": %lld tensors\n", static_cast<long long>(r.hits));
   out += histogram("source types:\n", p.source_types) + histogram("target types:\n", p.types);
   if (has_imatrix)
-    for (const auto& name : p.missing_importance) out += "====== did not find weights for " + text::printable(name) + "\n";
+    for (const auto& name : p.missing_importance)
+      out += "====== did not find weights for " + text::printable(name) + "\n";
   if (p.fallbacks > 0)
     out += text::format("WARNING: %lld of %lld tensor(s) required fallback quantization\n",
                         static_cast<long long>(p.fallbacks), static_cast<long long>(p.quantized));
-  const double source_bpw = p.elements ? 8.0 * static_cast<double>(p.source_bytes) / static_cast<double>(p.elements) : 0.0;
+  const double source_bpw =
+      p.elements ? 8.0 * static_cast<double>(p.source_bytes) / static_cast<double>(p.elements) : 0.0;
   out += text::format("model size  = %8.2f MiB (%.2f BPW)\n", mib(p.source_bytes), source_bpw);
   out += text::format("quant size  = %8.2f MiB (%.2f BPW)\n", mib(p.bytes), p.bpw());
   return out;
@@ -72,8 +77,10 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
   if (s.to.rule >= 0) out["rule"] = rules[static_cast<std::size_t>(s.to.rule)].pattern;
   if (s.to.fallback_from) out["fallback_from"] = s.to.fallback_from->name;
   if (s.to.copy) return out;
-  out["importance"] = {{"source", imatrix::to_string(s.importance.from)}, {"detail", s.importance.detail},
-                       {"vectors", s.importance.vectors}, {"unseen", s.importance.unseen}};
+  out["importance"] = {{"source", imatrix::to_string(s.importance.from)},
+                       {"detail", s.importance.detail},
+                       {"vectors", s.importance.vectors},
+                       {"unseen", s.importance.unseen}};
   if (e) out["nmse_weighted"] = json_number(e->nmse_weighted()), out["nmse"] = json_number(e->nmse_plain());
   return out;
 }
@@ -81,17 +88,16 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
 json totals_json(const model_plan& p, const std::vector<rule>& rules) {
   json listed = json::array();
   for (const auto& r : rules)
-    listed.push_back({{"pattern", r.pattern}, {"type", r.type->name}, {"origin", r.origin}, {"matched", r.matched}, {"hits", r.hits}});
-  return {{"rules", listed},
-          {"source_types", p.source_types},
-          {"types", p.types},
-          {"quantized", p.quantized},
-          {"fallbacks", p.fallbacks},
-          {"missing_importance", p.missing_importance},
-          {"elements", p.elements},
-          {"source_bytes", p.source_bytes},
-          {"bytes", p.bytes},
-          {"bpw", p.bpw()}};
+    listed.push_back({{"pattern", r.pattern},
+                      {"type", r.type->name},
+                      {"origin", r.origin},
+                      {"matched", r.matched},
+                      {"hits", r.hits}});
+  return {{"rules", listed},          {"source_types", p.source_types},
+          {"types", p.types},         {"quantized", p.quantized},
+          {"fallbacks", p.fallbacks}, {"missing_importance", p.missing_importance},
+          {"elements", p.elements},   {"source_bytes", p.source_bytes},
+          {"bytes", p.bytes},         {"bpw", p.bpw()}};
 }
 
 }  // namespace quantal::plan

@@ -45,9 +45,12 @@ class chooser {
     const format_info* option = t.name == "output.weight"       ? options_.output
                                 : t.name == "token_embd.weight" ? options_.token_embedding
                                                                 : nullptr;
-    if (option) count_matches(t.name);
-    else if (!options_.type->is_float()) out.rule = match_rules(options_.rules, t.name);
-    if (out.rule >= 0) chosen = options_.rules[static_cast<std::size_t>(out.rule)].type, out.decided = reason::rule;
+    if (option)
+      count_matches(t.name);
+    else if (!options_.type->is_float())
+      out.rule = match_rules(options_.rules, t.name);
+    if (out.rule >= 0)
+      chosen = options_.rules[static_cast<std::size_t>(out.rule)].type, out.decided = reason::rule;
     if (option) chosen = option, out.decided = reason::option;
     if (!chosen)
       return error{named(t) + ": " + std::string(options_.type->name) + " wants " + std::string(name) +
@@ -65,7 +68,8 @@ class chooser {
     if (t.cols() % wanted.layout.elements == 0) return {};
     const format_info* other = stand_in(wanted);
     if (!other || t.cols() % other->layout.elements != 0)
-      return error{named(t) + ": " + std::to_string(t.cols()) + " columns fit neither " + std::string(wanted.name) +
+      return error{named(t) + ": " + std::to_string(t.cols()) + " columns fit neither " +
+                   std::string(wanted.name) +
                    (other ? " nor its stand-in " + std::string(other->name) : " nor any stand-in") +
                    "; give it f16 or another type with a rule"};
     out.fallback_from = &wanted;
@@ -95,9 +99,9 @@ std::string_view to_string(reason r) {
 }
 
 bool is_quantized(const gguf::tensor_info& t, bool leave_output) {
-  constexpr auto kept = std::to_array<std::string_view>({"_norm.weight", "ffn_gate_inp.weight", "position_embd.weight",
-                                                         "token_types.weight", "ssm_conv1d", "ssm_x.weight",
-                                                         "ssm_dt.weight", "attn_rel_b.weight"});
+  constexpr auto kept = std::to_array<std::string_view>(
+      {"_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d",
+       "ssm_x.weight", "ssm_dt.weight", "attn_rel_b.weight"});
   if (!t.name.ends_with("weight")) return false;
   if (t.ne[1] == 1 && t.ne[2] == 1 && t.ne[3] == 1) return false;
   if (leave_output && t.name == "output.weight") return false;
@@ -109,7 +113,8 @@ bool is_quantized(const gguf::tensor_info& t, bool leave_output) {
 result<std::vector<target>> choose_types(const std::vector<gguf::tensor_info>& tensors, type_options& options,
                                          std::int64_t blocks, bool has_imatrix) {
   mix_context context{.blocks = blocks, .has_imatrix = has_imatrix};
-  context.tied_embeddings = std::none_of(tensors.begin(), tensors.end(), [](auto& t) { return t.name == "output.weight"; });
+  context.tied_embeddings =
+      std::none_of(tensors.begin(), tensors.end(), [](auto& t) { return t.name == "output.weight"; });
   if (options.type->is_copy() || options.type->is_float())
     for (const auto& r : options.rules)
       return error{r.origin + ": rules have no effect with type " + std::string(options.type->name)};

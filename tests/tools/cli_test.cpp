@@ -66,7 +66,8 @@ TEST(cli, one_and_two_dashes_values_and_equals) {
 
 TEST(cli, repeated_and_multi_value_options) {
   program x;
-  ASSERT_EQ(x.failure({"a", "--in-file", "1", "2", "--in-file", "3", "--rule", "r=1,s=2", "--rule", "t=3"}), "");
+  ASSERT_EQ(x.failure({"a", "--in-file", "1", "2", "--in-file", "3", "--rule", "r=1,s=2", "--rule", "t=3"}),
+            "");
   EXPECT_EQ(x.inputs, (arguments{"1", "2", "3"}));
   EXPECT_EQ(x.rules, (arguments{"r=1,s=2", "t=3"}));
 }
@@ -85,7 +86,10 @@ TEST(cli, everything_after_two_dashes_is_an_argument) {
 }
 
 TEST(cli, errors_name_the_option_and_the_value) {
-  const struct { arguments args; const char* message; } cases[] = {
+  const struct {
+    arguments args;
+    const char* message;
+  } cases[] = {
       {{"a", "--nope"}, "unknown option '--nope'"},
       {{"a", "--fa"}, "unknown option '--fa' (did you mean -fa?)"},
       {{"a", "-t", "x"}, "-t: 'x' is not an integer"},
@@ -119,8 +123,9 @@ TEST(cli, help_wins_over_missing_arguments_and_shows_defaults) {
   ASSERT_TRUE(x.p.parse({"--help"}));
   EXPECT_TRUE(x.p.help_requested());
   const auto h = x.p.help();
-  for (const char* piece : {"usage: prog [options] IN [OUT]", "-t, --threads N", "(default: 4)", "(default: default.gguf)",
-                            "(one of all, none)", "--in-file FILE ...", "-h, --help", "Does something."})
+  for (const char* piece :
+       {"usage: prog [options] IN [OUT]", "-t, --threads N", "(default: 4)", "(default: default.gguf)",
+        "(one of all, none)", "--in-file FILE ...", "-h, --help", "Does something."})
     EXPECT_NE(h.find(piece), std::string::npos) << piece << "\n" << h;
 }
 

@@ -34,12 +34,15 @@ TEST_F(common_files, raw_round_trip) {
 }
 
 TEST_F(common_files, errors_name_the_file) {
-  EXPECT_NE(file::read_raw<float>(dir_ / "none").error().message.find((dir_ / "none").string() + ": cannot open"),
-            std::string::npos);
+  EXPECT_NE(
+      file::read_raw<float>(dir_ / "none").error().message.find((dir_ / "none").string() + ": cannot open"),
+      std::string::npos);
   ASSERT_TRUE(file::write(dir_ / "odd", "12345"));
-  EXPECT_NE(file::read_raw<float>(dir_ / "odd").error().message.find("5 bytes are not a whole number of 4-byte"),
+  EXPECT_NE(
+      file::read_raw<float>(dir_ / "odd").error().message.find("5 bytes are not a whole number of 4-byte"),
+      std::string::npos);
+  EXPECT_NE(file::write(dir_ / "no" / "folder", "x").error().message.find("cannot create"),
             std::string::npos);
-  EXPECT_NE(file::write(dir_ / "no" / "folder", "x").error().message.find("cannot create"), std::string::npos);
   EXPECT_FALSE(file::read_text(dir_)) << "a folder is no file";
 }
 

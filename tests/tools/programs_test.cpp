@@ -46,7 +46,8 @@ TEST_F(programs, help) {
   expect(quantize + " --help", 0, "IN [OUT] TYPE [THREADS]");
   expect(quantize + " --help", 0, "types: COPY, F32, F16");
   expect(blocks + " --help", 0, "usage: quantal-blocks COMMAND");
-  for (const char* c : {" list", " dequantize", " quantize", " error"}) expect(blocks + c + " --help", 0, "usage: quantal-blocks" + std::string(c));
+  for (const char* c : {" list", " dequantize", " quantize", " error"})
+    expect(blocks + c + " --help", 0, "usage: quantal-blocks" + std::string(c));
 }
 
 TEST_F(programs, wrong_usage_is_exit_2) {
@@ -96,21 +97,24 @@ TEST_F(programs, blocks_list) {
   const auto all = json::parse(o.text);
   bool found = false;
   for (const auto& f : all)
-    if (f["name"] == "iq2_xxs") found = f["gguf_id"] == 16 && f["bytes"] == 66 && f["block"] == 256 && f["quantizer"] == true;
+    if (f["name"] == "iq2_xxs")
+      found = f["gguf_id"] == 16 && f["bytes"] == 66 && f["block"] == 256 && f["quantizer"] == true;
   EXPECT_TRUE(found);
 }
 
 TEST_F(programs, blocks_reproduce_golden_vectors) {
   for (const char* f : {"q4_K", "q8_0", "iq2_xxs", "bf16"}) {
     const std::string golden = data + "/conformance/" + f + ".random";
-    expect(blocks + " dequantize --format " + f + " --cols 256 " + golden + ".blocks " + path("out.f32"), 0, "");
+    expect(blocks + " dequantize --format " + f + " --cols 256 " + golden + ".blocks " + path("out.f32"), 0,
+           "");
     EXPECT_TRUE(*file::read_text(dir / "out.f32") == *file::read_text(golden + ".f32")) << f;
   }
 }
 
 TEST_F(programs, blocks_round_trip_and_error) {
   const std::string in = data + "/quality/quality_input.f32", w = data + "/quality/quality_importance.f32";
-  expect(blocks + " quantize --format Q6_K --cols 1024 --importance " + w + " " + in + " " + path("q.blocks"), 0, "");
+  expect(blocks + " quantize --format Q6_K --cols 1024 --importance " + w + " " + in + " " + path("q.blocks"),
+         0, "");
   expect(blocks + " dequantize --format q6_k --cols 1024 " + path("q.blocks") + " " + path("q.f32"), 0, "");
   const auto x = *file::read_raw<float>(in), y = *file::read_raw<float>(path("q.f32"));
   ASSERT_EQ(x.size(), y.size());
@@ -130,13 +134,16 @@ TEST_F(programs, blocks_failures_are_exit_1) {
   expect(blocks + " quantize --format q9 --cols 256 " + in + out, 1, "unknown format 'q9'");
   expect(blocks + " quantize --format q4_K --cols 100 " + in + out, 1, "not a multiple of the 256");
   expect(blocks + " quantize --format q4_K --cols 768 " + in + out, 1, "are not whole rows of 768");
-  expect(blocks + " quantize --format q4_K --cols 512 --importance " + data + "/quality/quality_importance.f32 " + in + out, 1,
-         "1024 importances for 512 columns");
+  expect(blocks + " quantize --format q4_K --cols 512 --importance " + data +
+             "/quality/quality_importance.f32 " + in + out,
+         1, "1024 importances for 512 columns");
   expect(blocks + " dequantize --format q4_K --cols 256 " + path("none") + out, 1, "cannot open");
   ASSERT_TRUE(file::write(dir / "short", std::string(100, 'x')));
-  expect(blocks + " dequantize --format q4_K --cols 256 " + path("short") + out, 1, "not whole rows of 144 bytes");
+  expect(blocks + " dequantize --format q4_K --cols 256 " + path("short") + out, 1,
+         "not whole rows of 144 bytes");
   ASSERT_TRUE(file::write_raw(dir / "nan", std::vector<float>(256, std::nanf(""))));
-  expect(blocks + " quantize --format q4_K --cols 256 " + path("nan") + out, 1, "row 0: weight is not finite");
+  expect(blocks + " quantize --format q4_K --cols 256 " + path("nan") + out, 1,
+         "row 0: weight is not finite");
   EXPECT_FALSE(std::filesystem::exists(path("o")));
 }
 

@@ -28,7 +28,8 @@ inline gguf::tensor_info tensor(std::string name, std::uint32_t type, std::array
 
 /// Sizes of a synthetic model; every column count is a multiple of 256 except those of attn_k_b (128).
 struct shape {
-  std::int64_t blocks = 3, embedding = 256, hidden = 256, heads = 2, latent = 256, experts = 2, vocabulary = 32;
+  std::int64_t blocks = 3, embedding = 256, hidden = 256, heads = 2, latent = 256, experts = 2,
+               vocabulary = 32;
   bool lite = false, three_dimensional = true, tied = false;
 };
 
@@ -36,15 +37,19 @@ inline std::vector<gguf::tensor_info> deepseek2(const shape& s) {
   const std::uint32_t w = f32::gguf_id;
   const std::int64_t e = s.embedding;
   std::vector<gguf::tensor_info> out;
-  const auto add = [&](std::string name, std::array<std::int64_t, 4> ne) { out.push_back(tensor(std::move(name), w, ne)); };
+  const auto add = [&](std::string name, std::array<std::int64_t, 4> ne) {
+    out.push_back(tensor(std::move(name), w, ne));
+  };
   add("token_embd.weight", {e, s.vocabulary, 1, 1});
   add("output_norm.weight", {e, 1, 1, 1});
   if (!s.tied) add("output.weight", {e, s.vocabulary, 1, 1});
   for (std::int64_t i = 0; i < s.blocks; ++i) {
     const std::string b = "blk." + std::to_string(i) + ".";
     add(b + "attn_norm.weight", {e, 1, 1, 1});
-    if (s.lite) add(b + "attn_q.weight", {e, s.heads * 192, 1, 1});
-    else add(b + "attn_q_a.weight", {e, 256, 1, 1}), add(b + "attn_q_b.weight", {256, s.heads * 192, 1, 1});
+    if (s.lite)
+      add(b + "attn_q.weight", {e, s.heads * 192, 1, 1});
+    else
+      add(b + "attn_q_a.weight", {e, 256, 1, 1}), add(b + "attn_q_b.weight", {256, s.heads * 192, 1, 1});
     add(b + "attn_kv_a_mqa.weight", {e, s.latent + 64, 1, 1});
     add(b + "attn_kv_a_norm.weight", {s.latent, 1, 1, 1});
     if (s.three_dimensional) {

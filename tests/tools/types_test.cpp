@@ -99,7 +99,8 @@ TEST_P(every_mix, follows_the_table) {
       for (const bool tied : {false, true}) {
         mix_context context{.blocks = n, .has_imatrix = data, .tied_embeddings = tied};
         int seen = 0;
-        for (const auto& t : test::deepseek2({.blocks = n, .lite = n == 27, .three_dimensional = n != 16, .tied = tied})) {
+        for (const auto& t :
+             test::deepseek2({.blocks = n, .lite = n == 27, .three_dimensional = n != 16, .tied = tied})) {
           if (!is_quantized(t, false)) continue;
           const int i = static_cast<int>(block_index(t.name).value_or(-1));
           const auto want = expected(r, t.name, i, n, seen, data, tied);
@@ -115,10 +116,12 @@ INSTANTIATE_TEST_SUITE_P(table, every_mix, ::testing::ValuesIn(rows),
 TEST(mixes, large_models_by_hand) {
   mix_context v3{.blocks = 61};
   const auto& m = *find_file_type("Q4_K_M");
-  const auto down = [&](int i) { return mix_type(m, "blk." + std::to_string(i) + ".ffn_down_exps.weight", 2048, v3); };
-  EXPECT_EQ(down(6), "q6_K");   // below 61/8 = 7
+  const auto down = [&](int i) {
+    return mix_type(m, "blk." + std::to_string(i) + ".ffn_down_exps.weight", 2048, v3);
+  };
+  EXPECT_EQ(down(6), "q6_K");  // below 61/8 = 7
   EXPECT_EQ(down(7), "q4_K");
-  EXPECT_EQ(down(9), "q6_K");   // (9 - 7) mod 3 == 2
+  EXPECT_EQ(down(9), "q6_K");  // (9 - 7) mod 3 == 2
   EXPECT_EQ(down(10), "q4_K");
   EXPECT_EQ(down(52), "q4_K");
   EXPECT_EQ(down(53), "q6_K");  // from 7 * 61 / 8 = 53
@@ -173,13 +176,15 @@ TEST(quantized_tensors, norms_routers_and_vectors_stay) {
 }
 
 TEST(stand_ins, of_256_column_formats) {
-  const struct { const char *wanted, *instead; } table[] = {
-      {"iq2_xxs", "iq4_nl"}, {"iq4_xs", "iq4_nl"}, {"q2_K", "iq4_nl"}, {"q3_K", "iq4_nl"},
-      {"q4_K", "q5_0"},      {"q5_K", "q6_0"},     {"q6_K", "q8_0"},
-      {"iq1_s", "iq4_nl"},   {"iq1_m", "iq4_nl"},  {"iq2_xs", "iq4_nl"}, {"iq2_s", "iq4_nl"}, {"iq3_xxs", "iq4_nl"},
-      {"iq3_s", "iq4_nl"},   {"iq2_k", "iq4_nl"},  {"iq2_ks", "iq4_nl"}, {"iq2_kl", "iq4_nl"}, {"iq3_k", "iq4_nl"},
-      {"iq3_ks", "iq4_nl"},  {"iq4_ks", "iq4_nl"}, {"iq4_kss", "iq4_nl"}, {"iq4_k", "q5_0"}, {"iq5_ks", "q5_0"},
-      {"iq5_k", "q6_0"},     {"iq6_k", "q8_0"},
+  const struct {
+    const char *wanted, *instead;
+  } table[] = {
+      {"iq2_xxs", "iq4_nl"}, {"iq4_xs", "iq4_nl"}, {"q2_K", "iq4_nl"},   {"q3_K", "iq4_nl"},
+      {"q4_K", "q5_0"},      {"q5_K", "q6_0"},     {"q6_K", "q8_0"},     {"iq1_s", "iq4_nl"},
+      {"iq1_m", "iq4_nl"},   {"iq2_xs", "iq4_nl"}, {"iq2_s", "iq4_nl"},  {"iq3_xxs", "iq4_nl"},
+      {"iq3_s", "iq4_nl"},   {"iq2_k", "iq4_nl"},  {"iq2_ks", "iq4_nl"}, {"iq2_kl", "iq4_nl"},
+      {"iq3_k", "iq4_nl"},   {"iq3_ks", "iq4_nl"}, {"iq4_ks", "iq4_nl"}, {"iq4_kss", "iq4_nl"},
+      {"iq4_k", "q5_0"},     {"iq5_ks", "q5_0"},   {"iq5_k", "q6_0"},    {"iq6_k", "q8_0"},
   };
   int known = 0;
   for (const auto& [wanted, instead] : table) {
@@ -190,7 +195,8 @@ TEST(stand_ins, of_256_column_formats) {
     EXPECT_EQ(stand_in(*f)->name, instead) << wanted;
   }
   EXPECT_GE(known, 7);
-  for (const char* own : {"q8_0", "q4_0", "iq4_nl", "f16"}) EXPECT_EQ(stand_in(*find_format(own)), nullptr) << own;
+  for (const char* own : {"q8_0", "q4_0", "iq4_nl", "f16"})
+    EXPECT_EQ(stand_in(*find_format(own)), nullptr) << own;
 }
 
 class choosing : public ::testing::Test {
@@ -247,7 +253,8 @@ TEST_F(choosing, copy_keeps_everything) {
 }
 
 TEST_F(choosing, first_rule_wins_and_hits_are_counted) {
-  const auto r = choose("Q4_0", "blk\\.1\\.ffn_down=q6_K, ffn_down=Q5_k\n# comment, with=commas\nattn_v_b=8 # and one here\n");
+  const auto r = choose(
+      "Q4_0", "blk\\.1\\.ffn_down=q6_K, ffn_down=Q5_k\n# comment, with=commas\nattn_v_b=8 # and one here\n");
   EXPECT_EQ(type_of(r, "blk.1.ffn_down_exps.weight"), "q6_K");
   EXPECT_EQ(type_of(r, "blk.2.ffn_down_exps.weight"), "q5_K");
   EXPECT_EQ(type_of(r, "blk.0.attn_v_b.weight"), "q8_0");
@@ -274,9 +281,11 @@ TEST_F(choosing, options_win_over_rules_and_mix) {
 }
 
 TEST_F(choosing, useless_rules_are_errors) {
-  EXPECT_NE(failure("Q4_0", "attn_x=q8_0").find("rules:1: rule 'attn_x' matches no tensor"), std::string::npos);
+  EXPECT_NE(failure("Q4_0", "attn_x=q8_0").find("rules:1: rule 'attn_x' matches no tensor"),
+            std::string::npos);
   EXPECT_NE(failure("Q4_0", "attn_norm=q8_0").find("matches no tensor that is quantized"), std::string::npos);
-  EXPECT_NE(failure("Q4_0", "attn=q8_0\nattn_k_b=q6_0").find("rules:2: rule 'attn_k_b' decides nothing"), std::string::npos);
+  EXPECT_NE(failure("Q4_0", "attn=q8_0\nattn_k_b=q6_0").find("rules:2: rule 'attn_k_b' decides nothing"),
+            std::string::npos);
 }
 
 TEST_F(choosing, malformed_rules_are_errors) {
@@ -291,7 +300,8 @@ TEST_F(choosing, malformed_rules_are_errors) {
 TEST_F(choosing, quantized_sources_need_permission) {
   for (auto& t : tensors)
     if (t.name == "output.weight") t.type = q8_0::gguf_id;
-  EXPECT_NE(failure("Q4_0").find("tensor 'output.weight': requantizing from type q8_0 is disabled"), std::string::npos);
+  EXPECT_NE(failure("Q4_0").find("tensor 'output.weight': requantizing from type q8_0 is disabled"),
+            std::string::npos);
   options.allow_requantize = true;
   EXPECT_EQ(type_of(choose("Q4_0"), "output.weight"), "q6_K");
   options.allow_requantize = false;
@@ -300,8 +310,9 @@ TEST_F(choosing, quantized_sources_need_permission) {
 
 TEST_F(choosing, columns_that_fit_nothing) {
   tensors.push_back(test::tensor("blk.2.odd.weight", 0, {48, 4, 1, 1}));
-  EXPECT_NE(failure("Q4_K_M").find("tensor 'blk.2.odd.weight': 48 columns fit neither q4_K nor its stand-in q5_0"),
-            std::string::npos);
+  EXPECT_NE(
+      failure("Q4_K_M").find("tensor 'blk.2.odd.weight': 48 columns fit neither q4_K nor its stand-in q5_0"),
+      std::string::npos);
   EXPECT_NE(failure("Q8_0").find("48 columns fit neither q8_0 nor any stand-in"), std::string::npos);
   EXPECT_EQ(type_of(choose("Q4_K_M", "odd=f16"), "blk.2.odd.weight"), "f16");
 }
