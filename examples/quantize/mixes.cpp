@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "quantal/formats.hpp"
+#include "quantal/quantize/quantize.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -111,10 +112,10 @@ std::string_view output_type(const file_type& t, std::string_view wanted, std::i
   return cols % 256 != 0 ? "q8_0" : or_base(t, wanted);
 }
 
-bool formats_exist(const file_type& t) {
+bool formats_writable(const file_type& t) {
   for (const auto name : {t.base, t.attn_k, t.attn_q, t.attn_output, t.ffn_down.type, t.ffn_down.otherwise,
                           t.ffn_gate_up.type, t.token_embd, t.output})
-    if (!name.empty() && !find_format(name)) return false;
+    if (const auto* f = find_format(name); !name.empty() && !(f && can_quantize(f->gguf_id))) return false;
   return true;
 }
 
@@ -143,7 +144,7 @@ const file_type* find_file_type(std::string_view s) {
 std::string known_file_types() {
   std::string out;
   for (const auto& t : table)
-    if (formats_exist(t)) out += (out.empty() ? "" : ", ") + std::string(t.name);
+    if (formats_writable(t)) out += (out.empty() ? "" : ", ") + std::string(t.name);
   return out;
 }
 

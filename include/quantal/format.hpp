@@ -96,9 +96,17 @@ QUANTAL_HD typename F::block* row_blocks(std::byte* row) noexcept {
   return reinterpret_cast<typename F::block*>(row + F::layout.row_meta);
 }
 
+/// A format whose weights are not quite scale * code says so by a weight() of its own. It may differ in the sign of
+/// zero only (iq3_kt has negative zeros, integers have none), so that products never need to know.
+template <class F>
+concept has_own_weight = requires(const typename F::block& b, float row_scale, int e) {
+  { F::weight(b, row_scale, e) } -> std::same_as<float>;
+};
+
 /// Weight `e` of a block: the definition that every faster path must reproduce.
 template <block_format F>
 QUANTAL_HD constexpr float weight(const typename F::block& b, float row_scale, int e) noexcept {
+  if constexpr (has_own_weight<F>) return F::weight(b, row_scale, e);
   const int g = e / F::layout.group;
   const float product = F::scale(b, row_scale, g) * static_cast<float>(F::code(b, e));
   if constexpr (F::layout.has_offset) return product + F::offset(b, row_scale, g);

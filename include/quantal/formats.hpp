@@ -11,9 +11,36 @@
 #include "quantal/format/bf16.hpp"
 #include "quantal/format/f16.hpp"
 #include "quantal/format/f32.hpp"
+#include "quantal/format/iq1_bn.hpp"
+#include "quantal/format/iq1_kt.hpp"
+#include "quantal/format/iq1_m.hpp"
+#include "quantal/format/iq1_s.hpp"
+#include "quantal/format/iq2_bn.hpp"
+#include "quantal/format/iq2_k.hpp"
+#include "quantal/format/iq2_kl.hpp"
+#include "quantal/format/iq2_ks.hpp"
+#include "quantal/format/iq2_kt.hpp"
+#include "quantal/format/iq2_s.hpp"
+#include "quantal/format/iq2_xs.hpp"
 #include "quantal/format/iq2_xxs.hpp"
+#include "quantal/format/iq3_k.hpp"
+#include "quantal/format/iq3_ks.hpp"
+#include "quantal/format/iq3_kt.hpp"
+#include "quantal/format/iq3_s.hpp"
+#include "quantal/format/iq3_xxs.hpp"
+#include "quantal/format/iq4_k.hpp"
+#include "quantal/format/iq4_ks.hpp"
+#include "quantal/format/iq4_kss.hpp"
+#include "quantal/format/iq4_kt.hpp"
 #include "quantal/format/iq4_nl.hpp"
 #include "quantal/format/iq4_xs.hpp"
+#include "quantal/format/iq5_k.hpp"
+#include "quantal/format/iq5_ks.hpp"
+#include "quantal/format/iq6_k.hpp"
+#include "quantal/format/mxfp4.hpp"
+#include "quantal/format/nvfp4.hpp"
+#include "quantal/format/q1_0.hpp"
+#include "quantal/format/q2_0.hpp"
 #include "quantal/format/q2_K.hpp"
 #include "quantal/format/q3_K.hpp"
 #include "quantal/format/q4_0.hpp"
@@ -25,15 +52,24 @@
 #include "quantal/format/q6_0.hpp"
 #include "quantal/format/q6_K.hpp"
 #include "quantal/format/q8_0.hpp"
+#include "quantal/format/q8_1.hpp"
+#include "quantal/format/q8_K.hpp"
+#include "quantal/format/tq1_0.hpp"
+#include "quantal/format/tq2_0.hpp"
 
 namespace quantal {
 
-using all_formats = format_list<         //
-    f32, f16, bf16,                      //
-    q4_0, q4_1, q5_0, q5_1, q6_0, q8_0,  //
-    q2_K, q3_K, q4_K, q5_K, q6_K,        //
-    iq4_nl, iq4_xs,                      //
-    iq2_xxs>;
+using all_formats = format_list<                             //
+    f32, f16, bf16,                                          //
+    q4_0, q4_1, q5_0, q5_1, q6_0, q8_0,                      //
+    q2_K, q3_K, q4_K, q5_K, q6_K,                            //
+    iq4_nl, iq4_xs,                                          //
+    iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m,    //
+    iq2_k, iq3_k, iq4_k, iq5_k, iq6_k,                       //
+    iq2_ks, iq2_kl, iq3_ks, iq4_ks, iq4_kss, iq5_ks,         //
+    iq1_kt, iq2_kt, iq3_kt, iq4_kt,                          //
+    iq1_bn, iq2_bn, tq1_0, tq2_0, q1_0, q2_0, mxfp4, nvfp4,  //
+    q8_1, q8_K>;
 
 /// What is known about a format at run time.
 struct format_info {

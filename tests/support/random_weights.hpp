@@ -35,6 +35,10 @@ void make_scales_finite(typename F::block& b, rng& g) {
     F::set_super_min(b, 0.5f * d * F::max_code);
   } else if constexpr (requires { F::set_super(b, d); }) {
     F::set_super(b, g() % 4 ? d : -d);
+  } else if constexpr (requires { F::set_exponent(b, 0); }) {
+    F::set_exponent(b, 118 + static_cast<int>(g() % 8));
+  } else if constexpr (requires { F::set_scale_code(b, 0, 0); }) {
+    for (int i = 0; i < F::layout.groups(); ++i) F::set_scale_code(b, i, 40 + static_cast<int>(g() % 24));
   }
 }
 
@@ -46,6 +50,8 @@ std::vector<std::byte> random_rows(rng& g, std::int64_t rows, std::int64_t cols,
   for (auto& b : bytes) b = static_cast<std::byte>(g() & 255);
   for (std::int64_t r = 0; r < rows; ++r) {
     std::byte* row = bytes.data() + shift + r * row_stride;
+    if constexpr (F::layout.row_meta > 0)
+      F::set_row_scale(row, std::uniform_real_distribution<float>(0.001f, 0.1f)(g));
     auto* blocks = row_blocks<F>(row);
     for (std::int64_t i = 0; i < cols / F::layout.elements; ++i) make_scales_finite<F>(blocks[i], g);
   }

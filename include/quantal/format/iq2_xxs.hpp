@@ -20,6 +20,7 @@ struct iq2_xxs {
   static constexpr std::uint32_t gguf_id = 16;
   static constexpr role usage = role::weight;
   static constexpr block_layout layout{.elements = 256, .bytes = 66, .group = 32};
+  static constexpr int min_code = -43, max_code = 43;
 
   struct record {
     std::uint8_t grid[4];

@@ -28,10 +28,6 @@ constexpr int code_bias_of() noexcept {
   }
   return 128;
 }
-template <>
-constexpr int code_bias_of<iq2_xxs>() noexcept {
-  return 43;
-}
 template <block_format F>
 inline constexpr int code_bias = code_bias_of<F>();
 template <block_format F>

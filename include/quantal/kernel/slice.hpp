@@ -65,6 +65,10 @@ QUANTAL_INLINE void decode_floats(const std::byte* row, float row_scale, std::in
   if constexpr (float_format<F>) {
     const auto* v = row_blocks<F>(row) + first;
     for (int i = 0; i < count; ++i) out[i] = F::value(v[i]);
+  } else if constexpr (has_own_weight<F>) {
+    const auto* blocks = row_blocks<F>(row) + first / F::layout.elements;
+    for (int i = 0; i < count; ++i)
+      out[i] = weight<F>(blocks[i / F::layout.elements], row_scale, i % F::layout.elements);
   } else {
     coded_slice s;
     decode_codes<F, A>(row, row_scale, first, count, s);

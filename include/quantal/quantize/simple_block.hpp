@@ -5,8 +5,12 @@
 
 namespace quantal::quantize {
 
+// Ternary blocks are not among them: their best scale can lie far below the largest weight, where this search does not
+// look.
 template <class F>
-concept simple_format = block_format<F> && F::layout.groups() == 1 && requires(typename F::block& b) { F::set_scale(b, 1.0f); };
+concept simple_format = block_format<F> && F::usage == role::weight && F::layout.groups() == 1 &&
+                        (uniform_codes<F> || table_codes<F>) && codebook<F>::size != 3 &&
+                        requires(typename F::block& b) { F::set_scale(b, 1.0f); };
 
 /// The neighbour of a half in the direction of `step`, for scales that a coarser rounding moved off their optimum.
 inline float half_neighbour(float v, int step) noexcept {

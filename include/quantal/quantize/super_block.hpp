@@ -11,7 +11,7 @@ namespace quantal::quantize {
 
 /// q3_K, q6_K, iq4_xs: scale = d * signed integer.
 template <class F>
-concept super_symmetric = block_format<F> && !F::layout.has_offset && requires(typename F::block& b) {
+concept super_symmetric = block_format<F> && !F::layout.has_offset && (uniform_codes<F> || table_codes<F>) && requires(typename F::block& b) {
   F::set_super(b, 1.0f);
   F::set_sub_scale(b, 0, 0);
   { F::min_sub_scale + F::max_sub_scale } -> std::convertible_to<int>;

@@ -1,0 +1,25 @@
+// Five ternary digits per byte as a fixed-point fraction (formats.md section 2.5).
+#pragma once
+
+#include "quantal/format/detail/bytes.hpp"
+
+namespace quantal::detail {
+
+/// Digits 0, 1, 2 at positions 0 (weight 81) to 4 (weight 1).
+struct trit_byte {
+  std::uint8_t code;
+
+  QUANTAL_HD constexpr int get(int p) const noexcept {
+    constexpr std::uint64_t powers = 1 | 3 << 8 | 9 << 16 | 27 << 24 | 81ull << 32;
+    const unsigned fraction = code * static_cast<unsigned>(powers >> (8 * p) & 255u) & 255u;
+    return static_cast<int>(3 * fraction >> 8);
+  }
+  /// Writes the canonical code of the five digits with digit p replaced.
+  constexpr void set(int p, int digit) noexcept {
+    int n = 0;
+    for (int i = 0; i < 5; ++i) n = 3 * n + (i == p ? digit : get(i));
+    code = static_cast<std::uint8_t>((256 * n + 242) / 243);
+  }
+};
+
+}  // namespace quantal::detail

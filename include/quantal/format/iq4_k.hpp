@@ -1,0 +1,60 @@
+// iq4_k: 4.5 bits per weight. 4-bit indices into one of two tables, chosen per 16 weights; signed 6-bit
+// scales per 16 under one f16 per 256 (formats.md section 8).
+//
+//   offset 0     f16  d
+//   offset 2     u16  extra         bit h: table of 16-group h
+//   offset 4     u8   scales_h[4]   bits 2 * (h % 4), +1 of byte h / 4: scale bits 4, 5
+//   offset 8     u8   scales_l[8]   nibble h % 2 of byte h / 2: scale bits 0..3
+//   offset 16    u8   qs[128]       16 bytes per 32 weights: low nibbles the first 16, high nibbles the rest
+//
+//   weight[e] = (d * (scale6[h] - 32)) * (lut4_nl[q[e]] + 4 * table[h]),   h = e / 16
+#pragma once
+
+#include "quantal/format.hpp"
+#include "quantal/format/detail/fields.hpp"
+#include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/tables.hpp"
+
+namespace quantal {
+
+struct iq4_k {
+  static constexpr std::string_view name = "iq4_k";
+  static constexpr std::uint32_t gguf_id = 139;
+  static constexpr role usage = role::weight;
+  static constexpr block_layout layout{.elements = 256, .bytes = 144, .group = 16};
+
+  struct block {
+    detail::half_bits d;
+    detail::le_u16 extra;
+    detail::scales6x16 scales;
+    detail::nibble_runs<32> qs;
+  };
+
+  static constexpr int levels = 16;
+  QUANTAL_HD static constexpr int level(int index, int table) noexcept {
+    return detail::lut4_nl(index) + 4 * table;
+  }
+  QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return b.qs.get(e); }
+  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept {
+    return detail::bit(b.extra.get(), g);
+  }
+  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
+    return level(index(b, e), table(b, e / layout.group));
+  }
+  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
+  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
+    return b.d.get() * static_cast<float>(sub_scale(b, g));
+  }
+
+  static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
+  static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
+
+  static constexpr int min_sub_scale = -32, max_sub_scale = 31;
+  static constexpr float super(const block& b) noexcept { return b.d.get(); }
+  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
+};
+
+static_assert(block_format<iq4_k>);
+
+}  // namespace quantal
