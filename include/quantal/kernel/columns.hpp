@@ -2,6 +2,7 @@
 // tokens that an expert received. The tile kernels are the same for both.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "quantal/config.hpp"

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "quantal/format.hpp"
+#include "quantal/format/detail/half.hpp"
 
 namespace quantal::quantize {
 
