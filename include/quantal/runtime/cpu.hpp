@@ -4,7 +4,9 @@
 
 #include "quantal/simd/arch.hpp"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
@@ -17,9 +19,15 @@ template <>
 inline bool cpu_supports<simd::scalar>() noexcept { return true; }
 
 #if defined(__x86_64__)
+/// Not by __builtin_cpu_supports: clang 14 does not know the name.
+inline bool cpu_has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1u);
+}
+
 template <>
 inline bool cpu_supports<simd::avx2>() noexcept {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
 }
 template <>
 inline bool cpu_supports<simd::avx512>() noexcept {
