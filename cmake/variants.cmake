@@ -33,7 +33,7 @@ foreach(arch ${QUANTAL_ARCHS})
     # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
     # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
     set_source_files_properties(${unit} PROPERTIES
-      COMPILE_OPTIONS "-O3;-ffp-contract=off;${quantal_flags_${arch}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+      COMPILE_OPTIONS "-O3;-ffp-contract=off;${quantal_flags_${arch}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
   endforeach()
 endforeach()
 

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "quantal/kernel/slice.hpp"
+#include "quantal/kernel/q8.hpp"
 #include "quantal/reference/mul_mat.hpp"
 #include "quantal/reference/q8.hpp"
 #include "quantal/runtime/ops.hpp"
@@ -42,13 +42,9 @@ inline bool rounds_activations(const kernel_case& c) {
 inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, std::int64_t count, std::int64_t stride,
                                   std::int64_t cols) {
   if (!rounds_activations(c)) return x;
-  std::int64_t block = 0;
-  visit_format(c.format, [&]<class F>() {
-    if constexpr (block_format<F>) block = kernel::form_of<F>.block;
-  });
   for (std::int64_t i = 0; i < count; ++i) {
     const auto from = x.begin() + i * stride;
-    const auto rounded = reference::round_activations({from, from + cols}, block);
+    const auto rounded = reference::round_activations({from, from + cols}, kernel::q8_block);
     std::copy(rounded.begin(), rounded.end(), from);
   }
   return x;

@@ -5,12 +5,14 @@
 // arch tag, so that an arch's own overload wins where there is one.
 #pragma once
 
+#include <array>
 #include <cstring>
 
 #include "quantal/format.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/simd/half.hpp"
 #include "quantal/simd/lookup16.hpp"
+#include "quantal/simd/unpack.hpp"
 
 namespace quantal::kernel {
 
@@ -53,177 +55,187 @@ QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float row
 
 namespace detail {
 
-/// Low nibbles of `n` bytes to out[0..n), high nibbles to out[n..2n).
-template <int n>
-QUANTAL_INLINE void split_nibbles(const std::uint8_t* qs, std::uint8_t* out) noexcept {
-  for (int i = 0; i < n; ++i) out[i] = qs[i] & 15;
-  for (int i = 0; i < n; ++i) out[n + i] = qs[i] >> 4;
-}
-
-/// 64 bytes of 2-bit fields in the order of q2_K: out[128n + 32j + l] = bits 2j..2j+1 of byte 32n + l.
-QUANTAL_INLINE void split_pairs(const std::uint8_t* qs, std::uint8_t* out) noexcept {
-  for (int n = 0; n < 2; ++n)
-    for (int j = 0; j < 4; ++j)
-      for (int l = 0; l < 32; ++l) out[128 * n + 32 * j + l] = qs[32 * n + l] >> (2 * j) & 3;
-}
-
-/// Adds 1 << value_bit to out[32 * g + l] where bit g of byte l is set.
-QUANTAL_INLINE void add_bit_plane(const std::uint8_t* plane, std::uint8_t* out, int value_bit) noexcept {
-  for (int g = 0; g < 8; ++g)
-    for (int l = 0; l < 32; ++l) out[32 * g + l] |= static_cast<std::uint8_t>((plane[l] >> g & 1) << value_bit);
-}
-
-/// Adds 1 << 4 to out[e] where bit e of the 32-bit word is set.
-QUANTAL_INLINE void add_bit_word(const std::uint8_t* word, std::uint8_t* out) noexcept {
-  static constexpr std::uint8_t mask[32] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
-                                            1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  std::uint8_t spread[32];
-  for (int i = 0; i < 4; ++i) std::memset(spread + 8 * i, word[i], 8);
-  for (int e = 0; e < 32; ++e) out[e] |= (spread[e] & mask[e]) ? 16 : 0;
-}
-
 /// Scales and mins of q4_K and q5_K, four fields to a 32-bit operation.
-template <class Block, class Tag>
-QUANTAL_INLINE void k4_scales(const Block& b, float* scales, float* offsets, const Tag& tag) noexcept {
-  std::uint32_t p[3], q[4];
+template <class Block, class A>
+QUANTAL_INLINE void k4_scales(const Block& b, float* scales, float* offsets, const simd::on<A>& tag) noexcept {
+  std::uint32_t p[3];
   std::memcpy(p, b.scales.packed, 12);
-  q[0] = p[0] & 0x3f3f3f3fu;
-  q[1] = (p[2] & 0x0f0f0f0fu) | (p[0] >> 2 & 0x30303030u);
-  q[2] = p[1] & 0x3f3f3f3fu;
-  q[3] = (p[2] >> 4 & 0x0f0f0f0fu) | (p[1] >> 2 & 0x30303030u);
-  std::uint8_t fields[16];
-  std::memcpy(fields, q, 16);
-  const float d = simd::half_on(b.d, tag), m = simd::half_on(b.dmin, tag);
-  for (int g = 0; g < 8; ++g) scales[g] = d * static_cast<float>(fields[g]);
-  for (int g = 0; g < 8; ++g) offsets[g] = -(m * static_cast<float>(fields[8 + g]));
+  const auto pair = [](std::uint32_t low, std::uint32_t high) { return low | static_cast<std::uint64_t>(high) << 32; };
+  const std::uint64_t sc = pair(p[0] & 0x3f3f3f3fu, (p[2] & 0x0f0f0f0fu) | (p[0] >> 2 & 0x30303030u));
+  const std::uint64_t mn = pair(p[1] & 0x3f3f3f3fu, (p[2] >> 4 & 0x0f0f0f0fu) | (p[1] >> 2 & 0x30303030u));
+  simd::scale_bytes8<A>(simd::half_on(b.d, tag), sc, scales);
+  simd::scale_bytes8<A>(-simd::half_on(b.dmin, tag), mn, offsets);
 }
 
 /// Levels of iq4_nl with the bias of kernel codes.
 inline constexpr std::uint8_t lut4_nl_codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                    129, 141, 153, 166, 181, 197, 217, 241};
 
+/// The grid of iq2_xxs as eight bytes a point.
+inline constexpr auto grid_iq2_xxs_bytes = [] {
+  std::array<std::uint64_t, 256> t{};
+  for (int i = 0; i < 256; ++i)
+    for (int k = 0; k < 8; ++k) t[i] |= static_cast<std::uint64_t>(quantal::detail::grid_iq2_xxs(i, k)) << (8 * k);
+  return t;
+}();
+/// Byte k is 255 where sign k of the 7-bit index is negative.
+inline constexpr auto signs7_bytes = [] {
+  std::array<std::uint64_t, 128> t{};
+  for (int i = 0; i < 128; ++i)
+    for (int k = 0; k < 8; ++k)
+      if (quantal::detail::signs7(i) >> k & 1) t[i] |= std::uint64_t{255} << (8 * k);
+  return t;
+}();
+
+/// 32 bytes whose nibbles are 64 codes, with the fifth bits 2c and 2c + 1 of `high`.
+template <int c, class A>
+QUANTAL_INLINE void nibbles64(const std::uint8_t* qs, const simd::bytes32<A>* high, std::uint8_t* out) noexcept {
+  const auto x = simd::bytes32<A>::load(qs);
+  auto low = simd::field<0>(x, 15), top = simd::field<4>(x, 15);
+  if (high) {
+    low = low | simd::field<2 * c - 4>(*high, 16);
+    top = top | simd::field<2 * c - 3>(*high, 16);
+  }
+  simd::store64<A>(out, low, top);
+}
+
 }  // namespace detail
 
 // Legacy formats: one half scale per 32 weights.
 
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q8_0&, const q8_0::block& b, float, float* s, float*, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q4_0&, const q4_0::block& b, float, float* s, float*, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q5_0&, const q5_0::block& b, float, float* s, float*, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q6_0&, const q6_0::block& b, float, float* s, float*, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const iq4_nl&, const iq4_nl::block& b, float, float* s, float*, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q4_1&, const q4_1::block& b, float, float* s, float* o, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-  o[0] = simd::half_on(b.m, t);
-}
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q5_1&, const q5_1::block& b, float, float* s, float* o, const Tag& t) noexcept {
-  s[0] = simd::half_on(b.d, t);
-  o[0] = simd::half_on(b.m, t);
+template <class F>
+concept half_scaled = std::same_as<F, q8_0> || std::same_as<F, q4_0> || std::same_as<F, q5_0> || std::same_as<F, q6_0> ||
+                      std::same_as<F, iq4_nl> || std::same_as<F, q4_1> || std::same_as<F, q5_1>;
+
+template <half_scaled F, class A>
+QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float, float* scales, float* offsets,
+                                 const simd::on<A>& tag) noexcept {
+  scales[0] = simd::half_on(b.d, tag);
+  if constexpr (F::layout.has_offset) offsets[0] = simd::half_on(b.m, tag);
 }
 
-QUANTAL_INLINE void block_codes(const q8_0&, const q8_0::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  for (int e = 0; e < 32; ++e) codes[e] = static_cast<std::uint8_t>(b.qs[e]) ^ 128;
+template <class A>
+QUANTAL_INLINE void block_codes(const q8_0&, const q8_0::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  const auto x = simd::bytes32<A>::load(reinterpret_cast<const std::uint8_t*>(b.qs));
+  (x ^ simd::bytes32<A>::all(128)).store(codes);
 }
-QUANTAL_INLINE void block_codes(const q4_0&, const q4_0::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_nibbles<16>(b.qs, codes);
+template <class A>
+QUANTAL_INLINE void block_codes(const q4_0&, const q4_0::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::nibbles16<A>(b.qs).store(codes);
 }
-QUANTAL_INLINE void block_codes(const q4_1&, const q4_1::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_nibbles<16>(b.qs, codes);
+template <class A>
+QUANTAL_INLINE void block_codes(const q4_1&, const q4_1::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::nibbles16<A>(b.qs).store(codes);
 }
-QUANTAL_INLINE void block_codes(const q5_0&, const q5_0::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_nibbles<16>(b.qs, codes);
-  detail::add_bit_word(b.qh, codes);
+template <class A>
+QUANTAL_INLINE void block_codes(const q5_0&, const q5_0::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  (simd::nibbles16<A>(b.qs) | simd::bits32<A>(b.qh, 16)).store(codes);
 }
-QUANTAL_INLINE void block_codes(const q5_1&, const q5_1::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_nibbles<16>(b.qs, codes);
-  detail::add_bit_word(b.qh, codes);
+template <class A>
+QUANTAL_INLINE void block_codes(const q5_1&, const q5_1::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  (simd::nibbles16<A>(b.qs) | simd::bits32<A>(b.qh, 16)).store(codes);
 }
-QUANTAL_INLINE void block_codes(const q6_0&, const q6_0::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_nibbles<16>(b.qs, codes);
-  for (int h = 0; h < 4; ++h)  // weights 8h .. 8h + 7
-    for (int i = 0; i < 8; ++i) codes[8 * h + i] |= (b.qh[i] >> (4 * (h % 2) + 2 * (h / 2)) & 3) << 4;
+template <class A>
+QUANTAL_INLINE void block_codes(const q6_0&, const q6_0::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  // Weights 8h .. 8h + 7 have their upper bits at 4 * (h % 2) + 2 * (h / 2) of the eight bytes.
+  std::uint64_t high;
+  std::memcpy(&high, b.qh, 8);
+  const auto part = [&](int shift) { return (high >> shift & 0x0303030303030303u) << 4; };
+  (simd::nibbles16<A>(b.qs) | simd::bytes32<A>::words(part(0), part(4), part(2), part(6))).store(codes);
 }
-template <class Tag>
-QUANTAL_INLINE void block_codes(const iq4_nl&, const iq4_nl::block& b, std::uint8_t* codes, const Tag& tag) noexcept {
-  simd::lookup_nibbles16(detail::lut4_nl_codes, b.qs, codes, tag);
+template <class A>
+QUANTAL_INLINE void block_codes(const iq4_nl&, const iq4_nl::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::lookup16<A>(detail::lut4_nl_codes, simd::nibbles16<A>(b.qs)).store(codes);
 }
 
 // K formats: sub-scales under a half super-scale.
 
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q4_K&, const q4_K::block& b, float, float* s, float* o, const Tag& t) noexcept {
+template <class A>
+QUANTAL_INLINE void block_scales(const q4_K&, const q4_K::block& b, float, float* s, float* o, const simd::on<A>& t) noexcept {
   detail::k4_scales(b, s, o, t);
 }
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q5_K&, const q5_K::block& b, float, float* s, float* o, const Tag& t) noexcept {
+template <class A>
+QUANTAL_INLINE void block_scales(const q5_K&, const q5_K::block& b, float, float* s, float* o, const simd::on<A>& t) noexcept {
   detail::k4_scales(b, s, o, t);
 }
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q6_K&, const q6_K::block& b, float, float* s, float*, const Tag& t) noexcept {
+template <class A>
+QUANTAL_INLINE void block_scales(const q6_K&, const q6_K::block& b, float, float* s, float*, const simd::on<A>& t) noexcept {
   const float d = simd::half_on(b.d, t);
   for (int g = 0; g < 16; ++g) s[g] = d * static_cast<float>(b.scales[g]);
 }
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q2_K&, const q2_K::block& b, float, float* s, float* o, const Tag& t) noexcept {
-  const float d = simd::half_on(b.d, t), m = simd::half_on(b.dmin, t);
-  for (int g = 0; g < 16; ++g) s[g] = d * static_cast<float>(b.scales[g] & 15);
-  for (int g = 0; g < 16; ++g) o[g] = -(m * static_cast<float>(b.scales[g] >> 4));
+template <class A>
+QUANTAL_INLINE void block_scales(const q2_K&, const q2_K::block& b, float, float* s, float* o, const simd::on<A>& t) noexcept {
+  const float d = simd::half_on(b.d, t), m = -simd::half_on(b.dmin, t);
+  std::uint64_t p[2];
+  std::memcpy(p, b.scales, 16);
+  for (int h = 0; h < 2; ++h) {
+    simd::scale_bytes8<A>(d, p[h] & 0x0f0f0f0f0f0f0f0fu, s + 8 * h);
+    simd::scale_bytes8<A>(m, p[h] >> 4 & 0x0f0f0f0f0f0f0f0fu, o + 8 * h);
+  }
 }
-template <class Tag>
-QUANTAL_INLINE void block_scales(const q3_K&, const q3_K::block& b, float, float* s, float*, const Tag& t) noexcept {
-  std::uint8_t fields[16];
-  for (int g = 0; g < 8; ++g) fields[g] = b.scales[g] & 15;
-  for (int g = 0; g < 8; ++g) fields[8 + g] = b.scales[g] >> 4;
-  for (int j = 0; j < 4; ++j)
-    for (int i = 0; i < 4; ++i) fields[4 * j + i] |= static_cast<std::uint8_t>((b.scales[8 + i] >> (2 * j) & 3) << 4);
+template <class A>
+QUANTAL_INLINE void block_scales(const q3_K&, const q3_K::block& b, float, float* s, float*, const simd::on<A>& t) noexcept {
+  std::uint64_t low;
+  std::uint32_t high;
+  std::memcpy(&low, b.scales, 8);
+  std::memcpy(&high, b.scales + 8, 4);
   const float d = simd::half_on(b.d, t);
-  for (int g = 0; g < 16; ++g) s[g] = d * static_cast<float>(fields[g] - 32);
+  for (int h = 0; h < 2; ++h) {
+    const std::uint64_t top = static_cast<std::uint64_t>(high >> (4 * h) & 0x03030303u) |
+                              static_cast<std::uint64_t>(high >> (4 * h + 2) & 0x03030303u) << 32;
+    const std::uint64_t fields = (low >> (4 * h) & 0x0f0f0f0f0f0f0f0fu) | top << 4;
+    for (int g = 0; g < 8; ++g)
+      s[8 * h + g] = d * static_cast<float>(static_cast<int>(fields >> (8 * g) & 255) - 32);
+  }
 }
 
-QUANTAL_INLINE void block_codes(const q4_K&, const q4_K::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  for (int c = 0; c < 4; ++c) detail::split_nibbles<32>(b.qs + 32 * c, codes + 64 * c);
+template <class A>
+QUANTAL_INLINE void block_codes(const q4_K&, const q4_K::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA { detail::nibbles64<c, A>(b.qs + 32 * c, nullptr, codes + 64 * c); });
 }
-QUANTAL_INLINE void block_codes(const q5_K&, const q5_K::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  for (int c = 0; c < 4; ++c) detail::split_nibbles<32>(b.qs + 32 * c, codes + 64 * c);
-  detail::add_bit_plane(b.qh, codes, 4);
+template <class A>
+QUANTAL_INLINE void block_codes(const q5_K&, const q5_K::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  const auto high = simd::bytes32<A>::load(b.qh);
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA { detail::nibbles64<c, A>(b.qs + 32 * c, &high, codes + 64 * c); });
 }
-QUANTAL_INLINE void block_codes(const q2_K&, const q2_K::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_pairs(b.qs, codes);
+template <class A>
+QUANTAL_INLINE void block_codes(const q2_K&, const q2_K::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
+    const auto x = simd::bytes32<A>::load(b.qs + 32 * n);
+    simd::store64<A>(codes + 128 * n, simd::field<0>(x, 3), simd::field<2>(x, 3));
+    simd::store64<A>(codes + 128 * n + 64, simd::field<4>(x, 3), simd::field<6>(x, 3));
+  });
 }
-QUANTAL_INLINE void block_codes(const q3_K&, const q3_K::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  detail::split_pairs(b.qs, codes);
-  detail::add_bit_plane(b.hmask, codes, 2);
+template <class A>
+QUANTAL_INLINE void block_codes(const q3_K&, const q3_K::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  const auto high = simd::bytes32<A>::load(b.hmask);
+  simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
+    const auto x = simd::bytes32<A>::load(b.qs + 32 * n);
+    const auto part = [&](auto j) QUANTAL_LAMBDA {
+      return simd::field<2 * decltype(j)::value>(x, 3) | simd::field<4 * decltype(n)::value + decltype(j)::value - 2>(high, 4);
+    };
+    using std::integral_constant;
+    simd::store64<A>(codes + 128 * n, part(integral_constant<int, 0>{}), part(integral_constant<int, 1>{}));
+    simd::store64<A>(codes + 128 * n + 64, part(integral_constant<int, 2>{}), part(integral_constant<int, 3>{}));
+  });
 }
-QUANTAL_INLINE void block_codes(const q6_K&, const q6_K::block& b, std::uint8_t* codes, const simd::base&) noexcept {
-  for (int n = 0; n < 2; ++n)
-    for (int j = 0; j < 4; ++j)
-      for (int l = 0; l < 32; ++l) {
-        const int low = b.ql[64 * n + 32 * (j % 2) + l] >> (4 * (j / 2)) & 15;
-        const int high = b.qh[32 * n + l] >> (2 * j) & 3;
-        codes[128 * n + 32 * j + l] = static_cast<std::uint8_t>(low | high << 4);
-      }
+template <class A>
+QUANTAL_INLINE void block_codes(const q6_K&, const q6_K::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
+    const auto x = simd::bytes32<A>::load(b.ql + 64 * n), y = simd::bytes32<A>::load(b.ql + 64 * n + 32);
+    const auto h = simd::bytes32<A>::load(b.qh + 32 * n);
+    simd::store64<A>(codes + 128 * n, simd::field<0>(x, 15) | simd::field<-4>(h, 48),
+                     simd::field<0>(y, 15) | simd::field<-2>(h, 48));
+    simd::store64<A>(codes + 128 * n + 64, simd::field<4>(x, 15) | simd::field<0>(h, 48),
+                     simd::field<4>(y, 15) | simd::field<2>(h, 48));
+  });
 }
 
 // iq formats.
 
-template <class Tag>
-QUANTAL_INLINE void block_scales(const iq4_xs&, const iq4_xs::block& b, float, float* s, float*, const Tag& t) noexcept {
+template <class A>
+QUANTAL_INLINE void block_scales(const iq4_xs&, const iq4_xs::block& b, float, float* s, float*,
+                                 const simd::on<A>& t) noexcept {
   const std::uint32_t high = b.scales_h[0] | static_cast<std::uint32_t>(b.scales_h[1]) << 8;
   const float d = simd::half_on(b.d, t);
   for (int g = 0; g < 8; ++g) {
@@ -231,24 +243,32 @@ QUANTAL_INLINE void block_scales(const iq4_xs&, const iq4_xs::block& b, float, f
     s[g] = d * static_cast<float>(field - 32);
   }
 }
-template <class Tag>
-QUANTAL_INLINE void block_codes(const iq4_xs&, const iq4_xs::block& b, std::uint8_t* codes, const Tag& tag) noexcept {
-  for (int g = 0; g < 8; ++g) simd::lookup_nibbles16(detail::lut4_nl_codes, b.qs + 16 * g, codes + 32 * g, tag);
+template <class A>
+QUANTAL_INLINE void block_codes(const iq4_xs&, const iq4_xs::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA {
+    simd::store64<A>(codes + 64 * c, simd::lookup16<A>(detail::lut4_nl_codes, simd::nibbles16<A>(b.qs + 32 * c)),
+                     simd::lookup16<A>(detail::lut4_nl_codes, simd::nibbles16<A>(b.qs + 32 * c + 16)));
+  });
 }
 
-QUANTAL_INLINE void block_codes(const iq2_xxs&, const iq2_xxs::block& b, std::uint8_t* codes,
-                                const simd::base&) noexcept {
+template <class A>
+QUANTAL_INLINE void block_scales(const iq2_xxs&, const iq2_xxs::block& b, float, float* s, float*,
+                                 const simd::on<A>& t) noexcept {
+  const float d = simd::half_on(b.d, t);
+  for (int g = 0; g < 8; ++g) s[g] = d * (0.5f + static_cast<float>(b.groups[g].w.get() >> 28)) * 0.25f;
+}
+template <class A>
+QUANTAL_INLINE void block_codes(const iq2_xxs&, const iq2_xxs::block& b, std::uint8_t* codes, const simd::on<A>&) noexcept {
   for (int g = 0; g < 8; ++g) {
     const std::uint32_t w = b.groups[g].w.get();
+    std::uint64_t code[4];
     for (int t = 0; t < 4; ++t) {
-      const int signs = quantal::detail::signs7(static_cast<int>(w >> (7 * t) & 127));
-      const std::uint32_t entry = quantal::detail::grid_iq2_xxs_entries[b.groups[g].grid[t]];
-      for (int k = 0; k < 8; ++k) {
-        const int magnitude = static_cast<int>(0x2b1908u >> (8 * (entry >> (2 * k) & 3)) & 255);
-        const int negative = -(signs >> k & 1);
-        codes[32 * g + 8 * t + k] = static_cast<std::uint8_t>(((magnitude ^ negative) - negative) + 43);
-      }
+      // No byte borrows or carries: magnitudes are at most the bias.
+      const std::uint64_t magnitude = detail::grid_iq2_xxs_bytes[b.groups[g].grid[t]];
+      const std::uint64_t negative = detail::signs7_bytes[w >> (7 * t) & 127];
+      code[t] = (magnitude & ~negative) + (43 * 0x0101010101010101ull - (magnitude & negative));
     }
+    simd::bytes32<A>::words(code[0], code[1], code[2], code[3]).store(codes + 32 * g);
   }
 }
 

@@ -5,6 +5,8 @@
 // function supplies the slices.
 #pragma once
 
+#include <type_traits>
+
 #include "quantal/kernel/columns.hpp"
 #include "quantal/kernel/slice.hpp"
 #include "quantal/kernel/tuning.hpp"
@@ -21,9 +23,21 @@ void float_slice(const std::byte* row, std::int64_t first, int count, float* out
   decode_floats<F, A>(row, row_scale_of<F>(row), first, count, out);
 }
 
-/// result[c][0..16) (+)= sum over k of panel[k][.] * x[c][k].
+/// The tile in plain C++: emulated registers would only slow the compiler down.
+template <int C>
+QUANTAL_INLINE void plain_float_tile(const float* panel, int count, const float* const* x,
+                                     float (*result)[panel_rows]) noexcept {
+  for (int c = 0; c < C; ++c) {
+    float sum[panel_rows] = {};
+    for (int k = 0; k < count; ++k)
+      for (int r = 0; r < panel_rows; ++r) sum[r] += panel[k * panel_rows + r] * x[c][k];
+    for (int r = 0; r < panel_rows; ++r) result[c][r] = sum[r];
+  }
+}
+
 template <class A, int C>
-void float_tile(const float* panel, int count, const float* const* x, float (*result)[panel_rows]) noexcept {
+QUANTAL_INLINE void register_float_tile(const float* panel, int count, const float* const* x,
+                                        float (*result)[panel_rows]) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes;
   batch acc[C][regs];
@@ -37,6 +51,13 @@ void float_tile(const float* panel, int count, const float* const* x, float (*re
     });
   }
   simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
+}
+
+/// result[c][0..16) = sum over k of panel[k][.] * x[c][k].
+template <class A, int C>
+void float_tile(const float* panel, int count, const float* const* x, float (*result)[panel_rows]) noexcept {
+  if constexpr (std::is_same_v<A, simd::scalar>) return plain_float_tile<C>(panel, count, x, result);
+  else register_float_tile<A, C>(panel, count, x, result);
 }
 
 /// Writes or adds the first `rows` of a tile column to the output.

@@ -17,7 +17,7 @@ struct slice_decoder {
   /// Integer products; null for float formats, which always take the exact path.
   void (*coded)(const weight_rows&, const q8_activations&, const columns&) noexcept;
   int elements, row_meta, bytes;
-  int sub, block, bias;  ///< of code_form
+  int sub, bias;  ///< weights per scale, code bias
 };
 
 template <block_format F, class A>
@@ -28,11 +28,10 @@ void coded_product(const weight_rows& w, const q8_activations& x, const columns&
 
 template <any_format F, class A>
 constexpr slice_decoder decoder_of() noexcept {
-  slice_decoder d{&float_slice<F, A>, nullptr, F::layout.elements, F::layout.row_meta, F::layout.bytes, 32, 32, 0};
+  slice_decoder d{&float_slice<F, A>, nullptr, F::layout.elements, F::layout.row_meta, F::layout.bytes, 32, 0};
   if constexpr (block_format<F>) {
     d.coded = &coded_product<F, A>;
     d.sub = form_of<F>.sub;
-    d.block = form_of<F>.block;
     d.bias = code_bias<F>;
   }
   return d;
@@ -42,7 +41,7 @@ QUANTAL_INLINE bool uses_q8(const slice_decoder& d, activation policy) noexcept 
   return d.coded && policy == activation::q8;
 }
 QUANTAL_INLINE q8_activations q8_of(const slice_decoder& d, std::byte* data, std::int64_t cols) noexcept {
-  return {data, cols, d.sub, d.block, d.bias};
+  return {data, cols, d.sub, d.bias};
 }
 
 QUANTAL_INLINE std::byte* align64(std::byte* p) noexcept {

@@ -21,16 +21,16 @@ struct coded_slice {
 /// How a format's codes meet q8 activations. A structural type: the tile kernels are instantiated per form.
 struct code_form {
   int sub;      ///< weights per scale: 16 or 32
-  int block;    ///< activations per scale: 32, or 128 under super-blocks
   bool offset;  ///< weights have an additive term
+  bool biased;  ///< codes carry a bias, which the sums of the activations undo
   bool narrow;  ///< biased codes fit in 7 bits
   constexpr bool operator==(const code_form&) const = default;
 };
 
 template <block_format F>
 inline constexpr code_form form_of{.sub = sub_group<F>,
-                                   .block = F::layout.elements % 128 == 0 ? 128 : 32,
                                    .offset = F::layout.has_offset,
+                                   .biased = code_bias<F> != 0,
                                    .narrow = narrow_codes<F>};
 
 /// Decodes weights [first, first + count) of a row; both are multiples of the block, count <= slice_weights.
@@ -43,6 +43,13 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
   if constexpr (n == slice_weights) {
     block_codes(F{}, *block, out.codes, simd::on<A>{});
     block_scales(F{}, *block, row_scale, out.scales, out.offsets, simd::on<A>{});
+  } else if (half_scaled<F> && count == slice_weights) {
+    simd::unroll<slice_weights / n>([&](auto i) QUANTAL_LAMBDA {
+      block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{});
+    });
+    if constexpr (half_scaled<F>) simd::halves8_on(&block->d, F::layout.bytes, out.scales, simd::on<A>{});
+    if constexpr (half_scaled<F> && F::layout.has_offset)
+      simd::halves8_on(&block->m, F::layout.bytes, out.offsets, simd::on<A>{});
   } else {
     for (int i = 0; i < count; i += n, ++block) {
       block_codes(F{}, *block, out.codes + i, simd::on<A>{});

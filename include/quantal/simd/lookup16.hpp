@@ -1,38 +1,30 @@
-// A 16-entry byte table, read once per byte: xsimd's swizzle differs between versions and archs here.
+// A 16-entry byte table: xsimd's swizzle differs between versions and archs here.
 #pragma once
 
 #include <cstdint>
 
-#include "quantal/simd/arch.hpp"
+#include "quantal/simd/unpack.hpp"
 
 namespace quantal::simd {
 
-/// out[i] = table[low nibble of in[i]], out[16 + i] = table[high nibble of in[i]], for 16 bytes.
-QUANTAL_INLINE void lookup_nibbles16(const std::uint8_t* table, const std::uint8_t* in, std::uint8_t* out,
-                                     const base&) noexcept {
-  for (int i = 0; i < 16; ++i) {
-    out[i] = table[in[i] & 15];
-    out[16 + i] = table[in[i] >> 4];
-  }
-}
-
+/// result[i] = table[index[i]] for indices below 16; the table is 16 bytes.
+template <class A>
+QUANTAL_INLINE bytes32<A> lookup16(const std::uint8_t* table, const bytes32<A>& index) noexcept {
 #if XSIMD_WITH_AVX2
-QUANTAL_INLINE void lookup_nibbles16(const std::uint8_t* table, const std::uint8_t* in, std::uint8_t* out,
-                                     const xsimd::avx2&) noexcept {
-  const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
-  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)), low = _mm_set1_epi8(15);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(t, _mm_and_si128(x, low)));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_shuffle_epi8(t, _mm_and_si128(_mm_srli_epi16(x, 4), low)));
-}
+  if constexpr (bytes32<A>::parts == 1) {
+    const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return {{_mm256_shuffle_epi8(t, index.part[0])}};
+  }
+#elif XSIMD_WITH_NEON64
+  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
+    const uint8x16_t t = vld1q_u8(table);
+    return {{vqtbl1q_u8(t, index.part[0]), vqtbl1q_u8(t, index.part[1])}};
+  }
 #endif
-
-#if XSIMD_WITH_NEON64
-QUANTAL_INLINE void lookup_nibbles16(const std::uint8_t* table, const std::uint8_t* in, std::uint8_t* out,
-                                     const xsimd::neon64&) noexcept {
-  const uint8x16_t t = vld1q_u8(table), x = vld1q_u8(in);
-  vst1q_u8(out, vqtbl1q_u8(t, vandq_u8(x, vdupq_n_u8(15))));
-  vst1q_u8(out + 16, vqtbl1q_u8(t, vshrq_n_u8(x, 4)));
+  std::uint8_t i[32], out[32];
+  index.store(i);
+  for (int k = 0; k < 32; ++k) out[k] = table[i[k]];
+  return bytes32<A>::load(out);
 }
-#endif
 
 }  // namespace quantal::simd
