@@ -20,7 +20,8 @@ struct product {
   }
   status run(const mul_mat_id_args& a, std::size_t missing = 0) {
     std::vector<std::byte> w(ops.mul_mat_id_workspace(a, activation::exact));
-    return ops.mul_mat_id(a, activation::exact, serial, std::span(w).first(w.size() - std::min(missing, w.size())));
+    return ops.mul_mat_id(a, activation::exact, serial,
+                          std::span(w).first(w.size() - std::min(missing, w.size())));
   }
 };
 

@@ -1,8 +1,9 @@
-// Every u8 x s8 pair, in every lane position, against integers. The test unit is built for the baseline arch, so
-// the vector archs are reached through the products; here the definition and its use of the lanes are checked.
-#include <gtest/gtest.h>
-
+// Every u8 x s8 pair, in every lane position, against integers. The test unit is built for the baseline arch,
+// so the vector archs are reached through the products; here the definition and its use of the lanes are
+// checked.
 #include "quantal/simd/dot4.hpp"
+
+#include <gtest/gtest.h>
 
 namespace quantal::simd {
 namespace {

@@ -29,7 +29,8 @@ inline std::vector<kernel_case> all_kernel_cases() {
   std::vector<kernel_case> cases;
   for (const auto& f : format_table)
     for (const auto arch : runtime::dispatcher::compiled())
-      for (const auto policy : {activation::exact, activation::q8}) cases.push_back({f.gguf_id, arch, policy});
+      for (const auto policy : {activation::exact, activation::q8})
+        cases.push_back({f.gguf_id, arch, policy});
   return cases;
 }
 
@@ -38,9 +39,10 @@ inline bool rounds_activations(const kernel_case& c) {
   return c.policy == activation::q8 && !find_format(c.format)->is_float;
 }
 
-/// Activation vectors as the policy sees them: rounded for q8, in `count` vectors of `cols` values `stride` apart.
-inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, std::int64_t count, std::int64_t stride,
-                                  std::int64_t cols) {
+/// Activation vectors as the policy sees them: rounded for q8, in `count` vectors of `cols` values `stride`
+/// apart.
+inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, std::int64_t count,
+                                  std::int64_t stride, std::int64_t cols) {
   if (!rounds_activations(c)) return x;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto from = x.begin() + i * stride;
@@ -50,11 +52,31 @@ inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, st
   return x;
 }
 
+/// |got - want| over the larger of |want| and what independent weights and activations would give: the few
+/// results of a small product may cancel to almost nothing, and their error does not shrink with them.
+inline double error_of(std::uint32_t format, const std::vector<float>& got, const mul_mat_args& a) {
+  const std::vector<double> want = reference::mul_mat(format, a);
+  double error = 0, norm = 0, weights = 0, activations = 0;
+  for (std::size_t i = 0; i < want.size(); ++i)
+    error += (got[i] - want[i]) * (got[i] - want[i]), norm += want[i] * want[i];
+  std::vector<float> row(static_cast<std::size_t>(a.cols));
+  for (std::int64_t r = 0; r < a.rows; ++r) {
+    EXPECT_EQ(dequantize_row(format, a.weights + r * a.weight_row_stride, row.data(), a.cols), status::ok);
+    for (const float w : row) weights += double{w} * w;
+  }
+  for (std::int64_t t = 0; t < a.n; ++t)
+    for (std::int64_t k = 0; k < a.cols; ++k) {
+      const double x = a.activations[t * a.activation_stride + k];
+      activations += x * x;
+    }
+  return std::sqrt(error / std::max(norm, weights * activations / static_cast<double>(a.cols)));
+}
+
 /// Relative error of float32 arithmetic, given the activations as the policy sees them.
 inline constexpr double arithmetic_tolerance = 1e-6;
 
-#define QUANTAL_REQUIRE_ARCH(dispatcher_variable, arch)                            \
-  const auto dispatcher_variable = runtime::dispatcher::named(arch);               \
+#define QUANTAL_REQUIRE_ARCH(dispatcher_variable, arch)              \
+  const auto dispatcher_variable = runtime::dispatcher::named(arch); \
   if (!dispatcher_variable) GTEST_SKIP() << "this machine does not run " << (arch)
 
 }  // namespace quantal::test

@@ -22,7 +22,7 @@ struct mul_mat_args {
   std::int64_t n;                  ///< number of activation vectors (tokens); 0 is allowed
   std::int64_t activation_stride;  ///< floats between activation vectors
   float* out;
-  std::int64_t out_stride;         ///< floats between result vectors, >= rows
+  std::int64_t out_stride;  ///< floats between result vectors, >= rows
 };
 
 /// Indirect product (mixture of experts): token t, slot j uses the matrix of expert ids[t * ids_stride + j]:

@@ -1,5 +1,5 @@
-// Where the columns of a product come from and go to: mul_mat sends every token through one matrix, mul_mat_id the
-// tokens that an expert received. The tile kernels are the same for both.
+// Where the columns of a product come from and go to: mul_mat sends every token through one matrix,
+// mul_mat_id the tokens that an expert received. The tile kernels are the same for both.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace quantal::kernel {
 
-/// Columns [0, n). Without `order`, column i reads activation row i; with it, column i is the (token, slot) pair
-/// order[i] = token * used + slot of one expert.
+/// Columns [0, n). Without `order`, column i reads activation row i; with it, column i is the (token, slot)
+/// pair order[i] = token * used + slot of one expert.
 struct columns {
   const std::int32_t* order;
   std::int64_t n, used;

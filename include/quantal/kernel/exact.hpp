@@ -1,8 +1,8 @@
 // Activation policy `exact`: float32 activations against weights decoded to float32.
 //
-// Bound by FMA throughput for many columns, by decoding for few. Sums run over slices of 256 weights which are then
-// added up, so the rounding error grows with 256 + K / 256 instead of K. Nothing here depends on the format: a decoder
-// function supplies the slices.
+// Bound by FMA throughput for many columns, by decoding for few. Sums run over slices of 256 weights which
+// are then added up, so the rounding error grows with 256 + K / 256 instead of K. Nothing here depends on the
+// format: a decoder function supplies the slices.
 #pragma once
 
 #include <type_traits>
@@ -44,20 +44,24 @@ QUANTAL_INLINE void register_float_tile(const float* panel, int count, const flo
   simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = batch(0.0f); });
   for (int k = 0; k < count; ++k) {
     batch w[regs];
-    simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
+    simd::unroll<regs>(
+        [&](auto r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
     simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
       const batch v(x[c][k]);
       simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { acc[c][r] = xsimd::fma(w[r], v, acc[c][r]); });
     });
   }
-  simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
+  simd::unroll<C, regs>([&](auto c, auto r)
+                            QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
 }
 
 /// result[c][0..16) = sum over k of panel[k][.] * x[c][k].
 template <class A, int C>
 void float_tile(const float* panel, int count, const float* const* x, float (*result)[panel_rows]) noexcept {
-  if constexpr (std::is_same_v<A, simd::scalar>) return plain_float_tile<C>(panel, count, x, result);
-  else register_float_tile<A, C>(panel, count, x, result);
+  if constexpr (std::is_same_v<A, simd::scalar>)
+    return plain_float_tile<C>(panel, count, x, result);
+  else
+    register_float_tile<A, C>(panel, count, x, result);
 }
 
 /// Writes or adds the first `rows` of a tile column to the output.
@@ -71,7 +75,8 @@ QUANTAL_INLINE void put_column(const float* sums, float* out, int rows, bool add
 
 /// Rows x columns through panels of 16 interleaved rows.
 template <class A>
-void exact_panels(float_decoder decode, const weight_rows& w, const float_activations& x, const columns& cols) noexcept {
+void exact_panels(float_decoder decode, const weight_rows& w, const float_activations& x,
+                  const columns& cols) noexcept {
   constexpr int group = float_panels_at_once, wide = tile_for<A>().float_columns;
   alignas(64) float panels[group][slice_weights * panel_rows];
   alignas(64) float lines[panel_rows][slice_weights];
@@ -83,7 +88,8 @@ void exact_panels(float_decoder decode, const weight_rows& w, const float_activa
       const int used = (rows + panel_rows - 1) / panel_rows;
       for (int q = 0; q < used; ++q) {
         for (int r = 0; r < panel_rows; ++r) {
-          const int at = p + q * panel_rows + r;  // rows past the end repeat the last one; their sums are dropped
+          const int at =
+              p + q * panel_rows + r;  // rows past the end repeat the last one; their sums are dropped
           decode(w.row(at < w.count ? at : w.count - 1), first, count, lines[r]);
         }
         simd::transpose16<A>(reinterpret_cast<const std::uint32_t*>(lines), slice_weights, count,
@@ -96,8 +102,8 @@ void exact_panels(float_decoder decode, const weight_rows& w, const float_activa
           float_tile<A, C>(panels[q], count, v, sums);
           const int left = rows - q * panel_rows;
           for (int c = 0; c < C; ++c)
-            put_column(sums[c], cols.result(at + c) + w.first + p + q * panel_rows, left < panel_rows ? left : panel_rows,
-                       first != 0);
+            put_column(sums[c], cols.result(at + c) + w.first + p + q * panel_rows,
+                       left < panel_rows ? left : panel_rows, first != 0);
         }
       };
       std::int64_t at = 0;
@@ -118,7 +124,8 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
     batch s[4] = {sum, batch(0.0f), batch(0.0f), batch(0.0f)};
     for (; k + 4 * lanes <= count; k += 4 * lanes)
       simd::unroll<4>([&](auto j) QUANTAL_LAMBDA {
-        s[j] = xsimd::fma(batch::load_aligned(weights + k + j * lanes), batch::load_unaligned(x + k + j * lanes), s[j]);
+        s[j] = xsimd::fma(batch::load_aligned(weights + k + j * lanes),
+                          batch::load_unaligned(x + k + j * lanes), s[j]);
       });
     sum = (s[0] + s[1]) + (s[2] + s[3]);
   }
@@ -134,7 +141,8 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
 
 /// Few columns: each row is decoded slice by slice and dotted with every column.
 template <class A>
-void exact_rows(float_decoder decode, const weight_rows& w, const float_activations& x, const columns& cols) noexcept {
+void exact_rows(float_decoder decode, const weight_rows& w, const float_activations& x,
+                const columns& cols) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int wide = tile_for<A>().panel_columns;
   alignas(64) float line[slice_weights];
@@ -160,8 +168,10 @@ void exact_rows(float_decoder decode, const weight_rows& w, const float_activati
 template <class A>
 QUANTAL_INLINE void exact_product(float_decoder decode, const weight_rows& w, const float_activations& x,
                                   const columns& cols) noexcept {
-  if (cols.n >= tile_for<A>().panel_columns) exact_panels<A>(decode, w, x, cols);
-  else exact_rows<A>(decode, w, x, cols);
+  if (cols.n >= tile_for<A>().panel_columns)
+    exact_panels<A>(decode, w, x, cols);
+  else
+    exact_rows<A>(decode, w, x, cols);
 }
 
 }  // namespace quantal::kernel

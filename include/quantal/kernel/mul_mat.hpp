@@ -11,7 +11,8 @@
 namespace quantal {
 namespace kernel {
 
-/// How a format enters the products: functions that decode its slices. Everything above them is compiled once per arch.
+/// How a format enters the products: functions that decode its slices. Everything above them is compiled once
+/// per arch.
 struct slice_decoder {
   float_decoder floats;
   /// Integer products; null for float formats, which always take the exact path.
@@ -22,13 +23,16 @@ struct slice_decoder {
 
 template <block_format F, class A>
 void coded_product(const weight_rows& w, const q8_activations& x, const columns& cols) noexcept {
-  if (cols.n >= tile_for<A>().panel_columns) coded_panels<A, form_of<F>>(&fill_panel<F, A>, w, x, cols);
-  else coded_rows<F, A>(w, x, cols);
+  if (cols.n >= tile_for<A>().panel_columns)
+    coded_panels<A, form_of<F>>(&fill_panel<F, A>, w, x, cols);
+  else
+    coded_rows<F, A>(w, x, cols);
 }
 
 template <any_format F, class A>
 constexpr slice_decoder decoder_of() noexcept {
-  slice_decoder d{&float_slice<F, A>, nullptr, F::layout.elements, F::layout.row_meta, F::layout.bytes, 32, 0};
+  slice_decoder d{
+      &float_slice<F, A>, nullptr, F::layout.elements, F::layout.row_meta, F::layout.bytes, 32, 0};
   if constexpr (block_format<F>) {
     d.coded = &coded_product<F, A>;
     d.sub = form_of<F>.sub;
@@ -56,7 +60,9 @@ QUANTAL_INLINE status check_weights(const slice_decoder& d, const std::byte* wei
   return status::ok;
 }
 
-QUANTAL_INLINE int task_count(std::int64_t rows) noexcept { return static_cast<int>((rows + task_rows - 1) / task_rows); }
+QUANTAL_INLINE int task_count(std::int64_t rows) noexcept {
+  return static_cast<int>((rows + task_rows - 1) / task_rows);
+}
 
 /// Rows of task t of a matrix.
 QUANTAL_INLINE weight_rows task_rows_of(const std::byte* data, std::int64_t stride, std::int64_t rows,
@@ -86,7 +92,8 @@ std::size_t mul_mat_workspace(const slice_decoder& d, const mul_mat_args& a, act
 template <class A>
 status mul_mat(const slice_decoder& d, const mul_mat_args& a, activation policy, executor_ref executor,
                std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(d, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok) return s;
+  if (const status s = check_weights(d, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+    return s;
   if (a.n < 0) return status::bad_shape;
   if (a.n == 0 || a.rows == 0) return status::ok;
   if (!a.activations || !a.out) return status::null_pointer;
@@ -101,7 +108,8 @@ status mul_mat(const slice_decoder& d, const mul_mat_args& a, activation policy,
     quantize_activations<A>(q, a.n, x, executor);
     executor.for_each(task_count(a.rows), [&](int t, int) { d.coded(rows_of(t), q, cols); });
   } else {
-    executor.for_each(task_count(a.rows), [&](int t, int) { exact_product<A>(d.floats, rows_of(t), x, cols); });
+    executor.for_each(task_count(a.rows),
+                      [&](int t, int) { exact_product<A>(d.floats, rows_of(t), x, cols); });
   }
   return status::ok;
 }
@@ -116,7 +124,8 @@ std::size_t mul_mat_workspace(const mul_mat_args& a, activation policy) noexcept
 
 /// out = W x, see mul_mat_args. Results do not depend on the executor. No allocation.
 template <any_format F, class A>
-status mul_mat(const mul_mat_args& a, activation policy, executor_ref executor, std::span<std::byte> workspace) noexcept {
+status mul_mat(const mul_mat_args& a, activation policy, executor_ref executor,
+               std::span<std::byte> workspace) noexcept {
   return kernel::mul_mat<A>(kernel::decoder_of<F, A>(), a, policy, executor, workspace);
 }
 

@@ -1,7 +1,7 @@
 // mul_mat_id: a product through the expert that each (token, slot) pair selects.
 //
-// The pairs are counting-sorted by expert, which keeps token order inside an expert, and every expert's columns then
-// run through the same tile kernels as a dense product of that many columns.
+// The pairs are counting-sorted by expert, which keeps token order inside an expert, and every expert's
+// columns then run through the same tile kernels as a dense product of that many columns.
 #pragma once
 
 #include <limits>
@@ -15,9 +15,11 @@ namespace kernel {
 struct routed_workspace {
   std::size_t activations = 0, starts = 0, order = 0;
 
-  QUANTAL_INLINE routed_workspace(const slice_decoder& d, const mul_mat_id_args& a, activation policy) noexcept {
+  QUANTAL_INLINE routed_workspace(const slice_decoder& d, const mul_mat_id_args& a,
+                                  activation policy) noexcept {
     const std::int64_t vectors = a.tokens * (a.slot_stride == 0 ? 1 : a.used);
-    if (uses_q8(d, policy)) activations = static_cast<std::size_t>(vectors * q8_of(d, nullptr, a.cols).stride());
+    if (uses_q8(d, policy))
+      activations = static_cast<std::size_t>(vectors * q8_of(d, nullptr, a.cols).stride());
     starts = static_cast<std::size_t>(a.experts + 1) * sizeof(std::int32_t);
     order = static_cast<std::size_t>(a.tokens * a.used) * sizeof(std::int32_t);
   }
@@ -25,7 +27,8 @@ struct routed_workspace {
 };
 
 /// Sorts pairs by expert; starts[e]..starts[e + 1] are expert e's. False if an id is out of range.
-QUANTAL_INLINE bool sort_by_expert(const mul_mat_id_args& a, std::int32_t* starts, std::int32_t* order) noexcept {
+QUANTAL_INLINE bool sort_by_expert(const mul_mat_id_args& a, std::int32_t* starts,
+                                   std::int32_t* order) noexcept {
   for (std::int64_t e = 0; e <= a.experts; ++e) starts[e] = 0;
   for (std::int64_t t = 0; t < a.tokens; ++t)
     for (std::int64_t j = 0; j < a.used; ++j) {
@@ -45,7 +48,8 @@ QUANTAL_INLINE bool sort_by_expert(const mul_mat_id_args& a, std::int32_t* start
 template <class A>
 status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation policy, executor_ref executor,
                   std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(d, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok) return s;
+  if (const status s = check_weights(d, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+    return s;
   if (a.tokens < 0 || a.used < 0 || a.experts <= 0) return status::bad_shape;
   if (a.tokens == 0 || a.used == 0 || a.rows == 0) return status::ok;
   if (a.tokens > std::numeric_limits<std::int32_t>::max() / a.used) return status::bad_shape;
@@ -68,9 +72,11 @@ status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation p
     executor.for_each(static_cast<int>(a.experts) * row_tasks, [&](int task, int) {
       const int e = task / row_tasks;
       if (starts[e] == starts[e + 1]) return;
-      const columns cols{order + starts[e], starts[e + 1] - starts[e], a.used, shared,
-                         a.out,             a.out_token_stride,        a.out_slot_stride};
-      multiply(task_rows_of(a.weights + e * a.expert_stride, a.weight_row_stride, a.rows, a.cols, task % row_tasks), cols);
+      const columns cols{order + starts[e],  starts[e + 1] - starts[e], a.used, shared, a.out,
+                         a.out_token_stride, a.out_slot_stride};
+      multiply(task_rows_of(a.weights + e * a.expert_stride, a.weight_row_stride, a.rows, a.cols,
+                            task % row_tasks),
+               cols);
     });
   };
   if (uses_q8(d, policy)) {
@@ -78,7 +84,8 @@ status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation p
     quantize_activations<A>(q, a.tokens * x.slots, x, executor);
     for_each_expert([&](const weight_rows& w, const columns& cols) { d.coded(w, q, cols); });
   } else {
-    for_each_expert([&](const weight_rows& w, const columns& cols) { exact_product<A>(d.floats, w, x, cols); });
+    for_each_expert(
+        [&](const weight_rows& w, const columns& cols) { exact_product<A>(d.floats, w, x, cols); });
   }
   return status::ok;
 }

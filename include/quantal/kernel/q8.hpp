@@ -1,13 +1,14 @@
 // Activation policy `q8`: activations rounded to int8, dotted with the integer codes of the weights.
 //
-// One float scale per 128 activations (fewer at the end of a row). The normalised MSE of the rounding is about 3.7e-5 on
-// Gaussian activations. Integer sums cover at most 32 products of u8 <= 255 and |s8| <= 127 in int32, and scales are
-// float32: nothing overflows, however large the activations are.
+// One float scale per 128 activations (fewer at the end of a row). The normalised MSE of the rounding is
+// about 3.7e-5 on Gaussian activations. Integer sums cover at most 32 products of u8 <= 255 and |s8| <= 127
+// in int32, and scales are float32: nothing overflows, however large the activations are.
 //
-// Many columns: 16 rows are decoded into a panel of unsigned bytes, four weights of a row to a 32-bit lane, so that one
-// broadcast of four activations feeds 16 rows; bound by the int8 dot product (dpbusd on avx512_vnni). Per scale there is
-// one conversion and one multiply-add per column, and one more where the format has offsets. Few columns: rows are
-// decoded one slice at a time and dotted along the row; bound by decoding and by the memory that the weights come from.
+// Many columns: 16 rows are decoded into a panel of unsigned bytes, four weights of a row to a 32-bit lane,
+// so that one broadcast of four activations feeds 16 rows; bound by the int8 dot product (dpbusd on
+// avx512_vnni). Per scale there is one conversion and one multiply-add per column, and one more where the
+// format has offsets. Few columns: rows are decoded one slice at a time and dotted along the row; bound by
+// decoding and by the memory that the weights come from.
 #pragma once
 
 #include <cmath>
@@ -29,11 +30,17 @@ struct q8_activations {
 
   QUANTAL_INLINE std::int64_t blocks() const noexcept { return (cols + q8_block - 1) / q8_block; }
   QUANTAL_INLINE std::int64_t subs() const noexcept { return cols / sub; }
-  QUANTAL_INLINE std::int64_t stride() const noexcept { return (cols + 4 * blocks() + 12 * subs() + 63) / 64 * 64; }
+  QUANTAL_INLINE std::int64_t stride() const noexcept {
+    return (cols + 4 * blocks() + 12 * subs() + 63) / 64 * 64;
+  }
   QUANTAL_INLINE std::byte* row(std::int64_t i) const noexcept { return data + i * stride(); }
 
-  QUANTAL_INLINE std::int8_t* codes(std::int64_t i) const noexcept { return reinterpret_cast<std::int8_t*>(row(i)); }
-  QUANTAL_INLINE float* scales(std::int64_t i) const noexcept { return reinterpret_cast<float*>(row(i) + cols); }
+  QUANTAL_INLINE std::int8_t* codes(std::int64_t i) const noexcept {
+    return reinterpret_cast<std::int8_t*>(row(i));
+  }
+  QUANTAL_INLINE float* scales(std::int64_t i) const noexcept {
+    return reinterpret_cast<float*>(row(i) + cols);
+  }
   /// -bias * sum of codes per sub: the start value that undoes the bias of the weight codes.
   QUANTAL_INLINE std::int32_t* starts(std::int64_t i) const noexcept {
     return reinterpret_cast<std::int32_t*>(row(i) + cols + 4 * blocks());
@@ -47,10 +54,11 @@ struct q8_activations {
   }
 };
 
-/// Rounds n <= q8_block activations to int8, the largest magnitude to 127, and sums the codes per `sub`; returns the scale.
-/// Infinite or NaN activations give a NaN scale, and so NaN results.
+/// Rounds n <= q8_block activations to int8, the largest magnitude to 127, and sums the codes per `sub`;
+/// returns the scale. Infinite or NaN activations give a NaN scale, and so NaN results.
 template <class A>
-QUANTAL_INLINE float quantize_block(const float* x, int n, int sub, std::int8_t* codes, std::int32_t* sums) noexcept {
+QUANTAL_INLINE float quantize_block(const float* x, int n, int sub, std::int8_t* codes,
+                                    std::int32_t* sums) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size);
   batch most(0.0f), finite(0.0f);
@@ -61,8 +69,8 @@ QUANTAL_INLINE float quantize_block(const float* x, int n, int sub, std::int8_t*
   }
   const float largest = xsimd::reduce_max(most);
   const batch inverse(largest > 0.0f ? 127.0f / largest : 0.0f);
-  // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits. The limits matter for NaN and
-  // for subnormal activations, whose inverse is infinite.
+  // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits. The limits matter
+  // for NaN and for subnormal activations, whose inverse is infinite.
   const batch magic(12582912.0f), limit(127.0f);
   alignas(64) std::int32_t wide[q8_block];
   for (int k = 0; k < n; k += lanes) {
@@ -104,12 +112,14 @@ struct coded_panel {
   alignas(64) float offsets[slice_scales * panel_rows];
 };
 
-/// Decodes one slice of rows [p, p + rows) into a panel; rows past the end repeat the last one, their sums are dropped.
+/// Decodes one slice of rows [p, p + rows) into a panel; rows past the end repeat the last one, their sums
+/// are dropped.
 using panel_filler = void (*)(const weight_rows& w, int p, int rows, std::int64_t first, int count,
                               coded_panel& panel) noexcept;
 
 template <block_format F, class A>
-void fill_panel(const weight_rows& w, int p, int rows, std::int64_t first, int count, coded_panel& panel) noexcept {
+void fill_panel(const weight_rows& w, int p, int rows, std::int64_t first, int count,
+                coded_panel& panel) noexcept {
   coded_slice s[panel_rows];
   for (int r = 0; r < panel_rows; ++r) {
     const std::byte* row = w.row(p + (r < rows ? r : rows - 1));
@@ -158,7 +168,8 @@ QUANTAL_INLINE void plain_coded_tile(const coded_panel& panel, int count, const 
 }
 
 template <class A, code_form form, int C>
-QUANTAL_INLINE void register_coded_tile(const coded_panel& panel, int count, const coded_column* x, float (*result)[panel_rows]) noexcept {
+QUANTAL_INLINE void register_coded_tile(const coded_panel& panel, int count, const coded_column* x,
+                                        float (*result)[panel_rows]) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes, sub = form.sub;
   for (int from = 0; from < count; from += q8_block) {
@@ -167,7 +178,8 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel& panel, int count, con
     simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { total[c][r] = batch(0.0f); });
     for (int g = from / sub; g < to / sub; ++g) {
       simd::i32<A> acc[C][regs];
-      simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(form.biased ? x[c].starts[g] : 0); });
+      simd::unroll<C, regs>(
+          [&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(form.biased ? x[c].starts[g] : 0); });
       // Unrolled, the loads of the column pointers are shared by all steps of a group.
       const std::uint8_t* const codes = panel.codes + g * sub * panel_rows;
       simd::unroll<sub / 4>([&](auto k) QUANTAL_LAMBDA {
@@ -177,9 +189,8 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel& panel, int count, con
         });
         simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           const simd::s8<A> a = simd::broadcast4<A>(x[c].codes + g * sub + 4 * k);
-          simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-            acc[c][r] = simd::dot4_of<A, form.narrow>(acc[c][r], w[r], a);
-          });
+          simd::unroll<regs>(
+              [&](auto r) QUANTAL_LAMBDA { acc[c][r] = simd::dot4_of<A, form.narrow>(acc[c][r], w[r], a); });
         });
       });
       simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
@@ -198,29 +209,37 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel& panel, int count, con
     simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA {
       float* const out = result[c] + r * lanes;
       const batch scale(x[c].scales[from / q8_block]);
-      if (from == 0) (total[c][r] * scale).store_aligned(out);
-      else xsimd::fma(total[c][r], scale, batch::load_aligned(out)).store_aligned(out);
+      if (from == 0)
+        (total[c][r] * scale).store_aligned(out);
+      else
+        xsimd::fma(total[c][r], scale, batch::load_aligned(out)).store_aligned(out);
     });
   }
 }
 
 /// result[c][0..16) = panel times the columns.
 template <class A, code_form form, int C>
-void coded_tile(const coded_panel& panel, int count, const coded_column* x, float (*result)[panel_rows]) noexcept {
-  if constexpr (std::is_same_v<A, simd::scalar>) plain_coded_tile<form, C>(panel, count, x, result);
-  else register_coded_tile<A, form, C>(panel, count, x, result);
+void coded_tile(const coded_panel& panel, int count, const coded_column* x,
+                float (*result)[panel_rows]) noexcept {
+  if constexpr (std::is_same_v<A, simd::scalar>)
+    plain_coded_tile<form, C>(panel, count, x, result);
+  else
+    register_coded_tile<A, form, C>(panel, count, x, result);
 }
 
 /// Rows x columns through panels; four panels share one pass over the activations.
 template <class A, code_form form>
-void coded_panels(panel_filler fill, const weight_rows& w, const q8_activations& x, const columns& cols) noexcept {
+void coded_panels(panel_filler fill, const weight_rows& w, const q8_activations& x,
+                  const columns& cols) noexcept {
   constexpr int group = coded_panels_at_once, wide = tile_for<A>().coded_columns;
   coded_panel panels[group];
   alignas(64) float sums[wide][panel_rows];
   const int used = (w.count + panel_rows - 1) / panel_rows;
   for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
     const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
-    const auto rows = [&](int q) { return w.count - q * panel_rows < panel_rows ? w.count - q * panel_rows : panel_rows; };
+    const auto rows = [&](int q) {
+      return w.count - q * panel_rows < panel_rows ? w.count - q * panel_rows : panel_rows;
+    };
     for (int q = 0; q < used; ++q) fill(w, q * panel_rows, rows(q), first, count, panels[q]);
     const auto tile = [&]<int C>(std::int64_t at) {
       coded_column v[C];
@@ -245,7 +264,8 @@ void coded_panels(panel_filler fill, const weight_rows& w, const q8_activations&
   }
 }
 
-/// Per-lane scales of the register of codes that starts at weight k: lane l holds weights k + 4l .. k + 4l + 3.
+/// Per-lane scales of the register of codes that starts at weight k: lane l holds weights k + 4l .. k + 4l
+/// + 3.
 template <class A, int sub>
 QUANTAL_INLINE xsimd::batch<float, A> lane_scales(const float* scales, int k) noexcept {
   using batch = xsimd::batch<float, A>;
@@ -260,9 +280,10 @@ QUANTAL_INLINE xsimd::batch<float, A> lane_scales(const float* scales, int k) no
         return _mm512_permutexvar_ps(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
                                      _mm512_castps128_ps512(_mm_load_ps(scales + k / sub)));
       else
-        return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_set1_epi32(k / sub),
-                                                      _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)),
-                                     _mm512_castps256_ps512(_mm256_load_ps(scales)));
+        return _mm512_permutexvar_ps(
+            _mm512_add_epi32(_mm512_set1_epi32(k / sub),
+                             _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)),
+            _mm512_castps256_ps512(_mm256_load_ps(scales)));
     }
 #endif
     alignas(64) float wide[batch::size];
@@ -274,7 +295,8 @@ QUANTAL_INLINE xsimd::batch<float, A> lane_scales(const float* scales, int k) no
 /// What the sums of corrections accumulate in: at most eight lanes, since a slice has 8 or 16 of them.
 #if XSIMD_WITH_AVX2
 template <class A>
-using correction_batch = xsimd::batch<float, std::conditional_t<std::is_same_v<A, simd::scalar>, A, simd::avx2>>;
+using correction_batch =
+    xsimd::batch<float, std::conditional_t<std::is_same_v<A, simd::scalar>, A, simd::avx2>>;
 #else
 template <class A>
 using correction_batch = xsimd::batch<float, A>;
@@ -285,7 +307,9 @@ template <class A, bool halves>
 QUANTAL_INLINE simd::u8<A> load_codes(const std::uint8_t* p) noexcept {
 #if XSIMD_WITH_AVX512F
   if constexpr (halves && simd::u8<A>::size == 64) {
-    const auto half = [](const std::uint8_t* q) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(q)); };
+    const auto half = [](const std::uint8_t* q) {
+      return _mm256_load_si256(reinterpret_cast<const __m256i*>(q));
+    };
     return _mm512_inserti64x4(_mm512_castsi256_si512(half(p)), half(p + 32), 1);
   }
 #endif
@@ -295,13 +319,15 @@ QUANTAL_INLINE simd::u8<A> load_codes(const std::uint8_t* p) noexcept {
 /// A decoded slice with what is derived from it once for all columns.
 struct row_slice {
   coded_slice s{};
-  alignas(64) float corrections[slice_scales] = {};  ///< offset - bias * scale: multiplies the sum of the activations
+  alignas(64) float corrections[slice_scales] =
+      {};  ///< offset - bias * scale: multiplies the sum of the activations
 };
 
-/// Codes times activations of q8_block weights from `from`, without corrections and the activations' scale. `halves`: the
-/// decoder stored the codes 32 at a time.
+/// Codes times activations of q8_block weights from `from`, without corrections and the activations' scale.
+/// `halves`: the decoder stored the codes 32 at a time.
 template <class A, code_form form, bool halves>
-QUANTAL_INLINE xsimd::batch<float, A> dot_codes(const coded_slice& s, const std::int8_t* x, int from) noexcept {
+QUANTAL_INLINE xsimd::batch<float, A> dot_codes(const coded_slice& s, const std::int8_t* x,
+                                                int from) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int step = 4 * static_cast<int>(batch::size);
   batch total(0.0f);
@@ -321,7 +347,8 @@ QUANTAL_INLINE float dot_tail(const row_slice& w, int count, const coded_column&
   for (int g = 0; g < count / form.sub; ++g) {
     int dot = 0;
     for (int k = g * form.sub; k < (g + 1) * form.sub; ++k) dot += w.s.codes[k] * x.codes[k];
-    total += static_cast<float>(dot) * (w.s.scales[g] * x.scales[g * form.sub / q8_block]) + w.corrections[g] * x.sums[g];
+    total += static_cast<float>(dot) * (w.s.scales[g] * x.scales[g * form.sub / q8_block]) +
+             w.corrections[g] * x.sums[g];
   }
   return total;
 }
@@ -332,7 +359,8 @@ void coded_rows(const weight_rows& w, const q8_activations& x, const columns& co
   using batch = xsimd::batch<float, A>;
   using narrow = correction_batch<A>;
   constexpr code_form form = form_of<F>;
-  constexpr int wide = tile_for<A>().panel_columns, lanes = static_cast<int>(narrow::size), subs = slice_weights / form.sub;
+  constexpr int wide = tile_for<A>().panel_columns, lanes = static_cast<int>(narrow::size),
+                subs = slice_weights / form.sub;
   row_slice slice;
   const int n = static_cast<int>(cols.n);
   coded_column v[wide];
@@ -363,9 +391,11 @@ void coded_rows(const weight_rows& w, const q8_activations& x, const columns& co
         }
       const float* const corrections = form.biased ? slice.corrections : slice.s.offsets;
       for (int c = 0; c < n; ++c) {
-        const coded_column at{v[c].codes + first, v[c].scales + first / q8_block, nullptr, v[c].sums + first / form.sub};
+        const coded_column at{v[c].codes + first, v[c].scales + first / q8_block, nullptr,
+                              v[c].sums + first / form.sub};
         if (count < slice_weights) {
-          if constexpr (!form.biased) std::memcpy(slice.corrections, slice.s.offsets, sizeof slice.corrections);
+          if constexpr (!form.biased)
+            std::memcpy(slice.corrections, slice.s.offsets, sizeof slice.corrections);
           tail[c] += dot_tail<A, form>(slice, count, at);
           continue;
         }
@@ -375,10 +405,12 @@ void coded_rows(const weight_rows& w, const q8_activations& x, const columns& co
         });
         if constexpr (form.offset || form.biased)
           for (int g = 0; g < subs; g += lanes)
-            shift[c] = xsimd::fma(narrow::load_aligned(corrections + g), narrow::load_unaligned(at.sums + g), shift[c]);
+            shift[c] = xsimd::fma(narrow::load_aligned(corrections + g), narrow::load_unaligned(at.sums + g),
+                                  shift[c]);
       }
     }
-    for (int c = 0; c < n; ++c) out[c][r] = xsimd::reduce_add(total[c]) + xsimd::reduce_add(shift[c]) + tail[c];
+    for (int c = 0; c < n; ++c)
+      out[c][r] = xsimd::reduce_add(total[c]) + xsimd::reduce_add(shift[c]) + tail[c];
   }
 }
 

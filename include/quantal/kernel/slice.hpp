@@ -1,5 +1,6 @@
-// Up to 256 consecutive weights of a row, decoded for a kernel: as float32, or as codes with scales. This is all that
-// the kernels know of a format; the drivers above it are compiled once per arch and reach it through `slice_decoder`.
+// Up to 256 consecutive weights of a row, decoded for a kernel: as float32, or as codes with scales. This is
+// all that the kernels know of a format; the drivers above it are compiled once per arch and reach it through
+// `slice_decoder`.
 #pragma once
 
 #include "quantal/kernel/block_codes.hpp"
@@ -44,16 +45,16 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
     block_codes(F{}, *block, out.codes, simd::on<A>{});
     block_scales(F{}, *block, row_scale, out.scales, out.offsets, simd::on<A>{});
   } else if (half_scaled<F> && count == slice_weights) {
-    simd::unroll<slice_weights / n>([&](auto i) QUANTAL_LAMBDA {
-      block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{});
-    });
+    simd::unroll<slice_weights / n>(
+        [&](auto i) QUANTAL_LAMBDA { block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{}); });
     if constexpr (half_scaled<F>) simd::halves8_on(&block->d, F::layout.bytes, out.scales, simd::on<A>{});
     if constexpr (half_scaled<F> && F::layout.has_offset)
       simd::halves8_on(&block->m, F::layout.bytes, out.offsets, simd::on<A>{});
   } else {
     for (int i = 0; i < count; i += n, ++block) {
       block_codes(F{}, *block, out.codes + i, simd::on<A>{});
-      block_scales(F{}, *block, row_scale, out.scales + i / sub_group<F>, out.offsets + i / sub_group<F>, simd::on<A>{});
+      block_scales(F{}, *block, row_scale, out.scales + i / sub_group<F>, out.offsets + i / sub_group<F>,
+                   simd::on<A>{});
     }
   }
 }
@@ -61,8 +62,10 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
 /// Row scale of any format; float formats have none.
 template <any_format F>
 QUANTAL_INLINE float row_scale_of(const std::byte* row) noexcept {
-  if constexpr (float_format<F>) return 1.0f;
-  else return row_scale<F>(row);
+  if constexpr (float_format<F>)
+    return 1.0f;
+  else
+    return row_scale<F>(row);
 }
 
 /// The same weights as float32, bit-exact.
@@ -83,8 +86,10 @@ QUANTAL_INLINE void decode_floats(const std::byte* row, float row_scale, std::in
     for (int g = 0; g < count / sub; ++g)
       for (int i = g * sub; i < (g + 1) * sub; ++i) {
         const float product = s.scales[g] * static_cast<float>(s.codes[i] - code_bias<F>);
-        if constexpr (F::layout.has_offset) out[i] = product + s.offsets[g];
-        else out[i] = product;
+        if constexpr (F::layout.has_offset)
+          out[i] = product + s.offsets[g];
+        else
+          out[i] = product;
       }
   }
 }

@@ -20,14 +20,17 @@ struct cpu_tile {
   int panel_columns;  ///< fewest columns for which decoding into panels beats row-by-row dot products
 };
 
-/// Accumulators, the rows' registers and one broadcast must fit the register file (32 x 512, 16 x 256, 32 x 128 bit).
-/// The integer tile also has float sums, which may spill: they are touched once per scale.
+/// Accumulators, the rows' registers and one broadcast must fit the register file (32 x 512, 16 x 256, 32 x
+/// 128 bit). The integer tile also has float sums, which may spill: they are touched once per scale.
 template <class A>
 constexpr cpu_tile tile_for() {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
-  if constexpr (lanes == 16) return {.float_columns = 12, .coded_columns = 12, .panel_columns = 6};
-  else if constexpr (lanes == 8) return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
-  else return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
+  if constexpr (lanes == 16)
+    return {.float_columns = 12, .coded_columns = 12, .panel_columns = 6};
+  else if constexpr (lanes == 8)
+    return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
+  else
+    return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
 }
 
 }  // namespace quantal::kernel

@@ -30,9 +30,14 @@ inline std::vector<double> mul_mat_id(std::uint32_t gguf_id, const mul_mat_id_ar
   for (std::int64_t t = 0; t < a.tokens; ++t)
     for (std::int64_t j = 0; j < a.used; ++j) {
       const mul_mat_args one{.weights = a.weights + a.ids[t * a.ids_stride + j] * a.expert_stride,
-                             .rows = a.rows, .cols = a.cols, .weight_row_stride = a.weight_row_stride,
+                             .rows = a.rows,
+                             .cols = a.cols,
+                             .weight_row_stride = a.weight_row_stride,
                              .activations = a.activations + t * a.token_stride + j * a.slot_stride,
-                             .n = 1, .activation_stride = a.cols, .out = nullptr, .out_stride = a.rows};
+                             .n = 1,
+                             .activation_stride = a.cols,
+                             .out = nullptr,
+                             .out_stride = a.rows};
       const auto y = mul_mat(gguf_id, one);
       out.insert(out.end(), y.begin(), y.end());
     }

@@ -8,7 +8,8 @@
 
 namespace quantal::reference {
 
-/// One activation vector with every block of up to `block` values rounded to multiples of its largest magnitude / 127.
+/// One activation vector with every block of up to `block` values rounded to multiples of its largest
+/// magnitude / 127.
 inline std::vector<float> round_activations(const std::vector<float>& x, std::int64_t block) {
   std::vector<float> out(x.size());
   for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(block)) {

@@ -47,8 +47,8 @@ inline constexpr std::string_view arch_name<neon64> = "neon64";
 template <>
 inline constexpr std::string_view arch_name<neon64_dotprod> = "neon64_dotprod";
 
-/// Tag argument for overloads that xsimd lacks. Ours, so that lookup at instantiation finds overloads declared
-/// after their caller; derives from A, so that overload resolution prefers the nearest arch.
+/// Tag argument for overloads that xsimd lacks. Ours, so that lookup at instantiation finds overloads
+/// declared after their caller; derives from A, so that overload resolution prefers the nearest arch.
 template <class A>
 struct on : A {};
 

@@ -1,5 +1,5 @@
-// dot4: the int8 dot product that xsimd lacks. acc[i] += sum over j < 4 of u[4i + j] * s[4i + j], exact for every
-// input: no arch may saturate (x86 pmaddubsw would).
+// dot4: the int8 dot product that xsimd lacks. acc[i] += sum over j < 4 of u[4i + j] * s[4i + j], exact for
+// every input: no arch may saturate (x86 pmaddubsw would).
 #pragma once
 
 #include "quantal/simd/arch.hpp"
@@ -58,7 +58,8 @@ template <class A>
 QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::neon64&) noexcept {
   const uint8x16_t x = u;
   const int8x16_t y = s;
-  const int16x8_t x0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))), x1 = vreinterpretq_s16_u16(vmovl_high_u8(x));
+  const int16x8_t x0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))),
+                  x1 = vreinterpretq_s16_u16(vmovl_high_u8(x));
   const int16x8_t y0 = vmovl_s8(vget_low_s8(y)), y1 = vmovl_high_s8(y);
   const int32x4_t a = vmull_s16(vget_low_s16(x0), vget_low_s16(y0)), b = vmull_high_s16(x0, y0);
   const int32x4_t c = vmull_s16(vget_low_s16(x1), vget_low_s16(y1)), d = vmull_high_s16(x1, y1);
@@ -81,8 +82,8 @@ QUANTAL_INLINE i32<A> dot4(i32<A> acc, u8<A> u, s8<A> s) noexcept {
   return dot4_on<A>(acc, u, s, on<A>{});
 }
 
-/// dot4 for u <= 127 and |s| <= 127: no pair sum exceeds 32258, so the instructions that saturate or take signed bytes
-/// on both sides are exact too.
+/// dot4 for u <= 127 and |s| <= 127: no pair sum exceeds 32258, so the instructions that saturate or take
+/// signed bytes on both sides are exact too.
 template <class A>
 QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const base&) noexcept {
   return dot4_on<A>(acc, u, s, on<A>{});
@@ -119,8 +120,10 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon
 /// dot4, with the promise of dot4_narrow_on where `narrow`.
 template <class A, bool narrow>
 QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
-  if constexpr (narrow) return dot4_narrow_on<A>(acc, u, s, on<A>{});
-  else return dot4_on<A>(acc, u, s, on<A>{});
+  if constexpr (narrow)
+    return dot4_narrow_on<A>(acc, u, s, on<A>{});
+  else
+    return dot4_on<A>(acc, u, s, on<A>{});
 }
 
 /// Four consecutive bytes in every 32-bit lane.

@@ -7,8 +7,8 @@
 
 namespace quantal::simd {
 
-/// out[16 * c + r] = in[r * in_stride + c] for 16 rows and `cols` columns. `in` and `out` are 64-byte aligned, in_stride is
-/// a multiple of 16, and rows may be read up to the next multiple of 16 columns.
+/// out[16 * c + r] = in[r * in_stride + c] for 16 rows and `cols` columns. `in` and `out` are 64-byte
+/// aligned, in_stride is a multiple of 16, and rows may be read up to the next multiple of 16 columns.
 template <class A>
 QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out,
                                    const base&) noexcept {
@@ -84,7 +84,8 @@ QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int c
 #endif
 
 template <class A>
-QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out) noexcept {
+QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols,
+                                std::uint32_t* out) noexcept {
   transpose16_on<A>(in, in_stride, cols, out, on<A>{});
 }
 

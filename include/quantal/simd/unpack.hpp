@@ -19,8 +19,8 @@ using byte_arch = A;
 #endif
 }  // namespace detail
 
-/// 32 unsigned bytes on arch A: a 256-bit register on x86 with AVX2 (also under AVX-512, where a block's fields are no
-/// wider), two 128-bit ones elsewhere.
+/// 32 unsigned bytes on arch A: a 256-bit register on x86 with AVX2 (also under AVX-512, where a block's
+/// fields are no wider), two 128-bit ones elsewhere.
 template <class A>
 struct bytes32 {
   using batch = xsimd::batch<std::uint8_t, detail::byte_arch<A>>;
@@ -46,11 +46,13 @@ struct bytes32 {
     return r;
   }
   /// Four little-endian words.
-  static QUANTAL_INLINE bytes32 words(std::uint64_t a, std::uint64_t b, std::uint64_t c, std::uint64_t d) noexcept {
+  static QUANTAL_INLINE bytes32 words(std::uint64_t a, std::uint64_t b, std::uint64_t c,
+                                      std::uint64_t d) noexcept {
 #if XSIMD_WITH_AVX2
     using word = long long;
     if constexpr (parts == 1)
-      return {{_mm256_set_epi64x(static_cast<word>(d), static_cast<word>(c), static_cast<word>(b), static_cast<word>(a))}};
+      return {{_mm256_set_epi64x(static_cast<word>(d), static_cast<word>(c), static_cast<word>(b),
+                                 static_cast<word>(a))}};
 #endif
     const std::uint64_t w[4] = {a, b, c, d};
     std::uint8_t bytes[32];
@@ -80,22 +82,28 @@ struct bytes32 {
   }
 };
 
-/// (x >> right) & mask, or (x << -right) & mask. The shift may run across bytes: the mask must clear what comes in.
+/// (x >> right) & mask, or (x << -right) & mask. The shift may run across bytes: the mask must clear what
+/// comes in.
 template <int right, class A>
 QUANTAL_INLINE bytes32<A> field(const bytes32<A>& x, std::uint8_t mask) noexcept {
   bytes32<A> r;
   const auto m = bytes32<A>::all(mask);
 #if XSIMD_WITH_AVX2
   if constexpr (bytes32<A>::parts == 1) {
-    if constexpr (right >= 0) r.part[0] = _mm256_srli_epi16(x.part[0], right);
-    else r.part[0] = _mm256_slli_epi16(x.part[0], -right);
+    if constexpr (right >= 0)
+      r.part[0] = _mm256_srli_epi16(x.part[0], right);
+    else
+      r.part[0] = _mm256_slli_epi16(x.part[0], -right);
     return r & m;
   }
 #endif
   unroll<bytes32<A>::parts>([&](auto i) QUANTAL_LAMBDA {
-    if constexpr (right > 0) r.part[i] = x.part[i] >> right;
-    else if constexpr (right < 0) r.part[i] = x.part[i] << -right;
-    else r.part[i] = x.part[i];
+    if constexpr (right > 0)
+      r.part[i] = x.part[i] >> right;
+    else if constexpr (right < 0)
+      r.part[i] = x.part[i] << -right;
+    else
+      r.part[i] = x.part[i];
   });
   return r & m;
 }
@@ -146,8 +154,8 @@ QUANTAL_INLINE bytes32<A> bits32(const std::uint8_t* word, std::uint8_t value) n
     int w;
     __builtin_memcpy(&w, word, 4);
     const __m256i spread = _mm256_shuffle_epi8(
-        _mm256_set1_epi32(w), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3,
-                                               3, 3, 3, 3, 3));
+        _mm256_set1_epi32(w), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
+                                               2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
     return {{_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit),
                               _mm256_set1_epi8(static_cast<char>(value)))}};

@@ -8,21 +8,20 @@
 
 namespace quantal::simd {
 
-/// f(0), ..., f(N - 1) with the index as a compile-time constant. A local array of registers that is only indexed like
-/// this stays in registers; compilers that unroll an ordinary loop late leave it in memory.
+/// f(0), ..., f(N - 1) with the index as a compile-time constant. A local array of registers that is only
+/// indexed like this stays in registers; compilers that unroll an ordinary loop late leave it in memory.
 template <int N, class Fn>
 QUANTAL_INLINE constexpr void unroll(Fn&& f) noexcept {
   [&]<int... I>(std::integer_sequence<int, I...>) QUANTAL_LAMBDA {
     (f(std::integral_constant<int, I>{}), ...);
-  }(std::make_integer_sequence<int, N>{});
+  }
+  (std::make_integer_sequence<int, N>{});
 }
 
 /// f(i, j) for all i < N, j < M.
 template <int N, int M, class Fn>
 QUANTAL_INLINE constexpr void unroll(Fn&& f) noexcept {
-  unroll<N>([&](auto i) QUANTAL_LAMBDA {
-    unroll<M>([&](auto j) QUANTAL_LAMBDA { f(i, j); });
-  });
+  unroll<N>([&](auto i) QUANTAL_LAMBDA { unroll<M>([&](auto j) QUANTAL_LAMBDA { f(i, j); }); });
 }
 
 }  // namespace quantal::simd
