@@ -1,7 +1,19 @@
 # find_package first, the headers that scripts/setup put into .deps second, pinned FetchContent last.
 find_package(Threads REQUIRED)
 
-if(NOT TARGET xsimd)
+# quantal_host_headers(TARGET FOLDER): a header-only library of the build machine, for a cross build. Only its own
+# folder is linked into the build tree; /usr/include itself would hide the headers of the target machine.
+function(quantal_host_headers target folder)
+  find_path(QUANTAL_HOST_${folder} ${folder} PATHS /usr/include /usr/local/include NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
+  if(QUANTAL_HOST_${folder})
+    file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/host_include)
+    file(CREATE_LINK ${QUANTAL_HOST_${folder}}/${folder} ${PROJECT_BINARY_DIR}/host_include/${folder} SYMBOLIC)
+    add_library(${target} INTERFACE IMPORTED GLOBAL)
+    target_include_directories(${target} INTERFACE ${PROJECT_BINARY_DIR}/host_include)
+  endif()
+endfunction()
+
+if(NOT TARGET xsimd AND NOT CMAKE_CROSSCOMPILING)
   find_package(xsimd 13 CONFIG QUIET)
 endif()
 if(NOT TARGET xsimd)
@@ -10,7 +22,10 @@ if(NOT TARGET xsimd)
   if(QUANTAL_XSIMD_INCLUDE)
     add_library(xsimd INTERFACE IMPORTED GLOBAL)
     target_include_directories(xsimd INTERFACE ${QUANTAL_XSIMD_INCLUDE})
-  else()
+  elseif(CMAKE_CROSSCOMPILING)
+    quantal_host_headers(xsimd xsimd)
+  endif()
+  if(NOT TARGET xsimd)
     include(FetchContent)
     FetchContent_Declare(xsimd
       GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.2.0 GIT_SHALLOW TRUE)

@@ -6,33 +6,19 @@
 
 namespace quantal::mla {
 
-imatrix::model_shape shape_of(const gguf::reader& model) {
-  const auto number = [&](const char* key) -> std::int64_t {
-    const auto v = model.meta().integers(std::string("deepseek2.") + key);
-    return v && !v->empty() ? v->front() : 0;
-  };
-  imatrix::model_shape s;
-  s.heads = number("attention.head_count");
-  s.experts = number("expert_count");
-  const std::int64_t key = number("attention.key_length_mla") ? number("attention.key_length_mla") : number("attention.key_length");
-  s.nope = key - number("rope.dimension_count");
-  s.value = number("attention.value_length_mla") ? number("attention.value_length_mla") : number("attention.value_length");
-  return s;
-}
-
 bool wants_importance(const gguf::tensor_info& t) {
   return t.name.ends_with("weight") && (t.rows() > 1 || t.slices() > 1) && t.name.find("_norm.weight") == std::string::npos &&
          t.name.find("ffn_gate_inp.weight") == std::string::npos && t.name != "token_embd.weight";
 }
 
 result<std::vector<coverage_row>> check_coverage(const imatrix::store& s, const gguf::reader& model) {
-  const auto shape = shape_of(model);
+  const auto shape = imatrix::shape_of(model.meta());
   const auto blocks = model.meta().integer("deepseek2.block_count"), extra = model.meta().integer("deepseek2.nextn_predict_layers");
   const std::int64_t run = (blocks ? *blocks : 1024) - (extra ? *extra : 0);
   std::vector<coverage_row> rows;
   for (const auto& t : model.tensors()) {
     if (!wants_importance(t)) continue;
-    const auto found = imatrix::resolve(s, {t.name, t.cols(), t.rows(), t.slices()}, shape);
+    const auto found = imatrix::resolve(s, model, t, shape);
     if (!found) return error{model.path() + ": " + found.error().message};
     coverage_row r;
     r.name = t.name;

@@ -4,8 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "quantal/gguf/reader.hpp"
-#include "quantal/imatrix/lookup.hpp"
+#include "quantal/imatrix/model.hpp"
 
 namespace quantal::mla {
 
@@ -18,9 +17,6 @@ struct coverage_row {
   bool optional = false;                          ///< a gap here does not count (output, next-token blocks)
   bool gap() const noexcept { return from == imatrix::source::none && !optional; }
 };
-
-/// Heads, experts and head widths from the metadata.
-imatrix::model_shape shape_of(const gguf::reader& model);
 
 /// Tensors that quantizing looks importance up for: matrices other than norms, the router and the embedding.
 bool wants_importance(const gguf::tensor_info& t);

@@ -16,7 +16,7 @@ namespace quantal::mla {
 namespace {
 
 struct options {
-  std::string model, text, out, format = "gguf";
+  std::string model, text, out, format = "gguf", heads = "auto";
   std::vector<std::string> in_files;
   int mla = 1;
   bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false, check = false;
@@ -30,8 +30,23 @@ int fail(const std::string& message) {
   return cli::exit_failure;
 }
 
-result<void> save(const options& o, const imatrix::store& s) {
-  return o.format == "dat" ? imatrix::save_dat(s, o.out) : imatrix::save_gguf(s, o.out);
+/// Programs that read the legacy form expect one vector for the heads of a model with two-dimensional attn_k_b.
+imatrix::dat_heads heads_of_dat(const options& o, const gguf::reader* model) {
+  if (o.heads != "auto") return o.heads == "mean" ? imatrix::dat_heads::mean : imatrix::dat_heads::each;
+  if (!model) return imatrix::dat_heads::each;
+  for (const auto& t : model->tensors())
+    if (t.name.ends_with(".attn_k_b.weight") && t.slices() == 1) return imatrix::dat_heads::mean;
+  return imatrix::dat_heads::each;
+}
+
+/// `model`: null without one.
+result<void> save(const options& o, const imatrix::store& s, const gguf::reader* model) {
+  if (o.format == "gguf") return imatrix::save_gguf(s, o.out);
+  const auto heads = heads_of_dat(o, model);
+  if (heads == imatrix::dat_heads::mean)
+    std::fprintf(stderr, "note: %s holds the mean over heads of attn_k_b and attn_v_b, for their two-dimensional tensors; "
+                 "GGUF output keeps every head\n", o.out.c_str());
+  return imatrix::save_dat(s, o.out, heads);
 }
 
 result<imatrix::store> merge_inputs(const options& o) {
@@ -120,7 +135,7 @@ result<void> run_chunks(const options& o, const model& m, const corpus& text, co
     }
     bar.update(i + 1, nll.count() ? "ppl " + text::format("%.4f", std::exp(nll.mean())) : "");
     if (o.save_every > 0 && (i + 1) % o.save_every == 0 && i + 1 < text.chunks)
-      if (auto r = save(o, c.statistics()); !r) return r;
+      if (auto r = save(o, c.statistics(), m.file.get()); !r) return r;
   }
   bar.clear();
   std::fprintf(stderr, "collected %lld chunks of %lld tokens in %s\n", static_cast<long long>(text.chunks), static_cast<long long>(o.context),
@@ -146,7 +161,7 @@ int collect(const options& o) {
   c.statistics().chunk_size = o.context;
   c.statistics().datasets.push_back(std::filesystem::path(o.text).filename().string());
   if (auto r = run_chunks(o, *m, *text, c); !r) return fail(r.error().message);
-  if (auto r = save(o, c.statistics()); !r) return fail(r.error().message);
+  if (auto r = save(o, c.statistics(), m->file.get()); !r) return fail(r.error().message);
   std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(), static_cast<long long>(text->chunks), o.out.c_str());
   if (o.similarity) {
     print_similarity("sorted layer importances:", c.similarity().layer);
@@ -170,14 +185,18 @@ int collect(const options& o) {
 int without_text(const options& o) {
   auto s = merge_inputs(o);
   if (!s) return fail(s.error().message);
+  std::optional<gguf::reader> model;
+  if (!o.model.empty()) {
+    auto opened = gguf::reader::open(o.model);
+    if (!opened) return fail(opened.error().message);
+    model.emplace(std::move(*opened));
+  }
   if (!o.out.empty()) {
-    if (auto r = save(o, *s); !r) return fail(r.error().message);
+    if (auto r = save(o, *s, model ? &*model : nullptr); !r) return fail(r.error().message);
     std::fprintf(stderr, "stored %zu entries in %s\n", s->entries.size(), o.out.c_str());
   }
   if (o.statistics) print_statistics(*s, o.as_json);
   if (!o.check) return cli::exit_ok;
-  const auto model = gguf::reader::open(o.model);
-  if (!model) return fail(model.error().message);
   const auto rows = check_coverage(*s, *model);
   if (!rows) return fail(rows.error().message);
   return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
@@ -190,6 +209,8 @@ int run(int argc, char** argv) {
   p.option({"-f", "--file"}, "FILE", "calibration text (UTF-8)", o.text);
   p.option({"-o", "--output-file"}, "FILE", "importance matrix to write", o.out);
   p.option({"--output-format"}, "FORMAT", "file format", o.format).one_of({"gguf", "dat"});
+  p.option({"--dat-heads"}, "WHAT", "attn_k_b and attn_v_b in a dat file: every head or their mean; auto: as the tensors of -m have slices", o.heads)
+      .one_of({"auto", "each", "mean"});
   p.option({"--in-file"}, "FILE", "importance matrix to start from; without -f several are merged", o.in_files).many();
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);

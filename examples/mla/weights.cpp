@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "layout.hpp"
 #include "quantal/dequantize.hpp"
 
 namespace quantal::mla {
@@ -125,33 +126,18 @@ class loader {
     return m;
   }
 
-  /// Per head: the transpose of k_b above the rows of v_b. Float32, so nothing is rounded again.
+  /// Derived matrices are float32, so nothing is rounded again.
   void derive_kv_b(layer& l) {
-    const auto k = floats(l.k_b), v = floats(l.v_b);
-    const std::int64_t head_rows = c_.nope + c_.value, r = c_.kv_rank;
-    std::vector<float> out(static_cast<std::size_t>(c_.heads * head_rows * r));
-    for (std::int64_t h = 0; h < c_.heads; ++h)
-      for (std::int64_t row = 0; row < head_rows; ++row)
-        for (std::int64_t col = 0; col < r; ++col)
-          out[static_cast<std::size_t>((h * head_rows + row) * r + col)] =
-              row < c_.nope ? k[static_cast<std::size_t>((h * r + col) * c_.nope + row)]
-                            : v[static_cast<std::size_t>((h * c_.value + row - c_.nope) * r + col)];
-    l.kv_b = own("attn_kv_b", r, head_rows, out);
+    l.kv_b = own("attn_kv_b", c_.kv_rank, c_.nope + c_.value, join_up_projections(c_, floats(l.k_b), floats(l.v_b)));
   }
 
   void derive_k_b_v_b(layer& l) {
-    const auto kv = floats(l.kv_b);
-    const std::int64_t head_rows = c_.nope + c_.value, r = c_.kv_rank;
-    std::vector<float> k(static_cast<std::size_t>(c_.heads * c_.nope * r)), v(static_cast<std::size_t>(c_.heads * c_.value * r));
-    for (std::int64_t h = 0; h < c_.heads; ++h)
-      for (std::int64_t row = 0; row < head_rows; ++row)
-        for (std::int64_t col = 0; col < r; ++col) {
-          const float x = kv[static_cast<std::size_t>((h * head_rows + row) * r + col)];
-          if (row < c_.nope) k[static_cast<std::size_t>((h * r + col) * c_.nope + row)] = x;
-          else v[static_cast<std::size_t>((h * c_.value + row - c_.nope) * r + col)] = x;
-        }
-    l.k_b = own("attn_k_b", c_.nope, r, k);
-    l.v_b = own("attn_v_b", r, c_.value, v);
+    l.k_b = own("attn_k_b", c_.nope, c_.kv_rank, key_up_projection(c_, floats(l.kv_b)));
+    // The rows of attn_v_b lie in attn_kv_b as they are.
+    l.v_b = l.kv_b;
+    l.v_b.name = prefix_ + "attn_v_b.weight";
+    l.v_b.rows = c_.value;
+    l.v_b.data += c_.nope * l.kv_b.row_stride;
   }
 
   void load_experts(layer& l) {

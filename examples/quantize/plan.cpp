@@ -39,9 +39,9 @@ bool is_exempt(const std::string& name) { return name == "token_embd.weight" || 
 
 /// Finds importance for one tensor; data that does not fit is an error except for token_embd, which needs
 /// none.
-result<importance_note> find_importance(const gguf::tensor_info& t, const imatrix::store& s,
-                                        const imatrix::model_shape& shape) {
-  auto found = imatrix::resolve(s, lookup_shape(t), shape);
+result<importance_note> find_importance(const gguf::reader& model, const gguf::tensor_info& t,
+                                        const imatrix::store& s, const imatrix::model_shape& shape) {
+  auto found = imatrix::resolve(s, model, t, shape);
   if (!found && t.name == "token_embd.weight") return importance_note{};
   if (!found) return found.error();
   return importance_note{found->from, found->detail, found->vectors, found->unseen()};
@@ -69,28 +69,11 @@ void count(model_plan& p, const step& s) {
 
 }  // namespace
 
-imatrix::model_shape shape_of(const gguf::metadata& meta) {
-  const std::string a = architecture(meta) + ".";
-  const auto get = [&](const char* key) { return integer_or_zero(meta, a + key); };
-  imatrix::model_shape s;
-  s.heads = get("attention.head_count");
-  s.experts = get("expert_count");
-  const auto mla_key = get("attention.key_length_mla"), mla_value = get("attention.value_length_mla");
-  const auto key = mla_key ? mla_key : get("attention.key_length");
-  s.nope = std::max<std::int64_t>(key - get("rope.dimension_count"), 0);
-  s.value = mla_value ? mla_value : get("attention.value_length");
-  return s;
-}
-
-imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t) {
-  return {t.name, t.cols(), t.rows(), t.slices()};
-}
-
 result<model_plan> make_plan(const gguf::reader& model, type_options& options,
                              const imatrix::store* statistics, requirement needed) {
   model_plan p;
   p.type = options.type;
-  p.shape = shape_of(model.meta());
+  p.shape = imatrix::shape_of(model.meta());
   auto targets = choose_types(model.tensors(), options, block_count(model), statistics != nullptr);
   if (!targets) return error{model.path() + ": " + targets.error().message};
   std::vector<std::string> required;
@@ -105,7 +88,7 @@ result<model_plan> make_plan(const gguf::reader& model, type_options& options,
     const format_info* f = find_format(s.to.type);
     if (!s.to.copy && f && !f->is_float) {
       if (statistics) {
-        auto note = find_importance(t, *statistics, p.shape);
+        auto note = find_importance(model, t, *statistics, p.shape);
         if (!note) return note.error();
         s.importance = std::move(*note);
       }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "quantal/gguf/reader.hpp"
-#include "quantal/imatrix/lookup.hpp"
+#include "quantal/imatrix/model.hpp"
 #include "types.hpp"
 
 namespace quantal::plan {
@@ -45,12 +45,6 @@ struct model_plan {
     return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0;
   }
 };
-
-/// Heads, experts and head widths from the metadata; 0 where they are missing.
-imatrix::model_shape shape_of(const gguf::metadata& meta);
-
-/// Shape under which importance is looked up.
-imatrix::tensor_shape lookup_shape(const gguf::tensor_info& t);
 
 /// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
 result<model_plan> make_plan(const gguf::reader& model, type_options& options,

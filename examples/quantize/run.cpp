@@ -121,7 +121,7 @@ result<std::optional<quantization_error>> write_tensor(const gguf::reader& model
   }
   imatrix::importance importance;
   if (statistics && s.importance.from != imatrix::source::none) {
-    auto found = imatrix::resolve(*statistics, lookup_shape(*s.tensor), plan.shape);
+    auto found = imatrix::resolve(*statistics, model, *s.tensor, plan.shape);
     if (!found) return found.error();
     importance = std::move(*found);
   }

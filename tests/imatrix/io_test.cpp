@@ -79,6 +79,22 @@ TEST(ImatrixDat, RoundTripsMeans) {
     EXPECT_NEAR(got.sums[i] / static_cast<double>(got.counts[0]), e.sums[i] / static_cast<double>(e.counts[i / 5]), 1e-6);
 }
 
+TEST(ImatrixDat, PoolsHeadsForTwoDimensionalTensors) {
+  temp_dir dir;
+  const auto s = sample(3);
+  ASSERT_TRUE(save_dat(s, dir / "a.dat", dat_heads::mean));
+  const auto r = load(dir / "a.dat");
+  ASSERT_TRUE(r) << r.error().message;
+  const auto& e = s.entries.at("blk.0.attn_k_b.weight");
+  const auto& got = r->entries.at("blk.0.attn_k_b.weight");
+  ASSERT_EQ(got.sums.size(), 3u);
+  for (std::size_t c = 0; c < 3; ++c) {
+    const double mean = (e.sums[c] + e.sums[c + 3] + e.sums[c + 6] + e.sums[c + 9]) / (4 * 1024.0);
+    EXPECT_NEAR(got.sums[c] / static_cast<double>(got.counts[0]), mean, 1e-9);
+  }
+  EXPECT_EQ(r->entries.at("blk.1.ffn_up_exps.weight").sums.size(), 15u);  // experts stay apart
+}
+
 TEST(ImatrixMerge, IsExactAndOrderIndependent) {
   auto ab = sample(1), ba = sample(2);
   ASSERT_TRUE(merge(ab, sample(2)));

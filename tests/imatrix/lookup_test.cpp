@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
-#include "quantal/imatrix/lookup.hpp"
+#include "quantal/gguf/writer.hpp"
+#include "quantal/imatrix/model.hpp"
+#include "support/temp_dir.hpp"
 
 namespace quantal::imatrix {
 namespace {
@@ -66,6 +68,42 @@ TEST(Lookup, ProxiesBetweenLatentTensors) {
   const auto r = resolve(s, {"blk.0.attn_kv_b.weight", 4, 16, 1}, model);
   EXPECT_EQ(r->from, source::proxy);
   EXPECT_FLOAT_EQ(r->row(0, 15, 16)[0], 3.0f);
+}
+
+TEST(Lookup, KeyProjectionFromTheQueryProjection) {
+  // Two heads of 3 + 1 query rows over 2 inputs; row r of attn_q_b holds (r, 1).
+  test::temp_dir dir;
+  gguf::metadata meta;
+  meta.set("general.architecture", std::string("deepseek2"));
+  meta.set("deepseek2.attention.head_count", std::uint32_t{2});
+  std::vector<gguf::tensor_info> tensors(2);
+  tensors[0].name = "blk.0.attn_q_b.weight", tensors[0].ne = {2, 8, 1, 1};
+  tensors[1].name = "blk.0.attn_k_b.weight", tensors[1].ne = {3, 5, 2, 1};
+  auto w = gguf::writer::create(dir / "m.gguf", meta, tensors);
+  ASSERT_TRUE(w);
+  std::vector<float> values;
+  for (int r = 0; r < 8; ++r) values.push_back(static_cast<float>(r)), values.push_back(1.0f);
+  values.resize(values.size() + 30);
+  ASSERT_TRUE(w->append(std::as_bytes(std::span(values))));
+  ASSERT_TRUE(w->finish());
+  const auto file = gguf::reader::open(dir / "m.gguf");
+  ASSERT_TRUE(file) << file.error().message;
+  const auto shape = shape_of(file->meta());
+  const auto& k_b = *file->find("blk.0.attn_k_b.weight");
+  store s;
+  EXPECT_EQ(resolve(s, *file, k_b, shape)->from, source::none);
+  s.entries["blk.0.attn_q_b.weight"] = constant(2, {{10, 1.5}});  // weights 1.5 and 3
+  const auto r = resolve(s, *file, k_b, shape);
+  ASSERT_TRUE(r);
+  EXPECT_EQ(r->from, source::proxy);
+  EXPECT_EQ(r->vectors, 2);
+  for (int head = 0; head < 2; ++head)
+    for (int n = 0; n < 3; ++n) {
+      const int row = head * 4 + n;
+      EXPECT_FLOAT_EQ(r->row(head, 4, 5)[n], 1.5f * static_cast<float>(row * row) + 3.0f);
+    }
+  s.entries["blk.0.attn_k_b.weight"] = constant(3, {{10, 1.0}, {10, 2.0}});
+  EXPECT_EQ(resolve(s, *file, k_b, shape)->from, source::own);
 }
 
 TEST(Lookup, UnderSeenExpertsShrinkTowardThePool) {

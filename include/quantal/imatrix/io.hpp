@@ -198,26 +198,55 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   return w->finish();
 }
 
-/// Writes the legacy form: means times calls, names sorted. Slices without data become 1 (all columns equal).
-inline result<void> save_dat(const store& s, const std::filesystem::path& path) {
+/// What the legacy form holds for the heads of attn_k_b and attn_v_b. Its readers expect as many values as the tensor
+/// has columns times slices: per head where the tensor has three dimensions, one vector where it has two.
+enum class dat_heads { each, mean };
+
+namespace detail {
+
+/// Mean of x^2 per value; slices without data become 1 (all columns equal).
+inline std::vector<double> means_of_squares(const entry& e) {
+  std::vector<double> out(e.sums.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto count = e.counts[i / static_cast<std::size_t>(e.cols)];
+    out[i] = count ? e.sums[i] / static_cast<double>(count) : 1.0;
+  }
+  return out;
+}
+
+/// One vector for all heads: every row counts once, whatever its head.
+inline entry pooled_heads(const entry& e) {
+  entry out(e.cols, 1);
+  for (std::size_t i = 0; i < e.sums.size(); ++i) out.sums[i % static_cast<std::size_t>(e.cols)] += e.sums[i];
+  for (const auto c : e.counts) out.counts[0] += c;
+  return out;
+}
+
+/// Evaluations of a chunk that an entry's busiest slice stands for.
+inline std::int32_t dat_calls(const entry& e, std::int64_t chunk_size) {
+  const std::int64_t most = *std::max_element(e.counts.begin(), e.counts.end());
+  return static_cast<std::int32_t>(std::max<std::int64_t>(1, (most + chunk_size - 1) / chunk_size));
+}
+
+}  // namespace detail
+
+/// Writes the legacy form: means times calls, names sorted.
+inline result<void> save_dat(const store& s, const std::filesystem::path& path, dat_heads heads = dat_heads::each) {
   std::string out;
   const auto put = [&](auto v) { out.append(reinterpret_cast<const char*>(&v), sizeof v); };
   put(static_cast<std::int32_t>(s.entries.size()));
   std::int32_t last_call = 0;
   for (const auto& [name, e] : s.entries) {
     if (auto ok = detail::check_entry(path.string(), name, e); !ok) return ok.error();
-    const std::int64_t most = *std::max_element(e.counts.begin(), e.counts.end());
-    const auto calls = static_cast<std::int32_t>(std::max<std::int64_t>(1, (most + s.chunk_size - 1) / s.chunk_size));
+    const bool pool = heads == dat_heads::mean && detail::per_head(name);
+    const auto values = detail::means_of_squares(pool ? detail::pooled_heads(e) : e);
+    const std::int32_t calls = detail::dat_calls(e, s.chunk_size);
     last_call = std::max(last_call, calls);
     put(static_cast<std::int32_t>(name.size()));
     out += name;
     put(calls);
-    put(static_cast<std::int32_t>(e.sums.size()));
-    for (std::int64_t i = 0; i < e.cols * e.slices; ++i) {
-      const auto count = e.counts[static_cast<std::size_t>(i / e.cols)];
-      const double mean = count ? e.sums[static_cast<std::size_t>(i)] / static_cast<double>(count) : 1.0;
-      put(static_cast<float>(mean * calls));
-    }
+    put(static_cast<std::int32_t>(values.size()));
+    for (const double v : values) put(static_cast<float>(v * calls));
   }
   put(last_call);
   const std::string dataset = s.datasets.empty() ? "" : s.datasets.back();
