@@ -1,5 +1,6 @@
 # quantal::runtime: the kernels once per arch, each in its own object files with that arch's flags, behind a
-# dispatcher. Splitting the formats over several units keeps them small and builds parallel.
+# dispatcher. An arch's product kernels, one set per form of format, have units of their own; the formats' units hold only
+# their decoders.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(quantal_known_archs neon64 neon64_dotprod scalar)
 else()
@@ -15,31 +16,77 @@ set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi 
 set(quantal_flags_neon64 "")
 set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
 
-set(QUANTAL_PARTS 6)  # as runtime/parts.hpp
-math(EXPR quantal_last_part "${QUANTAL_PARTS} - 1")
+set(QUANTAL_PARTS 2)  # as runtime/parts.hpp
+
+# What block formats look like to the product kernels: weights per scale, offset, bias, kind of byte (kernel/slice.hpp).
+# A form missing here is compiled in every unit that uses it; tests/runtime sees to that.
+set(quantal_common_forms "16,false,true" "32,false,true" "128,false,true" "16,true,false" "32,true,false")
+set(quantal_signed_forms "16,false,false" "32,false,false" "128,false,false")
+set(quantal_u8_archs scalar avx512_vnni)
+
+# quantal_form_instances(ARCH OUT_A OUT_B): template names of the arch's form kernels, in two lists of like cost.
+function(quantal_form_instances arch out_a out_b)
+  set(lists_0 "")
+  set(lists_1 "")
+  set(turn 0)
+  set(kind u7)
+  if(arch IN_LIST quantal_u8_archs)
+    set(kind u8)
+  else()
+    foreach(form ${quantal_signed_forms})
+      list(APPEND lists_${turn} "q8_products<simd::${arch}, code_form{${form}, simd::code_kind::s8}>")
+      math(EXPR turn "1 - ${turn}")
+    endforeach()
+  endif()
+  foreach(form ${quantal_common_forms})
+    list(APPEND lists_${turn} "q8_products<simd::${arch}, code_form{${form}, simd::code_kind::${kind}}>")
+    math(EXPR turn "1 - ${turn}")
+  endforeach()
+  set(${out_a} "${lists_0}" PARENT_SCOPE)
+  set(${out_b} "${lists_1}" PARENT_SCOPE)
+endfunction()
+
+# quantal_instantiations(OUT PREFIX NAMES...): one explicit instantiation a line.
+function(quantal_instantiations out prefix)
+  set(text "")
+  foreach(name ${ARGN})
+    string(APPEND text "${prefix}template struct ${name};\n")
+  endforeach()
+  set(${out} "${text}" PARENT_SCOPE)
+endfunction()
 
 add_library(quantal_runtime STATIC)
 add_library(quantal::runtime ALIAS quantal_runtime)
 set_target_properties(quantal_runtime PROPERTIES EXPORT_NAME runtime)
 target_link_libraries(quantal_runtime PUBLIC quantal PRIVATE $<BUILD_INTERFACE:quantal_warnings>)
 
-foreach(arch ${QUANTAL_ARCHS})
-  foreach(part RANGE ${quantal_last_part})
-    set(QUANTAL_ARCH ${arch})
-    set(QUANTAL_PART ${part})
-    set(unit ${CMAKE_CURRENT_BINARY_DIR}/runtime/${arch}_${part}.cpp)
-    configure_file(${CMAKE_CURRENT_LIST_DIR}/variant.cpp.in ${unit} @ONLY)
-    target_sources(quantal_runtime PRIVATE ${unit})
-    # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
-    # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
-    set_source_files_properties(${unit} PROPERTIES
-      COMPILE_OPTIONS "-O3;-ffp-contract=off;${quantal_flags_${arch}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+set(quantal_units ${CMAKE_CURRENT_BINARY_DIR}/runtime)
+foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
+  set(units "")
+  quantal_form_instances(${QUANTAL_ARCH} forms_a forms_b)
+  list(APPEND forms_b "products<simd::${QUANTAL_ARCH}>")
+  quantal_instantiations(QUANTAL_DECLARATIONS "extern " ${forms_a} ${forms_b})
+  configure_file(${CMAKE_CURRENT_LIST_DIR}/kernels.hpp.in ${quantal_units}/${QUANTAL_ARCH}_kernels.hpp @ONLY)
+  foreach(half a b)
+    quantal_instantiations(QUANTAL_DEFINITIONS "" ${forms_${half}})
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/kernels.cpp.in ${quantal_units}/${QUANTAL_ARCH}_kernels_${half}.cpp @ONLY)
+    list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_kernels_${half}.cpp)
   endforeach()
+  math(EXPR last_part "${QUANTAL_PARTS} - 1")
+  foreach(QUANTAL_PART RANGE ${last_part})
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/variant.cpp.in ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp @ONLY)
+    list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp)
+  endforeach()
+  target_sources(quantal_runtime PRIVATE ${units})
+  # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
+  # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
+  set_source_files_properties(${units} PROPERTIES
+    COMPILE_OPTIONS "-O3;-ffp-contract=off;${quantal_flags_${QUANTAL_ARCH}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
 endforeach()
 
 set(QUANTAL_VARIANT_LIST "")
 foreach(arch ${QUANTAL_ARCHS})
   string(APPEND QUANTAL_VARIANT_LIST "    variant_of<simd::${arch}>(),\n")
 endforeach()
-configure_file(${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp.in ${CMAKE_CURRENT_BINARY_DIR}/runtime/dispatch.cpp @ONLY)
-target_sources(quantal_runtime PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/runtime/dispatch.cpp)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp.in ${quantal_units}/dispatch.cpp @ONLY)
+target_sources(quantal_runtime PRIVATE ${quantal_units}/dispatch.cpp)

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "quantal/kernel/q8.hpp"
+#include "quantal/kernel/q8_activations.hpp"
 #include "quantal/reference/mul_mat.hpp"
 #include "quantal/reference/q8.hpp"
 #include "quantal/runtime/ops.hpp"

@@ -17,9 +17,11 @@
 
 namespace quantal::kernel {
 
-/// Weights per scale as kernels see it: never more than an activation block.
+/// Weights per scale as kernels see it: 16, 32 or the 128 of an activation block.
 template <block_format F>
-inline constexpr int sub_group = F::layout.group < 32 ? F::layout.group : 32;
+inline constexpr int sub_group = F::layout.group < 32    ? F::layout.group
+                                 : F::layout.group < 128 ? 32
+                                                         : 128;
 
 /// Kernels see codes as unsigned bytes, code + code_bias. Without a bias nothing has to be corrected
 /// afterwards; a bias below 128 keeps the bytes within 7 bits, which int8 instructions without a u8 x s8 form

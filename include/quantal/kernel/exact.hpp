@@ -15,12 +15,36 @@
 
 namespace quantal::kernel {
 
-/// Weights [first, first + count) of a row as float32; a multiple of the block, count <= slice_weights.
-using float_decoder = void (*)(const std::byte* row, std::int64_t first, int count, float* out) noexcept;
+/// How a format's weights become float32. Block formats go through their codes, so that only those are
+/// decoded per format; float formats have `direct`.
+struct float_decoder {
+  code_decoder codes;
+  int bias;
+  void (*convert)(const coded_slice& s, int bias, int count, float* out) noexcept;
+  void (*direct)(const std::byte* row, std::int64_t first, int count, float* out) noexcept;
+
+  /// Weights [first, first + count) of a row; a multiple of the block, count <= slice_weights.
+  QUANTAL_INLINE void operator()(const std::byte* row, std::int64_t first, int count,
+                                 float* out) const noexcept {
+    if (direct) return direct(row, first, count, out);
+    coded_slice s;
+    codes(row, first, count, &s);
+    convert(s, bias, count, out);
+  }
+};
+
+template <float_format F, class A>
+void direct_floats(const std::byte* row, std::int64_t first, int count, float* out) noexcept {
+  const auto* v = row_blocks<F>(row) + first;
+  for (int i = 0; i < count; ++i) out[i] = F::value(v[i]);
+}
 
 template <any_format F, class A>
-void float_slice(const std::byte* row, std::int64_t first, int count, float* out) noexcept {
-  decode_floats<F, A>(row, row_scale_of<F>(row), first, count, out);
+constexpr float_decoder float_decoder_of() noexcept {
+  if constexpr (float_format<F>)
+    return {nullptr, 0, nullptr, &direct_floats<F, A>};
+  else
+    return {&decode_run<F, A>, code_bias<F>, &slice_floats<A, sub_group<F>, F::layout.has_offset>, nullptr};
 }
 
 /// The tile in plain C++: emulated registers would only slow the compiler down.
@@ -75,7 +99,7 @@ QUANTAL_INLINE void put_column(const float* sums, float* out, int rows, bool add
 
 /// Rows x columns through panels of 16 interleaved rows.
 template <class A>
-void exact_panels(float_decoder decode, const weight_rows& w, const float_activations& x,
+void exact_panels(const float_decoder& decode, const weight_rows& w, const float_activations& x,
                   const columns& cols) noexcept {
   constexpr int group = float_panels_at_once, wide = tile_for<A>().float_columns;
   alignas(64) float panels[group][slice_weights * panel_rows];
@@ -141,7 +165,7 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
 
 /// Few columns: each row is decoded slice by slice and dotted with every column.
 template <class A>
-void exact_rows(float_decoder decode, const weight_rows& w, const float_activations& x,
+void exact_rows(const float_decoder& decode, const weight_rows& w, const float_activations& x,
                 const columns& cols) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int wide = tile_for<A>().panel_columns;
@@ -166,8 +190,8 @@ void exact_rows(float_decoder decode, const weight_rows& w, const float_activati
 }
 
 template <class A>
-QUANTAL_INLINE void exact_product(float_decoder decode, const weight_rows& w, const float_activations& x,
-                                  const columns& cols) noexcept {
+QUANTAL_INLINE void exact_product(const float_decoder& decode, const weight_rows& w,
+                                  const float_activations& x, const columns& cols) noexcept {
   if (cols.n >= tile_for<A>().panel_columns)
     exact_panels<A>(decode, w, x, cols);
   else

@@ -11,19 +11,36 @@
 namespace quantal {
 namespace kernel {
 
-/// Workspace layout: [quantized activations][first pair of each expert][pairs sorted by expert].
-struct routed_workspace {
-  std::size_t activations = 0, starts = 0, order = 0;
+/// Rounds `count` activation vectors; vector i is x.row(i).
+template <class A>
+void quantize_activations(const q8_rows& q, std::int64_t count, const float_activations& x,
+                          executor_ref executor) noexcept {
+  constexpr std::int64_t chunk = 4;
+  executor.for_each(static_cast<int>((count + chunk - 1) / chunk), [&](int task, int) {
+    for (std::int64_t i = task * chunk; i < count && i < (task + 1) * chunk; ++i)
+      quantize_activation<A>(q, i, x.row(i));
+  });
+}
 
-  QUANTAL_INLINE routed_workspace(const slice_decoder& d, const mul_mat_id_args& a,
+/// Workspace layout: [quantized activations][the same interleaved, pair by pair][first pair of each expert]
+/// [pairs sorted by expert].
+template <class A>
+struct routed_workspace {
+  std::size_t activations = 0, packed = 0, starts = 0, order = 0;
+
+  QUANTAL_INLINE routed_workspace(const weight_format& f, const mul_mat_id_args& a,
                                   activation policy) noexcept {
-    const std::int64_t vectors = a.tokens * (a.slot_stride == 0 ? 1 : a.used);
-    if (uses_q8(d, policy))
-      activations = static_cast<std::size_t>(vectors * q8_of(d, nullptr, a.cols).stride());
+    const std::int64_t pairs = a.tokens * a.used, vectors = a.slot_stride == 0 ? a.tokens : pairs;
+    if (uses_q8(f, policy)) {
+      const std::int64_t bytes = q8_shape_of(f, a.cols).bytes();
+      activations = static_cast<std::size_t>(vectors * bytes);
+      // Where an expert's columns are padded it has at least panel_columns of them.
+      packed = static_cast<std::size_t>((pairs + pairs / tile_for<A>().panel_columns + 1) * bytes);
+    }
     starts = static_cast<std::size_t>(a.experts + 1) * sizeof(std::int32_t);
-    order = static_cast<std::size_t>(a.tokens * a.used) * sizeof(std::int32_t);
+    order = static_cast<std::size_t>(pairs) * sizeof(std::int32_t);
   }
-  QUANTAL_INLINE std::size_t total() const noexcept { return 64 + activations + starts + order; }
+  QUANTAL_INLINE std::size_t total() const noexcept { return 64 + activations + packed + starts + order; }
 };
 
 /// Sorts pairs by expert; starts[e]..starts[e + 1] are expert e's. False if an id is out of range.
@@ -45,10 +62,59 @@ QUANTAL_INLINE bool sort_by_expert(const mul_mat_id_args& a, std::int32_t* start
   return true;
 }
 
+/// The pairs of every expert, and the matrices that they meet.
+struct routed_product {
+  const mul_mat_id_args& a;
+  const std::int32_t* starts;
+  const std::int32_t* order;
+
+  QUANTAL_INLINE columns of(int e) const noexcept {
+    return {order + starts[e],  starts[e + 1] - starts[e], a.used, a.slot_stride == 0, a.out,
+            a.out_token_stride, a.out_slot_stride};
+  }
+  /// Calls multiply(expert, rows, columns) for every task of every expert that has tokens.
+  template <class Fn>
+  void for_each_task(executor_ref executor, Fn&& multiply) const noexcept {
+    const int row_tasks = task_count(a.rows);
+    executor.for_each(static_cast<int>(a.experts) * row_tasks, [&](int task, int) {
+      const int e = task / row_tasks;
+      if (starts[e] == starts[e + 1]) return;
+      multiply(e,
+               task_rows_of(a.weights + e * a.expert_stride, a.weight_row_stride, a.rows, a.cols,
+                            task % row_tasks),
+               of(e));
+    });
+  }
+};
+
 template <class A>
-status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation policy, executor_ref executor,
+void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_activations& x,
+                   executor_ref executor, std::byte* activations, std::byte* packed) noexcept {
+  const q8_shape shape = q8_shape_of(f, p.a.cols);
+  const q8_rows rows{activations, shape};
+  // Expert e begins behind the columns of those before it and the padding that they may have.
+  const auto packed_of = [&](int e) {
+    const std::int64_t before = p.starts[e] + p.starts[e] / tile_for<A>().panel_columns;
+    return q8_packed{packed + before * shape.bytes(), shape,
+                     tiles_of<A>::padded(p.starts[e + 1] - p.starts[e])};
+  };
+  quantize_activations<A>(rows, p.a.tokens * x.slots, x, executor);
+  executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
+    const columns cols = p.of(e);
+    if (!takes_panels<A>(cols.n)) return;
+    for (std::int64_t t = 0; t < tiles_of<A>(cols.n).count(); ++t)
+      pack_tile<A>(rows, cols, t, slice_weights, packed_of(e));
+  });
+  p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
+    const q8_packed interleaved = packed_of(e);
+    q8_product(f, w, rows, takes_panels<A>(cols.n) ? &interleaved : nullptr, cols);
+  });
+}
+
+template <class A>
+status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
                   std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(d, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
     return s;
   if (a.tokens < 0 || a.used < 0 || a.experts <= 0) return status::bad_shape;
   if (a.tokens == 0 || a.used == 0 || a.rows == 0) return status::ok;
@@ -57,37 +123,29 @@ status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation p
   if (a.expert_stride < a.weight_row_stride * a.rows || a.ids_stride < a.used ||
       (a.slot_stride != 0 && a.slot_stride < a.cols) || (a.used > 1 && a.out_slot_stride < a.rows))
     return status::bad_stride;
-  const routed_workspace sizes(d, a, policy);
+  const routed_workspace<A> sizes(f, a, policy);
   if (workspace.size() < sizes.total()) return status::small_workspace;
 
   std::byte* const base = align64(workspace.data());
-  auto* const starts = reinterpret_cast<std::int32_t*>(base + sizes.activations);
+  auto* const starts = reinterpret_cast<std::int32_t*>(base + sizes.activations + sizes.packed);
   auto* const order = starts + a.experts + 1;
   if (!sort_by_expert(a, starts, order)) return status::bad_expert_id;
 
-  const bool shared = a.slot_stride == 0;
-  const float_activations x{a.activations, a.token_stride, a.slot_stride, shared ? 1 : a.used};
-  const int row_tasks = task_count(a.rows);
-  const auto for_each_expert = [&](const auto& multiply) {
-    executor.for_each(static_cast<int>(a.experts) * row_tasks, [&](int task, int) {
-      const int e = task / row_tasks;
-      if (starts[e] == starts[e + 1]) return;
-      const columns cols{order + starts[e],  starts[e + 1] - starts[e], a.used, shared, a.out,
-                         a.out_token_stride, a.out_slot_stride};
-      multiply(task_rows_of(a.weights + e * a.expert_stride, a.weight_row_stride, a.rows, a.cols,
-                            task % row_tasks),
-               cols);
+  const float_activations x{a.activations, a.token_stride, a.slot_stride, a.slot_stride == 0 ? 1 : a.used};
+  const routed_product product{a, starts, order};
+  if (uses_q8(f, policy))
+    mul_mat_id_q8<A>(f, product, x, executor, base, base + sizes.activations);
+  else
+    product.for_each_task(executor, [&](int, const weight_rows& w, const columns& cols) {
+      exact_product<A>(f.floats, w, x, cols);
     });
-  };
-  if (uses_q8(d, policy)) {
-    const q8_activations q = q8_of(d, base, a.cols);
-    quantize_activations<A>(q, a.tokens * x.slots, x, executor);
-    for_each_expert([&](const weight_rows& w, const columns& cols) { d.coded(w, q, cols); });
-  } else {
-    for_each_expert(
-        [&](const weight_rows& w, const columns& cols) { exact_product<A>(d.floats, w, x, cols); });
-  }
   return status::ok;
+}
+
+template <class A>
+status products<A>::routed(const weight_format& f, const mul_mat_id_args& a, activation policy,
+                           executor_ref executor, std::span<std::byte> workspace) noexcept {
+  return mul_mat_id<A>(f, a, policy, executor, workspace);
 }
 
 }  // namespace kernel
@@ -96,14 +154,14 @@ status mul_mat_id(const slice_decoder& d, const mul_mat_id_args& a, activation p
 template <any_format F, class A>
 std::size_t mul_mat_id_workspace(const mul_mat_id_args& a, activation policy) noexcept {
   if (a.tokens <= 0 || a.used <= 0 || a.experts <= 0 || a.cols <= 0) return 0;
-  return kernel::routed_workspace(kernel::decoder_of<F, A>(), a, policy).total();
+  return kernel::routed_workspace<A>(kernel::weight_format_of<F, A>(), a, policy).total();
 }
 
 /// See mul_mat_id_args. Results do not depend on the executor. No allocation.
 template <any_format F, class A>
 status mul_mat_id(const mul_mat_id_args& a, activation policy, executor_ref executor,
                   std::span<std::byte> workspace) noexcept {
-  return kernel::mul_mat_id<A>(kernel::decoder_of<F, A>(), a, policy, executor, workspace);
+  return kernel::products<A>::routed(kernel::weight_format_of<F, A>(), a, policy, executor, workspace);
 }
 
 }  // namespace quantal

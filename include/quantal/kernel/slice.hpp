@@ -4,6 +4,7 @@
 #pragma once
 
 #include "quantal/kernel/block_codes.hpp"
+#include "quantal/simd/dot4.hpp"
 
 namespace quantal::kernel {
 
@@ -16,23 +17,27 @@ inline constexpr int slice_scales = 16;
 struct coded_slice {
   alignas(64) std::uint8_t codes[slice_weights];
   alignas(64) float scales[slice_scales];
-  alignas(64) float offsets[slice_scales];
+  alignas(64) float offsets[slice_scales];  ///< of formats that have them
 };
 
-/// How a format's codes meet q8 activations. A structural type: the tile kernels are instantiated per form.
+/// How a format's codes meet q8 activations. A structural type: the kernels are instantiated per form, not
+/// per format.
 struct code_form {
-  int sub;      ///< weights per scale: 16 or 32
+  int sub;      ///< weights per scale: 16 .. 128
   bool offset;  ///< weights have an additive term
-  bool biased;  ///< codes carry a bias, which the sums of the activations undo
-  bool narrow;  ///< biased codes fit in 7 bits
+  bool biased;  ///< codes carry a bias that the sums of the activations undo
+  simd::code_kind kind;
   constexpr bool operator==(const code_form&) const = default;
 };
 
-template <block_format F>
-inline constexpr code_form form_of{.sub = sub_group<F>,
-                                   .offset = F::layout.has_offset,
-                                   .biased = code_bias<F> != 0,
-                                   .narrow = narrow_codes<F>};
+template <block_format F, class A>
+constexpr code_form form_of() noexcept {
+  using simd::code_kind;
+  const code_kind kind = simd::dot_takes_u8<A> ? code_kind::u8
+                         : narrow_codes<F>     ? code_kind::u7
+                                               : code_kind::s8;
+  return {sub_group<F>, F::layout.has_offset, code_bias<F> != 0 && kind != code_kind::s8, kind};
+}
 
 /// Decodes weights [first, first + count) of a row; both are multiples of the block, count <= slice_weights.
 template <block_format F, class A>
@@ -59,38 +64,29 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
   }
 }
 
-/// Row scale of any format; float formats have none.
-template <any_format F>
-QUANTAL_INLINE float row_scale_of(const std::byte* row) noexcept {
-  if constexpr (float_format<F>)
-    return 1.0f;
-  else
-    return row_scale<F>(row);
+/// Decodes weights [first, first + count) of a row, slice after slice; both are multiples of the block.
+using code_decoder = void (*)(const std::byte* row, std::int64_t first, int count, coded_slice* out) noexcept;
+
+template <block_format F, class A>
+void decode_run(const std::byte* row, std::int64_t first, int count, coded_slice* out) noexcept {
+  const float scale = row_scale<F>(row);
+  for (; count > 0; first += slice_weights, count -= slice_weights)
+    decode_codes<F, A>(row, scale, first, count < slice_weights ? count : slice_weights, *out++);
 }
 
-/// The same weights as float32, bit-exact.
-template <any_format F, class A>
-QUANTAL_INLINE void decode_floats(const std::byte* row, float row_scale, std::int64_t first, int count,
-                                  float* out) noexcept {
-  if constexpr (float_format<F>) {
-    const auto* v = row_blocks<F>(row) + first;
-    for (int i = 0; i < count; ++i) out[i] = F::value(v[i]);
-  } else if constexpr (has_own_weight<F>) {
-    const auto* blocks = row_blocks<F>(row) + first / F::layout.elements;
-    for (int i = 0; i < count; ++i)
-      out[i] = weight<F>(blocks[i / F::layout.elements], row_scale, i % F::layout.elements);
-  } else {
-    coded_slice s;
-    decode_codes<F, A>(row, row_scale, first, count, s);
-    constexpr int sub = sub_group<F>;
-    for (int g = 0; g < count / sub; ++g)
-      for (int i = g * sub; i < (g + 1) * sub; ++i) {
-        const float product = s.scales[g] * static_cast<float>(s.codes[i] - code_bias<F>);
-        if constexpr (F::layout.has_offset)
-          out[i] = product + s.offsets[g];
-        else
-          out[i] = product;
-      }
+/// A decoded slice as float32: the weights as dequantize gives them, up to the sign of zero.
+template <class A, int sub, bool offset>
+void slice_floats(const coded_slice& s, int bias, int count, float* out) noexcept {
+  for (int g = 0; g < count / sub; ++g) {
+    const float scale = s.scales[g];
+    [[maybe_unused]] const float add = s.offsets[g];
+    for (int i = g * sub; i < (g + 1) * sub; ++i) {
+      const float product = scale * static_cast<float>(s.codes[i] - bias);
+      if constexpr (offset)
+        out[i] = product + add;
+      else
+        out[i] = product;
+    }
   }
 }
 

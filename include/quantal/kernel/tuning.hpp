@@ -9,14 +9,15 @@ namespace quantal::kernel {
 inline constexpr int panel_rows = 16;
 /// Rows of one parallel task. Fixed, so that results never depend on the number of workers.
 inline constexpr int task_rows = 64;
-/// Panels that a q8 task keeps in the first-level cache while the columns stream by: four are 24 KiB.
-inline constexpr int coded_panels_at_once = task_rows / panel_rows;
+/// Panels that the columns of a q8 product stream by at a time; two are 12 KiB of the first-level cache.
+inline constexpr int coded_panels_at_once = 2;
 /// The same for float panels of 16 KiB each.
 inline constexpr int float_panels_at_once = 2;
 
 struct cpu_tile {
   int float_columns;  ///< columns of the float register tile
-  int coded_columns;  ///< columns of the integer register tile
+  int coded_panels;   ///< panels of the integer register tile
+  int coded_columns;  ///< its columns
   int panel_columns;  ///< fewest columns for which decoding into panels beats row-by-row dot products
 };
 
@@ -26,11 +27,11 @@ template <class A>
 constexpr cpu_tile tile_for() {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
   if constexpr (lanes == 16)
-    return {.float_columns = 12, .coded_columns = 12, .panel_columns = 6};
+    return {.float_columns = 12, .coded_panels = 2, .coded_columns = 6, .panel_columns = 6};
   else if constexpr (lanes == 8)
-    return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
+    return {.float_columns = 6, .coded_panels = 1, .coded_columns = 4, .panel_columns = 6};
   else
-    return {.float_columns = 6, .coded_columns = 4, .panel_columns = 6};
+    return {.float_columns = 6, .coded_panels = 1, .coded_columns = 4, .panel_columns = 6};
 }
 
 }  // namespace quantal::kernel

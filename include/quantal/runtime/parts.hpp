@@ -6,7 +6,7 @@
 namespace quantal::runtime {
 
 /// Every arch is spread over this many translation units: format i is in part i % variant_parts.
-inline constexpr std::size_t variant_parts = 6;
+inline constexpr std::size_t variant_parts = 2;
 
 /// Puts the operations of part P on arch A into their places of the table. Defined in variant.hpp, which only the units
 /// compiled for A include; called by the dispatcher.

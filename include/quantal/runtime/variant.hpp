@@ -6,14 +6,22 @@
 
 namespace quantal::runtime {
 
-/// A row through the arch's block decoder; the same bits as quantal::dequantize_row. `cols` is a multiple of the block.
+/// A row through the arch's block decoder; the same bits as quantal::dequantize_row. `cols` is a multiple of
+/// the block.
 template <any_format F, class A>
 void dequantize_row_on(const std::byte* row, float* out, std::int64_t cols) noexcept {
-  const float scale = kernel::row_scale_of<F>(row);
-  for (std::int64_t first = 0; first < cols; first += kernel::slice_weights) {
-    const std::int64_t left = cols - first;
-    const int count = static_cast<int>(left < kernel::slice_weights ? left : kernel::slice_weights);
-    kernel::decode_floats<F, A>(row, scale, first, count, out + first);
+  if constexpr (has_own_weight<F>) {
+    const float scale = row_scale<F>(row);
+    const auto* blocks = row_blocks<F>(row);
+    for (std::int64_t i = 0; i < cols; ++i)
+      out[i] = weight<F>(blocks[i / F::layout.elements], scale, static_cast<int>(i % F::layout.elements));
+  } else {
+    const auto decode = kernel::float_decoder_of<F, A>();
+    for (std::int64_t first = 0; first < cols; first += kernel::slice_weights) {
+      const std::int64_t left = cols - first;
+      decode(row, first, static_cast<int>(left < kernel::slice_weights ? left : kernel::slice_weights),
+             out + first);
+    }
   }
 }
 

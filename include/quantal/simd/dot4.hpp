@@ -117,13 +117,79 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon
 }
 #endif
 
-/// dot4, with the promise of dot4_narrow_on where `narrow`.
-template <class A, bool narrow>
+/// acc[i] += sum over j < 4 of w[4i + j] * s[4i + j] with both sides signed and s > -128; exact.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const base&) noexcept {
+  alignas(64) std::int8_t x[s8<A>::size], y[s8<A>::size];
+  alignas(64) std::int32_t r[i32<A>::size];
+  w.store_aligned(x);
+  s.store_aligned(y);
+  acc.store_aligned(r);
+  for (std::size_t i = 0; i < s8<A>::size; ++i) r[i / 4] += x[i] * y[i];
+  return i32<A>::load_aligned(r);
+}
+
+#if XSIMD_WITH_AVX2
+/// |w| as unsigned bytes and its sign moved to s: pair sums are at most 2 * 128 * 127 and do not saturate.
+template <class A>
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const xsimd::avx2&) noexcept {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(s, w));
+  return i32<A>(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+}
+#endif
+
+#if XSIMD_WITH_AVX512BW
+template <class A>
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const xsimd::avx512bw&) noexcept {
+  const __m512i moved = _mm512_mask_sub_epi8(s, _mm512_movepi8_mask(w), _mm512_setzero_si512(), s);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), moved);
+  return i32<A>(_mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
+}
+#endif
+
+#if XSIMD_WITH_NEON64
+template <class A>
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const xsimd::neon64&) noexcept {
+  const int8x16_t x = w, y = s;
+  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)));
+  return i32<A>(vaddq_s32(acc, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(x, y)))));
+}
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::neon64& tag) noexcept {
+  return dot4_signed_on<A>(acc, s8<A>(vreinterpretq_s8_u8(u)), s, tag);
+}
+#if defined(__ARM_FEATURE_DOTPROD)
+template <class A>
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const on<neon64_dotprod>&) noexcept {
+  return i32<A>(vdotq_s32(acc, w, s));
+}
+#endif
+#endif
+
+/// How the bytes of weights meet signed activations above -128.
+enum class code_kind : std::uint8_t {
+  u7,  ///< at most 127: every arch has a short form
+  u8,  ///< any unsigned byte
+  s8,  ///< unsigned byte minus 128, for archs whose instructions cannot take all of u8
+};
+
+/// Does the arch's short form take any unsigned byte?
+template <class A>
+inline constexpr bool dot_takes_u8 = false;
+template <>
+inline constexpr bool dot_takes_u8<scalar> = true;
+template <>
+inline constexpr bool dot_takes_u8<avx512_vnni> = true;
+
+/// acc[i] += sum over j < 4 of code[4i + j] * s[4i + j], the codes given as unsigned bytes.
+template <class A, code_kind kind>
 QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
-  if constexpr (narrow)
+  if constexpr (kind == code_kind::u7)
     return dot4_narrow_on<A>(acc, u, s, on<A>{});
-  else
+  else if constexpr (kind == code_kind::u8)
     return dot4_on<A>(acc, u, s, on<A>{});
+  else
+    return dot4_signed_on<A>(acc, xsimd::bitwise_cast<std::int8_t>(u ^ u8<A>(std::uint8_t{128})), s, on<A>{});
 }
 
 /// Four consecutive bytes in every 32-bit lane.
@@ -132,6 +198,19 @@ QUANTAL_INLINE s8<A> broadcast4(const std::int8_t* p) noexcept {
   std::int32_t v;
   __builtin_memcpy(&v, p, 4);
   return xsimd::bitwise_cast<std::int8_t>(i32<A>(v));
+}
+
+/// bytes[i] = low byte of v[i]. `scratch` takes as many 32-bit values where the arch has no narrowing store.
+template <class A>
+QUANTAL_INLINE void store_low_bytes(i32<A> v, std::int32_t* scratch, std::int8_t* bytes) noexcept {
+#if XSIMD_WITH_AVX512F
+  if constexpr (i32<A>::size == 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi32_epi8(v));
+    return;
+  }
+#endif
+  v.store_unaligned(scratch);
+  for (std::size_t i = 0; i < i32<A>::size; ++i) bytes[i] = static_cast<std::int8_t>(scratch[i]);
 }
 
 }  // namespace quantal::simd
