@@ -61,6 +61,9 @@ inline std::string printable(std::string_view s) {
   return out;
 }
 
+/// A name from a file as messages show it: printable, not longer than a line or two, in quotes.
+inline std::string in_quotes(std::string_view name) { return "'" + printable(name.substr(0, 200)) + "'"; }
+
 /// 0 asks for every hardware thread.
 inline int thread_count(std::int64_t asked = 0) {
   if (asked > 0) return static_cast<int>(asked);
