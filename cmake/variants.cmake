@@ -16,6 +16,7 @@ set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi 
 set(quantal_flags_neon64 "")
 set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
 
+set(QUANTAL_KERNEL_OPTIMIZATION -O3 CACHE STRING "Optimization of the kernels, whatever the build type")
 set(QUANTAL_PARTS 2)  # as runtime/parts.hpp
 
 # What block formats look like to the product kernels: weights per scale, offset, bias, kind of byte (kernel/slice.hpp).
@@ -81,7 +82,7 @@ foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
   # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
   # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
   set_source_files_properties(${units} PROPERTIES
-    COMPILE_OPTIONS "-O3;-ffp-contract=off;${quantal_flags_${QUANTAL_ARCH}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+    COMPILE_OPTIONS "${QUANTAL_KERNEL_OPTIMIZATION};-ffp-contract=off;${quantal_flags_${QUANTAL_ARCH}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
 endforeach()
 
 set(QUANTAL_VARIANT_LIST "")

@@ -1,4 +1,5 @@
-// Conversion between the layouts of the up-projections: the fixtures exist in two of them, from another converter.
+// Conversion between the layouts of the up-projections: the fixtures exist in two of them, from another
+// converter.
 #include "layout.hpp"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ const std::string fixtures = std::string(QUANTAL_TEST_DATA) + "/fixtures/";
 
 class layout_files : public ::testing::Test {
  protected:
-  layout_files() : dir_(std::filesystem::temp_directory_path() / ("quantal-layout-" + std::to_string(::getpid()))) {
+  layout_files()
+      : dir_(std::filesystem::temp_directory_path() / ("quantal-layout-" + std::to_string(::getpid()))) {
     std::filesystem::create_directories(dir_);
   }
   ~layout_files() override { std::filesystem::remove_all(dir_); }
@@ -58,7 +60,8 @@ TEST_F(layout_files, fixtures_turn_into_each_other) {
     const std::string rows = fixtures + "fixture-" + model + "-ik-bf16.gguf";
     convert(heads, layout::rows_kv_b, path("rows.gguf"));
     convert(rows, layout::heads, path("heads.gguf"));
-    for (const auto& [got, want] : {std::pair{path("rows.gguf"), rows}, std::pair{path("heads.gguf"), heads}}) {
+    for (const auto& [got, want] :
+         {std::pair{path("rows.gguf"), rows}, std::pair{path("heads.gguf"), heads}}) {
       const auto a = gguf::reader::open(got), b = gguf::reader::open(want);
       ASSERT_TRUE(a && b);
       expect_same_tensors(*a, *b);
@@ -108,7 +111,8 @@ TEST_F(layout_files, parts_are_derived_from_kv_b) {
 }
 
 TEST_F(layout_files, transposed_parts_of_quantized_models_are_q8_0) {
-  const std::string old = without_parts(fixtures + "fixture-v3-ik-bf16.gguf", path("old.gguf"), q4_0::gguf_id);
+  const std::string old =
+      without_parts(fixtures + "fixture-v3-ik-bf16.gguf", path("old.gguf"), q4_0::gguf_id);
   convert(old, layout::heads, path("out.gguf"));
   const auto got = gguf::reader::open(path("out.gguf"));
   ASSERT_TRUE(got);
@@ -145,7 +149,8 @@ TEST_F(layout_files, wrong_shapes_are_named) {
   ASSERT_TRUE(bad);
   const auto r = relayout(*bad, layout::rows, path("out.gguf"));
   ASSERT_FALSE(r);
-  EXPECT_NE(r.error().message.find("bad.gguf: tensor 'blk.1.attn_v_b.weight'"), std::string::npos) << r.error().message;
+  EXPECT_NE(r.error().message.find("bad.gguf: tensor 'blk.1.attn_v_b.weight'"), std::string::npos)
+      << r.error().message;
   EXPECT_FALSE(std::filesystem::exists(path("out.gguf")));
 }
 

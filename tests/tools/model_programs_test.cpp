@@ -1,0 +1,229 @@
+// quantal-imatrix, quantal-perplexity, quantal-inspect and quantal-relayout as a user runs them, on a
+// fixture.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "file.hpp"
+#include "json.hpp"
+#include "quantal/imatrix/io.hpp"
+#include "shell.hpp"
+#include "synthetic.hpp"
+
+namespace quantal {
+namespace {
+
+using test::expect;
+using test::shell;
+
+class model_programs : public ::testing::Test {
+ protected:
+  model_programs() {
+    std::string text;
+    for (int i = 0; text.size() < 3000; ++i)
+      text += "Item " + std::to_string(i * 7919 % 1000) + " of the list, said the author; see section " +
+              std::to_string(i) + ".\n";
+    EXPECT_TRUE(file::write(dir / "text.txt", text));
+  }
+  std::string path(const std::string& name) { return (dir / name).string(); }
+  std::string collect(const std::string& model, const std::string& out, const std::string& more = "") {
+    return imatrix + " -m " + model + " -f " + path("text.txt") + " -c 64 -o " + path(out) + " " + more;
+  }
+  imatrix::store load(const std::string& name) {
+    auto s = imatrix::load(path(name));
+    EXPECT_TRUE(s) << s.error().message;
+    return s ? *s : imatrix::store{};
+  }
+
+  test::temporary_folder dir;
+  const std::string imatrix = QUANTAL_IMATRIX, perplexity = QUANTAL_PERPLEXITY, inspect = QUANTAL_INSPECT,
+                    quantize = QUANTAL_QUANTIZE, relayout = QUANTAL_RELAYOUT;
+  const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/";
+  const std::string heads = fixtures + "fixture-v2lite-mainline-bf16.gguf",
+                    rows = fixtures + "fixture-v2lite-ik-bf16.gguf";
+};
+
+TEST_F(model_programs, help_and_wrong_usage) {
+  for (const auto& p : {imatrix, perplexity, inspect, relayout}) {
+    expect(p + " --help", 0, "usage:");
+    expect(p + " --nope", 2, "unknown option '--nope'");
+  }
+  expect(imatrix, 2, "nothing to do");
+  expect(imatrix + " -f x", 2, "-f needs -m and -o");
+  expect(imatrix + " -m x --in-file y -mla 4", 2, "-mla");
+  expect(imatrix + " --in-file y --check", 2, "--check needs -m");
+  expect(perplexity + " -m x", 2, "nothing to do");
+  expect(perplexity + " -m x --tokens y", 2, "go together");
+  expect(perplexity + " -m x --kl-divergence", 2, "needs --kl-divergence-base");
+  expect(inspect, 2, "missing argument");
+  expect(relayout + " --layout 4d a b", 2, "is not one of");
+}
+
+TEST_F(model_programs, every_mode_and_layout_collects_the_same_entries) {
+  expect(collect(heads, "base.gguf", "-mla 0"), 0, "stored ");
+  const auto base = load("base.gguf");
+  for (const char* part : {"attn_k_b", "attn_v_b", "attn_kv_b"})
+    EXPECT_TRUE(base.entries.contains(std::string("blk.1.") + part + ".weight")) << part;
+  for (const auto& model : {heads, rows})
+    for (const char* mode : {"-mla 1", "-mla 2 -fa", "-mla 3 -fa -b 24"}) {
+      expect(collect(model, "other.gguf", mode), 0, "stored ");
+      const auto other = load("other.gguf");
+      ASSERT_EQ(base.entries.size(), other.entries.size()) << mode;
+      for (const auto& [name, e] : base.entries) {
+        const auto it = other.entries.find(name);
+        ASSERT_NE(it, other.entries.end()) << name << " " << mode;
+        EXPECT_EQ(e.counts, it->second.counts) << name << " " << mode;
+        for (std::size_t i = 0; i < e.sums.size(); ++i)
+          ASSERT_NEAR(e.sums[i], it->second.sums[i], 1e-3 * e.sums[i] + 1e-5) << name << " " << mode;
+      }
+    }
+}
+
+TEST_F(model_programs, imatrix_bytes_do_not_depend_on_threads) {
+  expect(collect(heads, "a.gguf", "-t 2"), 0, "stored ");
+  expect(collect(heads, "b.gguf", "-t 1"), 0, "stored ");
+  EXPECT_TRUE(*file::read_text(dir / "a.gguf") == *file::read_text(dir / "b.gguf"));
+}
+
+TEST_F(model_programs, resuming_and_merging_are_exact) {
+  expect(collect(heads, "all.gguf", "--chunks 6"), 0, "stored ");
+  expect(collect(heads, "first.gguf", "--chunks 2 -ofreq 1"), 0, "collected 2 chunks");
+  expect(collect(heads, "resumed.gguf", "--from-chunk 2 --chunks 4 --in-file " + path("first.gguf")), 0,
+         "collected 4 chunks");
+  expect(collect(heads, "rest.gguf", "--from-chunk 2 --chunks 4"), 0, "collected 4 chunks");
+  expect(imatrix + " --in-file " + path("first.gguf") + " --in-file " + path("rest.gguf") + " -o " +
+             path("merged.gguf"),
+         0, "stored ");
+  const auto all = load("all.gguf");
+  EXPECT_EQ(all.chunk_count(), 6);
+  for (const char* name : {"resumed.gguf", "merged.gguf"}) {
+    const auto s = load(name);
+    for (const auto& [key, e] : all.entries) {
+      ASSERT_TRUE(s.entries.contains(key));
+      EXPECT_EQ(e.counts, s.entries.at(key).counts) << key;
+      for (std::size_t i = 0; i < e.sums.size(); ++i)
+        ASSERT_NEAR(e.sums[i], s.entries.at(key).sums[i], 1e-12 * e.sums[i]) << key;
+    }
+  }
+}
+
+TEST_F(model_programs, check_reports_gaps) {
+  expect(collect(heads, "i.gguf", "--all-experts"), 0, "stored ");
+  expect(imatrix + " -m " + rows + " --in-file " + path("i.gguf") + " --check", 0, "0 of ");
+  auto s = load("i.gguf");
+  s.entries.erase("blk.1.attn_output.weight");
+  ASSERT_TRUE(imatrix::save_gguf(s, dir / "gap.gguf"));
+  expect(imatrix + " -m " + heads + " --in-file " + path("gap.gguf") + " --check", 1, "NO DATA");
+  const auto o =
+      shell(imatrix + " -m " + heads + " --in-file " + path("gap.gguf") + " --check --json 2>/dev/null");
+  EXPECT_EQ(o.code, 1);
+  EXPECT_EQ(json::parse(o.text)["gaps"], 1);
+  expect(imatrix + " --in-file " + path("i.gguf") + " --show-statistics", 0, "Entropy");
+}
+
+TEST_F(model_programs, legacy_files_follow_the_layout_of_the_model) {
+  expect(collect(heads, "h.dat", "--output-format dat"), 0, "stored ");
+  expect(collect(rows, "r.dat", "--output-format dat"), 0, "mean over heads");
+  const auto h = load("h.dat"), r = load("r.dat");
+  const auto values = [](const imatrix::store& s) {
+    return s.entries.at("blk.0.attn_k_b.weight").sums.size();
+  };
+  EXPECT_EQ(values(h), 4u * 32);
+  EXPECT_EQ(values(r), 32u);
+  for (const auto& name : {"h.dat", "r.dat"})
+    for (const auto& model : {heads, rows})
+      expect(imatrix + " -m " + model + " --in-file " + path(name) + " --check", 0, "0 of ");
+}
+
+TEST_F(model_programs, imatrix_failures_leave_no_file) {
+  const auto whole = *file::read_text(heads);
+  ASSERT_TRUE(file::write(dir / "cut.gguf", std::string_view(whole).substr(0, whole.size() / 2)));
+  ASSERT_TRUE(file::write(dir / "short.txt", "a few words"));
+  expect(collect(path("none.gguf"), "o.gguf"), 1, "none.gguf: cannot open");
+  expect(collect(path("cut.gguf"), "o.gguf"), 1, "cut.gguf");
+  expect(imatrix + " -m " + heads + " -f " + path("short.txt") + " -o " + path("o.gguf"), 1,
+         "fewer than two chunks");
+  expect(imatrix + " -m " + heads + " -f " + path("none.txt") + " -o " + path("o.gguf"), 1,
+         "none.txt: cannot open");
+  expect(collect(heads, "o.gguf", "--in-file " + path("short.txt")), 1, "short.txt");
+  expect(imatrix + " -m " + heads + " -f " + path("text.txt") + " -c 64 -o " + path("no/such/o.gguf"), 1,
+         "no/such/o.gguf");
+  EXPECT_FALSE(std::filesystem::exists(path("o.gguf")));
+}
+
+TEST_F(model_programs, activations_that_are_not_finite_name_the_tensor) {
+  auto bytes = *file::read_text(heads);
+  const auto model = gguf::reader::open(heads);
+  ASSERT_TRUE(model);
+  const auto* t = model->find("blk.1.attn_output.weight");
+  const auto data = *model->data(*t);
+  const auto at = bytes.find(std::string(reinterpret_cast<const char*>(data.data()), 64));
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] = '\xC0', bytes[at + 1] = '\x7F';  // a bf16 NaN
+  ASSERT_TRUE(file::write(dir / "nan.gguf", bytes));
+  expect(collect(path("nan.gguf"), "o.gguf"), 1, "blk.1.");
+  EXPECT_FALSE(std::filesystem::exists(path("o.gguf")));
+}
+
+TEST_F(model_programs, perplexity_and_divergence) {
+  const std::string common = perplexity + " -m " + heads + " -c 64 ";
+  const auto o = shell(common + "--json -f " + path("text.txt") + " --kl-divergence-base " +
+                       path("base.kld") + " 2>/dev/null");
+  ASSERT_EQ(o.code, 0) << o.text;
+  const auto plain = json::parse(o.text);
+  EXPECT_GT(plain["ppl"].get<double>(), 1);
+  const auto same = json::parse(
+      shell(common + "--json --kl-divergence --kl-divergence-base " + path("base.kld") + " 2>/dev/null")
+          .text);
+  EXPECT_NEAR(same["ppl"].get<double>(), plain["ppl"].get<double>(), 1e-6 * plain["ppl"].get<double>());
+  EXPECT_LT(same["mean_kld"].get<double>(), 1e-4);
+  EXPECT_NEAR(same["same_top"].get<double>(), 1.0, 0.02);
+  expect(quantize + " --pure " + heads + " " + path("q.gguf") + " Q4_0", 0, "BPW");
+  const auto coarse =
+      json::parse(shell(perplexity + " -m " + path("q.gguf") +
+                        " --json --kl-divergence --kl-divergence-base " + path("base.kld") + " 2>/dev/null")
+                      .text);
+  EXPECT_GT(coarse["mean_kld"].get<double>(), same["mean_kld"].get<double>());
+  const auto whole = *file::read_text(dir / "base.kld");
+  for (const std::size_t n :
+       {std::size_t{0}, std::size_t{7}, std::size_t{19}, whole.size() / 2, whole.size() - 1}) {
+    ASSERT_TRUE(file::write(dir / "cut.kld", std::string_view(whole).substr(0, n)));
+    expect(common + "--kl-divergence --kl-divergence-base " + path("cut.kld"), 1, "cut.kld");
+  }
+}
+
+TEST_F(model_programs, logits_of_given_tokens) {
+  ASSERT_TRUE(file::write_raw(dir / "t", std::vector<std::int32_t>{1, 2, 3, 4, 5}));
+  expect(perplexity + " -m " + heads + " --tokens " + path("t") + " --logits-out " + path("l"), 0, "");
+  const auto logits = *file::read_raw<float>(path("l"));
+  ASSERT_EQ(logits.size(), 5u * 512);
+  for (const float x : logits) ASSERT_TRUE(std::isfinite(x));
+  ASSERT_TRUE(file::write_raw(dir / "bad", std::vector<std::int32_t>{1, 512}));
+  expect(perplexity + " -m " + heads + " --tokens " + path("bad") + " --logits-out " + path("l2"), 1, "512");
+  ASSERT_TRUE(file::write(dir / "odd", "xyz"));
+  expect(perplexity + " -m " + heads + " --tokens " + path("odd") + " --logits-out " + path("l2"), 1, "odd");
+  EXPECT_FALSE(std::filesystem::exists(path("l2")));
+}
+
+TEST_F(model_programs, inspect_models_and_matrices) {
+  expect(inspect + " " + heads, 0, "blk.0.attn_k_b.weight");
+  const auto doc = json::parse(shell(inspect + " --json " + heads).text);
+  EXPECT_EQ(doc["metadata"]["general.architecture"], "deepseek2");
+  expect(collect(heads, "i.gguf"), 0, "stored ");
+  expect(inspect + " " + path("i.gguf"), 0, "importance matrix");
+  EXPECT_EQ(json::parse(shell(inspect + " --json " + path("i.gguf")).text)["kind"], "imatrix");
+  const auto whole = *file::read_text(heads);
+  for (const std::size_t n : {std::size_t{0}, std::size_t{4}, std::size_t{100}, whole.size() - 5000}) {
+    ASSERT_TRUE(file::write(dir / "cut.gguf", std::string_view(whole).substr(0, n)));
+    expect(inspect + " " + path("cut.gguf"), 1, "cut.gguf");
+  }
+}
+
+TEST_F(model_programs, relayout_keeps_the_model) {
+  expect(relayout + " " + heads + " " + path("rows.gguf"), 0, "");
+  EXPECT_TRUE(*file::read_text(dir / "rows.gguf") == *file::read_text(rows));
+  expect(relayout + " " + path("none") + " " + path("x.gguf"), 1, "none");
+}
+
+}  // namespace
+}  // namespace quantal
