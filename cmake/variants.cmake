@@ -59,6 +59,9 @@ endfunction()
 add_library(quantal_runtime STATIC)
 add_library(quantal::runtime ALIAS quantal_runtime)
 set_target_properties(quantal_runtime PROPERTIES EXPORT_NAME runtime)
+if(NOT PROJECT_IS_TOP_LEVEL AND NOT QUANTAL_INSTALL)
+  set_target_properties(quantal_runtime PROPERTIES EXCLUDE_FROM_ALL ON)  # built where something links it
+endif()
 target_link_libraries(quantal_runtime PUBLIC quantal PRIVATE $<BUILD_INTERFACE:quantal_warnings>)
 
 set(quantal_units ${CMAKE_CURRENT_BINARY_DIR}/runtime)

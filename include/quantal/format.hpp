@@ -118,7 +118,7 @@ template <class... Fs>
 struct format_list {
   static constexpr std::size_t size = sizeof...(Fs);
 
-  /// Calls f.template operator()<F>() for every format of the list, in order.
+  /// Calls `f.template operator()<F>()` for every format of the list, in order.
   template <class Fn>
   static constexpr void for_each(Fn&& f) {
     (f.template operator()<Fs>(), ...);

@@ -124,7 +124,7 @@ constexpr bool visit_format(std::uint32_t gguf_id, Fn&& fn, format_list<Fs...>) 
 }
 }  // namespace detail
 
-/// Calls fn.template operator()<F>() for the format with this id; false if there is none.
+/// Calls `fn.template operator()<F>()` for the format with this id; false if there is none.
 template <class Fn>
 constexpr bool visit_format(std::uint32_t gguf_id, Fn&& fn) {
   return detail::visit_format(gguf_id, static_cast<Fn&&>(fn), all_formats{});

@@ -78,9 +78,9 @@ inline std::vector<entry_statistics> all_statistics(const store& s) {
   std::vector<entry_statistics> out;
   for (const auto& [name, e] : s.entries) out.push_back(statistics_of(s, name, e));
   const auto kind = [](const std::string& n) { return n.starts_with("blk.") ? n.substr(n.find('.', 4)) : n; };
-  std::stable_sort(out.begin(), out.end(), [&](const auto& a, const auto& b) {
+  std::sort(out.begin(), out.end(), [&](const auto& a, const auto& b) {
     const auto x = kind(a.name), y = kind(b.name);
-    return x != y ? x < y : a.sum > b.sum;
+    return x != y ? x < y : a.sum != b.sum ? a.sum > b.sum : a.name < b.name;
   });
   return out;
 }

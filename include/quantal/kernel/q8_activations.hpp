@@ -71,7 +71,7 @@ struct column_tiles {
   QUANTAL_INLINE std::int64_t begin(std::int64_t tile) const noexcept {
     return tile < wides ? wide * tile : wide * wides + slim * (tile - wides);
   }
-  /// Calls f.template operator()<C>() for the width C of a tile.
+  /// Calls `f.template operator()<C>()` for the width C of a tile.
   template <class Fn>
   QUANTAL_INLINE void with_width(std::int64_t tile, Fn&& f) const noexcept {
     if (tile < wides)

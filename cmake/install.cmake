@@ -1,0 +1,33 @@
+# Installs the headers, quantal::runtime where it was built, and what find_package and pkg-config need.
+include(CMakePackageConfigHelpers)
+
+set(quantal_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quantal)
+install(DIRECTORY include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/quantal)
+
+install(TARGETS quantal EXPORT quantalTargets)
+if(TARGET quantal_runtime)
+  install(TARGETS quantal_runtime EXPORT quantalTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
+foreach(program imatrix quantize perplexity inspect relayout blocks convert validate)
+  if(TARGET quantal-${program})
+    install(TARGETS quantal-${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} OPTIONAL)
+  endif()
+endforeach()
+install(EXPORT quantalTargets NAMESPACE quantal:: DESTINATION ${quantal_package_dir})
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/quantalConfig.cmake.in quantalConfig.cmake
+  INSTALL_DESTINATION ${quantal_package_dir} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(quantalConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/quantalConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/quantalConfigVersion.cmake
+  DESTINATION ${quantal_package_dir})
+
+# The prefix is found from the place of the file, so that an installed tree can move.
+file(RELATIVE_PATH quantal_pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" quantal_pc_prefix ${quantal_pc_prefix})
+foreach(module quantal quantal-runtime)
+  if(module STREQUAL quantal OR TARGET quantal_runtime)
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/${module}.pc.in ${module}.pc @ONLY)
+    install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${module}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+  endif()
+endforeach()

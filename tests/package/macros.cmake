@@ -1,0 +1,7 @@
+# Fails if the single header defines a macro that is not QUANTAL_* (XSIMD_WITH_EMULATED configures xsimd).
+file(STRINGS ${HEADER} defines REGEX "^[ \t]*#[ \t]*define[ \t]")
+foreach(line ${defines})
+  if(NOT line MATCHES "define[ \t]+(QUANTAL_|XSIMD_WITH_EMULATED)")
+    message(SEND_ERROR "foreign macro: ${line}")
+  endif()
+endforeach()
