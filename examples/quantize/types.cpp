@@ -24,7 +24,7 @@ class chooser {
     if (auto fits = fit(t, *f, *wanted); !fits) return fits.error();
     if (wanted->type == t.type) return wanted->copy = true, wanted;
     if (auto readable = check_source(t); !readable) return readable.error();
-    if (!can_quantize(wanted->type))
+    if (!can_quantize(wanted->type) || f->usage != role::weight)
       return error{named(t) + ": " + gguf::type_name(wanted->type) + " cannot be quantized to"};
     wanted->copy = false;
     return wanted;

@@ -1,5 +1,5 @@
-// No format may be worse than the baseline on its input, with or without importance, and no search may be worse than
-// plain rounding on any input.
+// No format may be worse than the baseline on its input, with or without importance, and no search may be
+// worse than plain rounding on any input.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -23,7 +23,8 @@ std::vector<float> read_floats(const std::string& path) {
   return v;
 }
 
-quantization_error error_of(std::uint32_t id, const std::vector<float>& x, std::int64_t cols, const float* given, const float* metric) {
+quantization_error error_of(std::uint32_t id, const std::vector<float>& x, std::int64_t cols,
+                            const float* given, const float* metric) {
   const auto& f = *find_format(id);
   std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(cols)));
   std::vector<float> y(static_cast<std::size_t>(cols));
@@ -76,11 +77,14 @@ TEST(Quality, SearchBeatsPlainRoundingOnEveryInput) {
   };
   auto outliers = draw(std::normal_distribution<double>(0, 1));
   for (std::size_t i = 0; i < outliers.size(); i += 64) outliers[i] *= 20;
-  for (const auto& x : {draw(std::normal_distribution<double>(0, 1)), draw(std::student_t_distribution<double>(3)),
-                        draw(std::uniform_real_distribution<double>(-1, 1)), outliers}) {
+  for (const auto& x :
+       {draw(std::normal_distribution<double>(0, 1)), draw(std::student_t_distribution<double>(3)),
+        draw(std::uniform_real_distribution<double>(-1, 1)), outliers}) {
     const auto check = [&]<class F>() {
       if constexpr (quantize::simple_format<F> && !F::layout.has_offset) {
-        EXPECT_LE(error_of(F::gguf_id, x, 512, w.data(), w.data()).nmse_weighted(), plain_rounding<F>(x, w) * (1 + 1e-5)) << F::name;
+        EXPECT_LE(error_of(F::gguf_id, x, 512, w.data(), w.data()).nmse_weighted(),
+                  plain_rounding<F>(x, w) * (1 + 1e-5))
+            << F::name;
       }
     };
     all_formats::for_each(check);
@@ -100,7 +104,8 @@ TEST(Quality, ExactSearchIsNeverWorseThanFast) {
     return e.nmse_plain();
   };
   // Rounding the scale to binary16 may cost a little either way.
-  EXPECT_LE(error.operator()<quantize_policy{.exact = true}>(), error.operator()<quantize_policy{}>() * 1.001);
+  EXPECT_LE(error.operator()<quantize_policy{.exact = true}>(),
+            error.operator()<quantize_policy{}>() * 1.001);
 }
 
 std::vector<std::uint32_t> quantizable_ids() {

@@ -16,8 +16,11 @@ class Safety : public testing::TestWithParam<std::uint32_t> {
     const auto& f = *find_format(GetParam());
     std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(static_cast<std::int64_t>(x.size()))));
     std::vector<float> y(x.size(), NAN);
-    EXPECT_EQ(quantize_row(GetParam(), x.data(), w.empty() ? nullptr : w.data(), row.data(), static_cast<std::int64_t>(x.size())), status::ok);
-    EXPECT_EQ(dequantize_row(GetParam(), row.data(), y.data(), static_cast<std::int64_t>(x.size())), status::ok);
+    EXPECT_EQ(quantize_row(GetParam(), x.data(), w.empty() ? nullptr : w.data(), row.data(),
+                           static_cast<std::int64_t>(x.size())),
+              status::ok);
+    EXPECT_EQ(dequantize_row(GetParam(), row.data(), y.data(), static_cast<std::int64_t>(x.size())),
+              status::ok);
     return y;
   }
   status run(const std::vector<float>& x, const float* w) {
@@ -29,10 +32,10 @@ class Safety : public testing::TestWithParam<std::uint32_t> {
 TEST_P(Safety, DegenerateRowsStayFinite) {
   test::rng g(1);
   const std::vector<float> random = test::gaussian(g, 256);
-  std::vector<std::vector<float>> rows = {std::vector<float>(256, 0.0f), std::vector<float>(256, -0.0f),
-                                          std::vector<float>(256, 3.5f), std::vector<float>(256, -1e-3f),
+  std::vector<std::vector<float>> rows = {std::vector<float>(256, 0.0f),   std::vector<float>(256, -0.0f),
+                                          std::vector<float>(256, 3.5f),   std::vector<float>(256, -1e-3f),
                                           std::vector<float>(256, 1e-42f), test::gaussian(g, 256, 1e-38f),
-                                          test::gaussian(g, 256, 1e-8f), random};
+                                          test::gaussian(g, 256, 1e-8f),   random};
   rows.push_back(random);
   rows.back()[17] = 1e4f;
   for (const auto& x : rows)

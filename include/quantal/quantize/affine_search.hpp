@@ -16,7 +16,9 @@ struct affine_fit {
 
 /// Code of x for a non-negative scale.
 template <class C>
-inline int affine_code(float x, float inverse, float offset) noexcept { return C::nearest((x - offset) * inverse); }
+inline int affine_code(float x, float inverse, float offset) noexcept {
+  return C::nearest((x - offset) * inverse);
+}
 
 template <class C>
 inline float affine_error(const float* x, const float* w, int n, float d, float m) noexcept {
@@ -29,9 +31,11 @@ inline float affine_error(const float* x, const float* w, int n, float d, float 
   return sum;
 }
 
-/// Weighted least squares for the codes that (d, m) assign. With `non_positive`, offsets above zero become zero.
+/// Weighted least squares for the codes that (d, m) assign. With `non_positive`, offsets above zero become
+/// zero.
 template <class C>
-inline affine_fit refit_affine(const float* x, const float* w, int n, float d, float m, bool non_positive) noexcept {
+inline affine_fit refit_affine(const float* x, const float* w, int n, float d, float m,
+                               bool non_positive) noexcept {
   const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
   double sw = 0, sx = 0, sq = 0, sqq = 0, sxq = 0;
   for (int i = 0; i < n; ++i) {
@@ -55,7 +59,8 @@ inline affine_fit refit_affine(const float* x, const float* w, int n, float d, f
 
 /// Starts from several ranges, alternating assignment and least squares; keeps the best.
 template <class C>
-inline affine_fit search_affine(const float* x, const float* w, int n, const quantize_policy& p, bool non_positive) noexcept {
+inline affine_fit search_affine(const float* x, const float* w, int n, const quantize_policy&,
+                                bool non_positive) noexcept {
   float low = x[0], high = x[0];
   for (int i = 1; i < n; ++i) low = std::fmin(low, x[i]), high = std::fmax(high, x[i]);
   if (non_positive && low > 0.0f) low = 0.0f;
@@ -65,8 +70,8 @@ inline affine_fit search_affine(const float* x, const float* w, int n, const qua
     return best;
   }
   constexpr int top = C::size - 1;
-  const float steps = static_cast<float>(top) * p.width * 2.0f;
-  for (int k = -p.steps / 2; k <= p.steps; ++k) {
+  const float steps = static_cast<float>(top) * 0.025f * 2.0f;
+  for (int k = -9 / 2; k <= 9; ++k) {
     const float d = (high - low) / (static_cast<float>(top) + static_cast<float>(k) * steps * 0.5f);
     affine_fit f = refit_affine<C>(x, w, n, d, low, non_positive);
     for (int round = 0; round < 3; ++round) {

@@ -4,14 +4,11 @@
 namespace quantal {
 
 struct quantize_policy {
-  /// Candidate scales on each side of the one that maps the largest weight to the largest level.
-  int steps = 9;
-  /// Relative distance between candidates.
-  float width = 0.025f;
-  /// Enumerate every scale at which some code changes instead: the optimum for one scale and a fixed code table.
+  /// Blocks with one scale of at most 32 weights: enumerate every scale at which some code changes, the
+  /// optimum for one scale and a fixed code table, next to the candidates of the fast search.
   bool exact = false;
-  /// 0: the squared error is weighed by the importance alone. 1: by importance * sqrt(mean square + weight^2), which
-  /// favours large weights.
+  /// 0: the squared error is weighed by the importance alone. 1: by importance * sqrt(mean square +
+  /// weight^2), which favours large weights.
   float magnitude = 0.0f;
 
   constexpr bool operator==(const quantize_policy&) const = default;

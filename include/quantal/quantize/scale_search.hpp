@@ -1,19 +1,18 @@
 // One scale for a group and a fixed code table: x[i] ~ d * level(q[i]).
 //
-// For given codes the best scale is d = sum(w x q) / sum(w q q), and the error removed is F = sum(w x q)^2 / sum(w q q);
-// the search maximises F over code assignments. Codes only change where some x[i] / d crosses a midpoint, so
-// enumerating those crossings in order finds the optimum (techniques: exact breakpoint search).
+// For given codes the best scale is d = sum(w x q) / sum(w q q), and the error removed is F = sum(w x q)^2 /
+// sum(w q q); the search maximises F over code assignments. Codes only change where some x[i] / d crosses a
+// midpoint, so enumerating those crossings in order finds the optimum (techniques: exact breakpoint search).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "quantal/quantize/codebook.hpp"
+#include "quantal/quantize/group_coder.hpp"
 #include "quantal/quantize/policy.hpp"
+#include "quantal/quantize/stored.hpp"
 
 namespace quantal::quantize {
-
-inline constexpr int max_group = 256;
 
 /// sum w (x - d level(nearest(x / d)))^2 of the codes that a decoder with scale d would be given.
 template <class C>
@@ -27,43 +26,44 @@ inline float error_at(const float* x, const float* w, int n, float d) noexcept {
   return sum;
 }
 
-/// The scale that is best for the codes of inverse scale t, and the F it reaches.
+/// A scale and the error that it removes.
 struct scale_fit {
   float scale = 0.0f, gain = 0.0f;
 };
 
-template <class C>
-inline scale_fit fit_at(const float* x, const float* w, int n, float t) noexcept {
-  float xq = 0, qq = 0;
-  for (int i = 0; i < n; ++i) {
-    const float q = static_cast<float>(C::level(C::nearest(x[i] * t)));
-    xq += w[i] * x[i] * q;
-    qq += w[i] * q * q;
-  }
-  return qq > 0 ? scale_fit{xq / qq, xq * xq / qq} : scale_fit{};
+/// Candidates of one kind lie around the scale that maps the largest weight to the end of the table: factors
+/// of its inverse. Above 1 the largest weight is clipped.
+template <class Coder>
+QUANTAL_INLINE float candidate_factor(int k) noexcept {
+  constexpr float low = Coder::levels > 128 ? 0.90f : 0.72f, high = Coder::levels > 128 ? 1.02f : 1.22f;
+  return low + (high - low) / (lane_count - 1) * static_cast<float>(k);
 }
 
-/// Candidates around the scales that map the largest |x| to either end of the table, then a few alternations.
-template <class C>
-inline scale_fit search_scale_fast(const float* x, const float* w, int n, const quantize_policy& p) noexcept {
+/// Candidates around the scales that map the largest |x| to either end of the table; then the scales that
+/// suit their codes best, as `stored` rounds them.
+template <class F, class Stored>
+float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f) noexcept {
+  using coder = group_coder<F>;
+  constexpr bool symmetric = coder::lowest == -coder::highest;
+  constexpr int total = (symmetric || coder::lowest == 0 || coder::highest == 0 ? 1 : 2) * lane_count;
   float extreme = 0;
-  for (int i = 0; i < n; ++i) extreme = std::fabs(x[i]) > std::fabs(extreme) ? x[i] : extreme;
-  scale_fit best;
-  if (std::fabs(extreme) < 1e-30f) return best;
-  for (const int end : {C::level(0), C::level(C::size - 1)}) {
-    if (end == 0) continue;
-    for (int k = -p.steps; k <= p.steps; ++k) {
-      const float t = static_cast<float>(end) * (1.0f + static_cast<float>(k) * p.width) / extreme;
-      const scale_fit f = fit_at<C>(x, w, n, t);
-      if (f.gain > best.gain) best = f;
-    }
-  }
-  for (int round = 0; round < 4 && best.scale != 0.0f; ++round) {
-    const scale_fit f = fit_at<C>(x, w, n, 1.0f / best.scale);
-    if (f.gain <= best.gain) break;
-    best = f;
-  }
-  return best;
+  for (int i = 0; i < coder::size; ++i) extreme = std::fabs(g.x[i]) > std::fabs(extreme) ? g.x[i] : extreme;
+  if (std::fabs(extreme) < 1e-30f) return 0.0f;
+  alignas(64) float inverse[total], scale[total], xq[total], qq[total];
+  for (int k = 0; k < total; ++k)
+    inverse[k] = (k < lane_count && coder::highest != 0 ? coder::highest : coder::lowest) / extreme *
+                 candidate_factor<coder>(k % lane_count);
+  coder::template sums<total>(g, inverse, inverse, xq, qq);
+  for (int k = 0; k < total; ++k) scale[k] = stored(qq[k] > 0 ? xq[k] / qq[k] : 0.0f);
+  if (hint != 0.0f)
+    for (int k = 0; k < 3; ++k) scale[k] = k ? half_neighbour(stored(hint), k == 1 ? 1 : -1) : stored(hint);
+  for (int k = 0; k < total; ++k) inverse[k] = safe_inverse(scale[k]);
+  float* error = xq;
+  coder::template errors<total>(g, scale, inverse, error);
+  int best = 0;
+  for (int k = 1; k < total; ++k)
+    if (error[k] < error[best]) best = k;
+  return scale[best];
 }
 
 /// The global optimum over both signs of the scale. Tables of at most 64 levels, groups of at most 32.
@@ -87,9 +87,13 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
       const float v = sign * x[i];
       if (std::fabs(v) < 1e-30f) continue;
       if (v > 0)
-        for (int j = zero; j + 1 < C::size; ++j) events[count++] = {C::boundary(j) / v, static_cast<std::int16_t>(i), static_cast<std::int16_t>(j + 1)};
+        for (int j = zero; j + 1 < C::size; ++j)
+          events[count++] = {C::boundary(j) / v, static_cast<std::int16_t>(i),
+                             static_cast<std::int16_t>(j + 1)};
       else
-        for (int j = zero; j > 0; --j) events[count++] = {C::boundary(j - 1) / v, static_cast<std::int16_t>(i), static_cast<std::int16_t>(j - 1)};
+        for (int j = zero; j > 0; --j)
+          events[count++] = {C::boundary(j - 1) / v, static_cast<std::int16_t>(i),
+                             static_cast<std::int16_t>(j - 1)};
     }
     std::sort(events, events + count, [](const crossing& a, const crossing& b) { return a.at < b.at; });
     for (int k = 0; k < count; ++k) {
@@ -104,15 +108,14 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
   return best;
 }
 
-template <class C>
-inline scale_fit search_scale(const float* x, const float* w, int n, const quantize_policy& p) noexcept {
-  if constexpr (C::size <= 64)
-    if (p.exact && n <= 32) {
-      const scale_fit exact = search_scale_exact<C>(x, w, n);
-      const scale_fit fast = search_scale_fast<C>(x, w, n, p);
-      return fast.gain > exact.gain ? fast : exact;
-    }
-  return search_scale_fast<C>(x, w, n, p);
+/// The scale for a block that stores it through `stored`.
+template <class F, class Stored>
+float search_scale(const group_view& g, const quantize_policy& p, Stored&& stored) noexcept {
+  using coder = group_coder<F>;
+  float hint = 0.0f;
+  if constexpr (coder::codes::size <= 64 && coder::size <= 32)
+    if (p.exact) hint = search_scale_exact<typename coder::codes>(g.x, g.w, coder::size).scale;
+  return search_scale_fast<F>(g, stored, hint);
 }
 
 }  // namespace quantal::quantize

@@ -1,25 +1,18 @@
 // Super-blocks: integer sub-scales (and sub-mins) of the groups under one stored super-scale (and super-min).
 //
-// Each group is searched alone; a super-scale then turns the wishes of the groups into integers. For every candidate
-// super-scale each group picks, among the integers around its wish, the one with the least error of the codes it
-// really gets; the super-scale is refitted by least squares over the whole block; an increase is never accepted.
+// Each group is searched alone; a super-scale then turns the wishes of the groups into integers. For every
+// candidate super-scale each group picks, among the integers around its wish, the one with the least error of
+// the codes it really gets; the super-scale is refitted by least squares over the whole block; an increase is
+// never accepted.
 #pragma once
 
 #include "quantal/quantize/simple_block.hpp"
 
 namespace quantal::quantize {
 
-/// q3_K, q6_K, iq4_xs: scale = d * signed integer.
-template <class F>
-concept super_symmetric = block_format<F> && !F::layout.has_offset && (uniform_codes<F> || table_codes<F>) && requires(typename F::block& b) {
-  F::set_super(b, 1.0f);
-  F::set_sub_scale(b, 0, 0);
-  { F::min_sub_scale + F::max_sub_scale } -> std::convertible_to<int>;
-};
-
 /// q2_K, q4_K, q5_K: scale = d * integer, offset = -dmin * integer, both unsigned.
 template <class F>
-concept super_affine = block_format<F> && F::layout.has_offset && requires(typename F::block& b) {
+concept super_affine = block_format<F> && F::layout.has_offset&& requires(typename F::block& b) {
   F::set_super_min(b, 1.0f);
   F::set_sub_min(b, 0, 0);
   { F::max_sub_scale + F::max_sub_min } -> std::convertible_to<int>;
@@ -33,86 +26,6 @@ inline int clamp_int(float v, int low, int high) noexcept {
 }
 
 template <class F>
-struct symmetric_plan {
-  float super = 0.0f;
-  int sub[F::layout.groups()] = {};
-  float error = std::numeric_limits<float>::infinity();
-};
-
-/// Sub-scales for super-scale d, each the best of the three integers around the group's own optimum.
-template <class F>
-inline symmetric_plan<F> plan_symmetric(const float* x, const float* w, const scale_fit* wish, float d) noexcept {
-  using C = codebook<F>;
-  constexpr int n = F::layout.group;
-  symmetric_plan<F> plan;
-  plan.super = stored_half(d);
-  plan.error = 0;
-  for (int g = 0; g < F::layout.groups(); ++g) {
-    const float ideal = plan.super != 0.0f ? wish[g].scale / plan.super : 0.0f;
-    const int centre = clamp_int(ideal, F::min_sub_scale, F::max_sub_scale);
-    float best = std::numeric_limits<float>::infinity();
-    for (int s = std::max(centre - 1, F::min_sub_scale); s <= std::min(centre + 1, F::max_sub_scale); ++s) {
-      const float e = error_at<C>(x + g * n, w + g * n, n, plan.super * static_cast<float>(s));
-      if (e < best) best = e, plan.sub[g] = s;
-    }
-    plan.error += best;
-  }
-  return plan;
-}
-
-/// Least-squares super-scale for the codes of a plan.
-template <class F>
-inline float refit_symmetric(const float* x, const float* w, const symmetric_plan<F>& plan) noexcept {
-  using C = codebook<F>;
-  constexpr int n = F::layout.group;
-  double xq = 0, qq = 0;
-  for (int g = 0; g < F::layout.groups(); ++g) {
-    const float d = plan.super * static_cast<float>(plan.sub[g]), inverse = d != 0.0f ? 1.0f / d : 0.0f;
-    for (int i = g * n; i < (g + 1) * n; ++i) {
-      const double q = plan.sub[g] * C::level(C::nearest(x[i] * inverse));
-      xq += w[i] * static_cast<double>(x[i]) * q;
-      qq += w[i] * q * q;
-    }
-  }
-  return qq > 0 ? static_cast<float>(xq / qq) : plan.super;
-}
-
-}  // namespace detail
-
-template <super_symmetric F>
-inline void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
-  using C = codebook<F>;
-  constexpr int groups = F::layout.groups(), n = F::layout.group;
-  scale_fit wish[groups];
-  float extreme = 0;
-  for (int g = 0; g < groups; ++g) {
-    wish[g] = search_scale<C>(x + g * n, w + g * n, n, p);
-    if (std::fabs(wish[g].scale) > std::fabs(extreme)) extreme = wish[g].scale;
-  }
-  detail::symmetric_plan<F> best;
-  const auto consider = [&](float d) {
-    auto plan = detail::plan_symmetric<F>(x, w, wish, d);
-    for (int round = 0; round < 2; ++round) {
-      const auto next = detail::plan_symmetric<F>(x, w, wish, detail::refit_symmetric<F>(x, w, plan));
-      if (!(next.error < plan.error)) break;
-      plan = next;
-    }
-    if (plan.error < best.error) best = plan;
-  };
-  for (const int end : {F::min_sub_scale, F::max_sub_scale})
-    for (int k = 0; k < 4; ++k) consider(extreme / (static_cast<float>(end) * (1.0f - 0.03f * static_cast<float>(k))));
-
-  F::set_super(out, best.super);
-  for (int g = 0; g < groups; ++g) {
-    F::set_sub_scale(out, g, best.sub[g]);
-    const float d = best.super * static_cast<float>(best.sub[g]), inverse = d != 0.0f ? 1.0f / d : 0.0f;
-    for (int i = g * n; i < (g + 1) * n; ++i) C::store(out, i, C::nearest(x[i] * inverse));
-  }
-}
-
-namespace detail {
-
-template <class F>
 struct affine_plan {
   float super = 0.0f, super_min = 0.0f;
   int sub[F::layout.groups()] = {}, min[F::layout.groups()] = {};
@@ -120,7 +33,8 @@ struct affine_plan {
 };
 
 template <class F>
-inline affine_plan<F> plan_affine(const float* x, const float* w, const affine_fit* wish, float d, float dmin) noexcept {
+inline affine_plan<F> plan_affine(const float* x, const float* w, const affine_fit* wish, float d,
+                                  float dmin) noexcept {
   using C = codebook<F>;
   constexpr int n = F::layout.group;
   affine_plan<F> plan;
@@ -134,9 +48,11 @@ inline affine_plan<F> plan_affine(const float* x, const float* w, const affine_f
     float best = std::numeric_limits<float>::infinity();
     for (int s = std::max(s0 - 1, 0); s <= std::min(s0 + 1, F::max_sub_scale); ++s) {
       // With the scale fixed the best min follows from the mean residual of the current codes.
-      const int m0 = clamp_int(plan.super_min != 0.0f ? -wish[g].offset / plan.super_min : 0.0f, 0, F::max_sub_min);
+      const int m0 =
+          clamp_int(plan.super_min != 0.0f ? -wish[g].offset / plan.super_min : 0.0f, 0, F::max_sub_min);
       for (int m = std::max(m0 - 1, 0); m <= std::min(m0 + 1, F::max_sub_min); ++m) {
-        const float e = affine_error<C>(xs, ws, n, plan.super * static_cast<float>(s), -(plan.super_min * static_cast<float>(m)));
+        const float e = affine_error<C>(xs, ws, n, plan.super * static_cast<float>(s),
+                                        -(plan.super_min * static_cast<float>(m)));
         if (e < best) best = e, plan.sub[g] = s, plan.min[g] = m;
       }
     }
@@ -147,12 +63,14 @@ inline affine_plan<F> plan_affine(const float* x, const float* w, const affine_f
 
 /// Least-squares (d, dmin) for the codes and integers of a plan.
 template <class F>
-inline std::pair<float, float> refit_affine_super(const float* x, const float* w, const affine_plan<F>& plan) noexcept {
+inline std::pair<float, float> refit_affine_super(const float* x, const float* w,
+                                                  const affine_plan<F>& plan) noexcept {
   using C = codebook<F>;
   constexpr int n = F::layout.group;
   double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
   for (int g = 0; g < F::layout.groups(); ++g) {
-    const float d = plan.super * static_cast<float>(plan.sub[g]), m = -(plan.super_min * static_cast<float>(plan.min[g]));
+    const float d = plan.super * static_cast<float>(plan.sub[g]),
+                m = -(plan.super_min * static_cast<float>(plan.min[g]));
     const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
     for (int i = g * n; i < (g + 1) * n; ++i) {
       const double a = plan.sub[g] * affine_code<C>(x[i], inverse, m), b = -plan.min[g], wi = w[i];
@@ -171,7 +89,8 @@ inline std::pair<float, float> refit_affine_super(const float* x, const float* w
 }  // namespace detail
 
 template <super_affine F>
-inline void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
+inline void encode_block(const float* x, const float* w, const quantize_policy& p,
+                         typename F::block& out) noexcept {
   using C = codebook<F>;
   constexpr int groups = F::layout.groups(), n = F::layout.group;
   affine_fit wish[groups];
@@ -204,7 +123,8 @@ inline void encode_block(const float* x, const float* w, const quantize_policy& 
   for (int g = 0; g < groups; ++g) {
     F::set_sub_scale(out, g, best.sub[g]);
     F::set_sub_min(out, g, best.min[g]);
-    const float s = best.super * static_cast<float>(best.sub[g]), m = -(best.super_min * static_cast<float>(best.min[g]));
+    const float s = best.super * static_cast<float>(best.sub[g]),
+                m = -(best.super_min * static_cast<float>(best.min[g]));
     const float inverse = s != 0.0f ? 1.0f / s : 0.0f;
     for (int i = g * n; i < (g + 1) * n; ++i) C::store(out, i, affine_code<C>(x[i], inverse, m));
   }

@@ -1,0 +1,230 @@
+// How the weights of one group become codes under a given scale, for many scales at once.
+//
+// group_coder<F>::sums gives, for each candidate k, sum w x q and sum w q q of the codes q that are best at
+// the scale 1 / inverse[k]. Two questions are answered by these sums: the free scale that suits the codes
+// best, xq / qq, which removes xq * xq / qq of the error; and the error of a given scale d, which is sum w x
+// x - 2 d xq + d d qq.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "quantal/quantize/codebook.hpp"
+#include "quantal/simd/unroll.hpp"
+
+namespace quantal::quantize {
+
+/// Weights of a group with their importances w and the products w * x, which every candidate needs.
+struct group_view {
+  const float* x;
+  const float* w;
+  const float* wx;
+};
+
+template <class F>
+struct group_coder;
+
+/// Each weight has a code of its own.
+template <class F>
+requires(uniform_codes<F> || table_codes<F> || (two_table_codes<F> && requires(typename F::block & b) {
+           F::set_index(b, 0, 0);
+         })) struct group_coder<F> {
+  using codes = codebook<F>;
+  static constexpr int size = F::layout.group, tables = codes::tables, levels = codes::size;
+  static constexpr float lowest = codes::level(0), highest = codes::level(codes::size - 1);
+  static constexpr float shift = codes::shift;
+
+  template <int K>
+  static void sums(const group_view& g, const float* inverse, const float* shifts, float* xq,
+                   float* qq) noexcept {
+    using batch = lanes<F>;
+    for (int k = 0; k < K; k += static_cast<int>(batch::size)) {
+      const batch t = batch::load_unaligned(inverse + k);
+      batch a(0.0f), b(0.0f), s(0.0f);
+      if constexpr (tables > 1) s = batch::load_unaligned(shifts + k);
+      for (int i = 0; i < size; ++i) {
+        batch v = t * batch(g.x[i]);
+        if constexpr (tables > 1) v -= s;
+        batch q = codes::nearest_level(v);
+        if constexpr (tables > 1) q += s;
+        a += batch(g.wx[i]) * q;
+        b += batch(g.w[i]) * q * q;
+      }
+      a.store_unaligned(xq + k);
+      b.store_unaligned(qq + k);
+    }
+  }
+
+  /// sum w (x - d q)^2 itself for scales d[k], without the cancellation of the sums. One table.
+  template <int K>
+  static void errors(const group_view& g, const float* d, const float* inverse, float* error) noexcept {
+    static_assert(tables == 1);
+    using batch = lanes<F>;
+    for (int k = 0; k < K; k += static_cast<int>(batch::size)) {
+      const batch scale = batch::load_unaligned(d + k), t = batch::load_unaligned(inverse + k);
+      batch sum(0.0f);
+      for (int i = 0; i < size; ++i) {
+        const batch x(g.x[i]), e = x - scale * codes::nearest_level(t * x);
+        sum += batch(g.w[i]) * e * e;
+      }
+      sum.store_unaligned(error + k);
+    }
+  }
+
+  static void store(typename F::block& out, int group, const group_view& g, float inverse,
+                    int table) noexcept {
+    const float s = table ? shift : 0.0f;
+    for (int i = 0; i < size; ++i)
+      codes::store(out, group * size + i,
+                   codes::nearest(tables > 1 ? inverse * g.x[i] - s : inverse * g.x[i]));
+  }
+};
+
+/// Pairs of neighbouring weights become the nearest vector of a codebook (iq2_kl).
+template <class F>
+requires(F::vector == 2 && requires(typename F::block & b) { F::set_grid(b, 0, 0); }) struct group_coder<F> {
+  static constexpr int size = F::layout.group, tables = 1, levels = 8;
+  static constexpr float shift = 0;
+
+  template <int K>
+  static void sums(const group_view& g, const float* inverse, const float*, float* xq, float* qq) noexcept {
+    using batch = lanes<F>;
+    for (int k = 0; k < K; k += static_cast<int>(batch::size)) {
+      const batch t = batch::load_unaligned(inverse + k);
+      batch a(0.0f), b(0.0f);
+      for (int i = 0; i < size; i += 2) {
+        const batch w0(g.w[i]), w1(g.w[i + 1]);
+        const auto q = nearest(t * batch(g.x[i]), t * batch(g.x[i + 1]), w0, w1);
+        a += batch(g.wx[i]) * q.first + batch(g.wx[i + 1]) * q.second;
+        b += w0 * q.first * q.first + w1 * q.second * q.second;
+      }
+      a.store_unaligned(xq + k);
+      b.store_unaligned(qq + k);
+    }
+  }
+
+  static void store(typename F::block& out, int group, const group_view& g, float inverse, int) noexcept {
+    for (int i = 0; i < size; i += 2) {
+      int best = 0;
+      float least = std::numeric_limits<float>::infinity();
+      for (int c = 0; c < F::grid_size; ++c) {
+        const float e0 = inverse * g.x[i] - static_cast<float>(F::grid_value(c, 0));
+        const float e1 = inverse * g.x[i + 1] - static_cast<float>(F::grid_value(c, 1));
+        const float e = g.w[i] * e0 * e0 + g.w[i + 1] * e1 * e1;
+        if (e < least) least = e, best = c;
+      }
+      F::set_grid(out, (group * size + i) / 2, best);
+    }
+  }
+
+  static constexpr float end(bool high) noexcept {
+    int v = 0;
+    for (int c = 0; c < F::grid_size; ++c)
+      v = high ? std::max(v, F::grid_value(c, 0)) : std::min(v, F::grid_value(c, 0));
+    return static_cast<float>(v);
+  }
+  static constexpr float lowest = end(false), highest = end(true);
+
+ private:
+  template <class B>
+  static QUANTAL_INLINE std::pair<B, B> nearest(B v0, B v1, B w0, B w1) noexcept {
+    B least(std::numeric_limits<float>::infinity()), q0(0.0f), q1(0.0f);
+    simd::unroll<F::grid_size>([&](auto c) QUANTAL_LAMBDA {
+      const B a(static_cast<float>(F::grid_value(c, 0))), b(static_cast<float>(F::grid_value(c, 1)));
+      const B e0 = v0 - a, e1 = v1 - b, e = w0 * e0 * e0 + w1 * e1 * e1;
+      const auto better = e < least;
+      least = xsimd::select(better, e, least);
+      q0 = xsimd::select(better, a, q0);
+      q1 = xsimd::select(better, b, q1);
+    });
+    return {q0, q1};
+  }
+};
+
+/// Words of four weights whose indices have an even number of set bits between them (iq4_kss). Each weight
+/// knows its nearest level of either parity; where the nearest four are odd together, the cheapest of them
+/// changes.
+template <class F>
+requires requires(typename F::block& b) { F::set_word(b, 0, 0); }
+struct group_coder<F> {
+  static constexpr int size = F::layout.group, tables = 2, levels = F::levels;
+  static constexpr float lowest = F::level(0, 0), highest = F::level(F::levels - 1, 0);
+  static constexpr float shift = F::level(0, 1) - F::level(0, 0);
+
+  /// Place in the group of weight j of word m.
+  static constexpr int place(int m, int j) noexcept { return 2 * m + 16 * (j % 2) + j / 2; }
+
+  template <int K>
+  static void sums(const group_view& g, const float* inverse, const float* shifts, float* xq,
+                   float* qq) noexcept {
+    using batch = lanes<F>;
+    for (int k = 0; k < K; k += static_cast<int>(batch::size)) {
+      const batch t = batch::load_unaligned(inverse + k), s = batch::load_unaligned(shifts + k);
+      batch a(0.0f), b(0.0f);
+      for (int m = 0; m < size / 4; ++m) {
+        batch sign(1.0f), cheapest(std::numeric_limits<float>::infinity()), da(0.0f), db(0.0f);
+        for (int j = 0; j < 4; ++j) {
+          const int i = place(m, j);
+          const batch v = t * batch(g.x[i]) - s, w(g.w[i]), wx(g.wx[i]);
+          const batch even = even_levels::nearest_level(v), odd = odd_levels::nearest_level(v);
+          const batch e = v - even, o = v - odd, cost = w * (o * o - e * e);
+          const auto is_odd = cost < batch(0.0f);
+          const batch q = xsimd::select(is_odd, odd, even) + s, other = xsimd::select(is_odd, even, odd) + s;
+          sign = xsimd::select(is_odd, -sign, sign);
+          const batch flip = xsimd::abs(cost);
+          const auto cheaper = flip < cheapest;
+          cheapest = xsimd::select(cheaper, flip, cheapest);
+          da = xsimd::select(cheaper, wx * (other - q), da);
+          db = xsimd::select(cheaper, w * (other * other - q * q), db);
+          a += wx * q;
+          b += w * q * q;
+        }
+        const auto wrong = sign < batch(0.0f);
+        a += xsimd::select(wrong, da, batch(0.0f));
+        b += xsimd::select(wrong, db, batch(0.0f));
+      }
+      a.store_unaligned(xq + k);
+      b.store_unaligned(qq + k);
+    }
+  }
+
+  static void store(typename F::block& out, int group, const group_view& g, float inverse,
+                    int table) noexcept {
+    for (int m = 0; m < size / 4; ++m) {
+      int index[4], other[4], parity = 0, cheapest = 0;
+      float least = std::numeric_limits<float>::infinity();
+      for (int j = 0; j < 4; ++j) {
+        const int i = place(m, j);
+        const float v = inverse * g.x[i] - (table ? shift : 0.0f);
+        const int even = even_levels::original(even_levels::nearest(v)),
+                  odd = odd_levels::original(odd_levels::nearest(v));
+        const float e = v - static_cast<float>(F::level(even, 0)),
+                    o = v - static_cast<float>(F::level(odd, 0));
+        const float cost = g.w[i] * (o * o - e * e);
+        index[j] = cost < 0 ? odd : even, other[j] = cost < 0 ? even : odd;
+        parity ^= cost < 0;
+        if (std::fabs(cost) < least) least = std::fabs(cost), cheapest = j;
+      }
+      if (parity) index[cheapest] = other[cheapest];
+      F::set_word(out, group * (size / 4) + m, index[0] | index[1] << 4 | index[2] << 8 | index[3] << 12);
+    }
+  }
+
+ private:
+  /// The levels whose indices have this parity.
+  template <int parity>
+  struct class_levels {
+    static constexpr int size = F::levels / 2;
+    static constexpr int original(int index) noexcept {
+      return 2 * index + ((__builtin_popcount(static_cast<unsigned>(2 * index)) & 1) != parity);
+    }
+    static constexpr int level(int index) noexcept { return F::level(original(index), 0); }
+  };
+  template <int parity>
+  struct class_search : class_levels<parity>, detail::table_search<class_levels<parity>> {};
+  using even_levels = class_search<0>;
+  using odd_levels = class_search<1>;
+};
+
+}  // namespace quantal::quantize

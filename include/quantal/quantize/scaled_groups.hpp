@@ -1,0 +1,310 @@
+// Groups whose scale is an integer times a scale that they share: with the block (q3_K, q6_K, iq4_xs, iq2_k
+// .. iq6_k) or with the row (iq2_ks .. iq5_ks, iq4_kss, iq2_kl). Where a format has two tables each group
+// chooses one.
+//
+// Each group is searched alone first and keeps its two best free scales, its wishes. A shared scale then
+// turns wishes into integers: for every candidate each group takes, among the integers around its wishes, the
+// one with the least error of the codes it really gets. Their sums refit the shared scale by least squares;
+// an increase is never accepted.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "quantal/quantize/group_coder.hpp"
+#include "quantal/quantize/row.hpp"
+#include "quantal/quantize/scale_search.hpp"
+
+namespace quantal::quantize {
+
+template <class F>
+concept scaled_groups = block_format<F> && !F::layout.has_offset && requires(typename F::block & b) {
+  sizeof(group_coder<F>);
+  { F::min_sub_scale + F::max_sub_scale } -> std::convertible_to<int>;
+  F::set_sub_scale(b, 0, 0);
+};
+/// The block stores what its groups share.
+template <class F>
+concept scaled_by_block = scaled_groups<F> && F::layout.row_meta == 0 && requires(typename F::block& b) {
+  F::set_super(b, 1.0f);
+};
+/// The row stores it.
+template <class F>
+concept scaled_by_row = scaled_groups<F> && F::layout.row_meta > 0 && requires(std::byte* row) {
+  F::set_row_scale(row, 1.0f);
+};
+
+namespace detail {
+
+/// The free scales that suit a group best, of two different kinds (sign of the scale, table). The table is
+/// the lowest bit of the mantissa: four bytes a wish.
+struct group_wishes {
+  static constexpr int count = 2;
+  float scale[count] = {};
+
+  static float packed(float scale, int table) noexcept {
+    return quantal::detail::float_from_bits((quantal::detail::bits_from_float(scale) & ~1u) |
+                                            static_cast<std::uint32_t>(table));
+  }
+  static int table(float wish) noexcept {
+    return static_cast<int>(quantal::detail::bits_from_float(wish) & 1u);
+  }
+};
+
+template <class F>
+constexpr int sub_scale_step() noexcept {
+  if constexpr (requires { F::sub_scale_step; })
+    return F::sub_scale_step;
+  else
+    return 1;
+}
+
+template <class F>
+group_wishes wishes_of(const group_view& g) noexcept {
+  using coder = group_coder<F>;
+  constexpr int kinds = 2 * coder::tables, total = kinds * lane_count;
+  float extreme = 0;
+  for (int i = 0; i < coder::size; ++i) extreme = std::fabs(g.x[i]) > std::fabs(extreme) ? g.x[i] : extreme;
+  group_wishes out;
+  if (std::fabs(extreme) < 1e-30f) return out;
+  alignas(64) float inverse[total], shifts[total], xq[total], qq[total];
+  for (int kind = 0; kind < kinds; ++kind) {
+    const float s = kind / 2 ? coder::shift : 0.0f;
+    const float end = (kind % 2 ? coder::highest : coder::lowest) + s;
+    for (int k = 0; k < lane_count; ++k) {
+      inverse[kind * lane_count + k] = end / extreme * candidate_factor<coder>(k);
+      shifts[kind * lane_count + k] = s;
+    }
+  }
+  coder::template sums<total>(g, inverse, shifts, xq, qq);
+  float gain[group_wishes::count] = {};
+  for (int kind = 0; kind < kinds; ++kind) {
+    float best = 0, scale = 0;
+    for (int k = kind * lane_count; k < (kind + 1) * lane_count; ++k) {
+      const float f = qq[k] > 0 ? xq[k] * xq[k] / qq[k] : 0.0f;
+      if (f > best) best = f, scale = xq[k] / qq[k];
+    }
+    scale = group_wishes::packed(scale, kind / 2);
+    if (best > gain[0]) {
+      gain[1] = gain[0], out.scale[1] = out.scale[0];
+      gain[0] = best, out.scale[0] = scale;
+    } else if (best > gain[1]) {
+      gain[1] = best, out.scale[1] = scale;
+    }
+  }
+  return out;
+}
+
+/// What a group takes under a shared scale. Sums are in units of the shared scale; the error lacks sum w x x.
+struct group_choice {
+  int sub = 0, table = 0;
+  float error = 0.0f, xq = 0.0f, qq = 0.0f;
+};
+
+template <class F>
+group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, float shared) noexcept {
+  using coder = group_coder<F>;
+  constexpr int step = sub_scale_step<F>(), each = lane_count / group_wishes::count;
+  constexpr int top = (F::max_sub_scale - F::min_sub_scale) / step;
+  int sub[lane_count], table[lane_count];
+  alignas(64) float inverse[lane_count], shifts[lane_count], xq[lane_count], qq[lane_count];
+  const float unit = safe_inverse(shared);
+  for (int c = 0; c < group_wishes::count; ++c) {
+    const float at = (wish.scale[c] * unit - F::min_sub_scale) * (1.0f / step);
+    const int first = std::clamp(rounded(at, 0, top) - (each / 2 - 1), 0, std::max(top + 1 - each, 0));
+    for (int k = 0; k < each; ++k) {
+      const int lane = c * each + k;
+      sub[lane] = F::min_sub_scale + step * (first + k);
+      table[lane] = group_wishes::table(wish.scale[c]);
+      inverse[lane] = safe_inverse(shared * static_cast<float>(sub[lane]));
+      shifts[lane] = table[lane] ? coder::shift : 0.0f;
+    }
+  }
+  coder::template sums<lane_count>(g, inverse, shifts, xq, qq);
+  group_choice best;
+  best.error = std::numeric_limits<float>::infinity();
+  for (int k = 0; k < lane_count; ++k) {
+    const float d = shared * static_cast<float>(sub[k]), e = d * (d * qq[k] - 2.0f * xq[k]);
+    if (e < best.error) {
+      const float s = static_cast<float>(sub[k]);
+      best = {sub[k], table[k], e, s * xq[k], s * s * qq[k]};
+    }
+  }
+  return best;
+}
+
+/// A block's choices under one shared scale.
+template <class F>
+struct group_plan {
+  group_choice choice[F::layout.groups()];
+  double error = 0, xq = 0, qq = 0;
+};
+
+/// One block ready for planning.
+template <class F>
+struct group_source {
+  static constexpr int elements = F::layout.elements, groups = F::layout.groups();
+  alignas(64) float x[elements], w[elements], wx[elements];
+
+  group_view view(int g) const noexcept {
+    constexpr int n = F::layout.group;
+    return {x + g * n, w + g * n, wx + g * n};
+  }
+};
+
+template <class F>
+void plan_groups(const group_source<F>& source, const group_wishes* wish, float shared,
+                 group_plan<F>& plan) noexcept {
+  plan.error = plan.xq = plan.qq = 0;
+  for (int g = 0; g < F::layout.groups(); ++g) {
+    const auto& c = plan.choice[g] = choose_sub_scale<F>(source.view(g), wish[g], shared);
+    plan.error += c.error, plan.xq += c.xq, plan.qq += c.qq;
+  }
+}
+
+template <class F>
+void store_groups(const group_source<F>& source, const group_plan<F>& plan, float shared,
+                  typename F::block& out) noexcept {
+  for (int g = 0; g < F::layout.groups(); ++g) {
+    const group_choice& c = plan.choice[g];
+    F::set_sub_scale(out, g, c.sub);
+    if constexpr (group_coder<F>::tables > 1) F::set_table(out, g, c.table);
+    group_coder<F>::store(out, g, source.view(g), safe_inverse(shared * static_cast<float>(c.sub)), c.table);
+  }
+}
+
+/// Shared scales to try, as the sub-scale that the largest wish would become: the ends of the range and a
+/// little beyond, which clips that group.
+template <class F>
+constexpr auto shared_candidates() noexcept {
+  constexpr float a = F::min_sub_scale, b = F::max_sub_scale;
+  return std::array{a, b, a * 1.06f, b * 1.06f, a * 0.92f, b * 0.92f};
+}
+
+/// Loads a block; returns the importance that its weights of mean 1 stand for.
+template <class F>
+float load_groups(const row_view& row, std::int64_t block, const quantize_policy& p,
+                  group_source<F>& out) noexcept {
+  constexpr int n = F::layout.elements;
+  const float mass = load_block<n>(row, block * n, p, out.x, out.w);
+  for (int i = 0; i < n; ++i) out.wx[i] = out.w[i] * out.x[i];
+  return mass;
+}
+
+}  // namespace detail
+
+template <scaled_by_block F>
+void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+  constexpr int groups = F::layout.groups();
+  auto* blocks = row_blocks<F>(out);
+  for (std::int64_t b = 0; b < row.cols / F::layout.elements; ++b) {
+    detail::group_source<F> source;
+    detail::load_groups(row, b, p, source);
+    detail::group_wishes wish[groups];
+    float extreme = 0;
+    for (int g = 0; g < groups; ++g) {
+      wish[g] = detail::wishes_of<F>(source.view(g));
+      if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
+    }
+    detail::group_plan<F> best, next;
+    best.error = std::numeric_limits<double>::infinity();
+    float shared = 0;
+    const auto consider = [&](float d) {
+      plan_groups(source, wish, d, next);
+      const bool better = next.error < best.error;
+      if (better) best = next, shared = d;
+      return better;
+    };
+    for (const float end : detail::shared_candidates<F>()) consider(stored_half(extreme / end));
+    for (int round = 0; round < 2 && best.qq > 0; ++round)
+      if (!consider(stored_half(static_cast<float>(best.xq / best.qq)))) break;
+    blocks[b] = typename F::block{};
+    F::set_super(blocks[b], shared);
+    store_groups(source, best, shared, blocks[b]);
+  }
+}
+
+namespace detail {
+
+/// What a row's blocks make of one shared scale.
+struct row_fit {
+  double error = 0, xq = 0, qq = 0;
+};
+
+/// Plans the wishes that lie in every `stride`th block of a row.
+template <class F>
+row_fit fit_row(const row_view& row, const quantize_policy& p, const std::byte* out, float shared,
+                std::int64_t stride) noexcept {
+  row_fit sum;
+  const auto* blocks = row_blocks<F>(out);
+  for (std::int64_t b = 0; b < row.cols / F::layout.elements; b += stride) {
+    group_source<F> source;
+    const double mass = load_groups(row, b, p, source);
+    group_wishes wish[F::layout.groups()];
+    static_assert(sizeof wish <= sizeof blocks[b]);
+    std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
+    group_plan<F> plan;
+    plan_groups(source, wish, shared, plan);
+    sum.error += mass * plan.error, sum.xq += mass * plan.xq, sum.qq += mass * plan.qq;
+  }
+  return sum;
+}
+
+/// The scale as the row can store it.
+template <class F>
+float stored_row_scale(float d, std::byte* out) noexcept {
+  F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(d) : d);
+  return F::row_scale(out);
+}
+
+}  // namespace detail
+
+/// The wishes of a block wait in its own bytes until the scale of the row is known: no allocation, one
+/// search.
+template <scaled_by_row F>
+void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+  constexpr int groups = F::layout.groups();
+  constexpr std::int64_t sample = 8;
+  const std::int64_t count = row.cols / F::layout.elements;
+  auto* blocks = row_blocks<F>(out);
+  float extreme = 0;
+  for (std::int64_t b = 0; b < count; ++b) {
+    detail::group_source<F> source;
+    detail::load_groups(row, b, p, source);
+    detail::group_wishes wish[groups];
+    for (int g = 0; g < groups; ++g) {
+      wish[g] = detail::wishes_of<F>(source.view(g));
+      if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
+    }
+    std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
+  }
+  // Candidates meet a sample of a long row, the best of them and its refits all of it.
+  float shared = 0;
+  double best = std::numeric_limits<double>::infinity();
+  for (const float end : detail::shared_candidates<F>()) {
+    const float d = detail::stored_row_scale<F>(extreme / end, out);
+    const double e = detail::fit_row<F>(row, p, out, d, (count + sample - 1) / sample).error;
+    if (e < best) best = e, shared = d;
+  }
+  auto fit = detail::fit_row<F>(row, p, out, shared, 1);
+  for (int round = 0; round < 2 && fit.qq > 0; ++round) {
+    const float d = detail::stored_row_scale<F>(static_cast<float>(fit.xq / fit.qq), out);
+    const auto next = detail::fit_row<F>(row, p, out, d, 1);
+    if (!(next.error < fit.error)) break;
+    fit = next, shared = d;
+  }
+  F::set_row_scale(out, shared);
+  for (std::int64_t b = 0; b < count; ++b) {
+    detail::group_source<F> source;
+    detail::load_groups(row, b, p, source);
+    detail::group_wishes wish[groups];
+    std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
+    detail::group_plan<F> plan;
+    plan_groups(source, wish, shared, plan);
+    blocks[b] = typename F::block{};
+    store_groups(source, plan, shared, blocks[b]);
+  }
+}
+
+}  // namespace quantal::quantize
