@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -30,14 +31,15 @@ std::string non_finite_weight(const float* x, std::int64_t cols) {
 
 class conversion {
  public:
-  conversion(const gguf::tensor_info& t, std::span<const std::byte> source, std::uint32_t type,
+  conversion(const gguf::tensor_info& t, const gguf::row_source& source, std::uint32_t type,
              const imatrix::importance* importance, int workers)
       : t_(t),
         source_(source),
         importance_(importance),
         from_(*find_format(t.type)),
         to_(*find_format(type)),
-        scratch_(static_cast<std::size_t>(2 * workers * t.cols())) {}
+        floats_(static_cast<std::size_t>(2 * workers * t.cols())),
+        bytes_(static_cast<std::size_t>(workers * from_.row_bytes(t.cols()))) {}
 
   std::int64_t rows() const { return t_.rows() * t_.slices(); }
   std::int64_t row_bytes() const { return to_.row_bytes(t_.cols()); }
@@ -46,7 +48,7 @@ class conversion {
   outcome convert_rows(std::int64_t first, std::int64_t last, std::byte* out, int worker) {
     outcome o;
     for (std::int64_t r = first; r < last; ++r, out += row_bytes()) {
-      o.why = convert_row(r, out, scratch_.data() + 2 * worker * t_.cols(), o.error);
+      o.why = convert_row(r, out, worker, o.error);
       if (!o.why.empty()) {
         o.failed_row = r;
         break;
@@ -57,11 +59,16 @@ class conversion {
 
  private:
   /// Empty, or why the row cannot be converted.
-  std::string convert_row(std::int64_t r, std::byte* out, float* x, quantization_error& sum) const {
+  std::string convert_row(std::int64_t r, std::byte* out, int worker, quantization_error& sum) {
     const std::int64_t cols = t_.cols();
-    float* decoded = x + cols;
-    dequantize_row(from_.gguf_id, source_.data() + r * from_.row_bytes(cols), x, cols);
+    float *x = floats_.data() + 2 * worker * cols, *decoded = x + cols;
+    const std::byte* row = source_.row(r, bytes_.data() + worker * from_.row_bytes(cols));
+    dequantize_row(from_.gguf_id, row, x, cols);
     if (auto bad = non_finite_weight(x, cols); !bad.empty()) return bad;
+    if (from_.gguf_id == to_.gguf_id) {
+      std::memcpy(out, row, static_cast<std::size_t>(row_bytes()));
+      return {};
+    }
     const float* w = importance_ ? importance_->row(r / t_.rows(), r % t_.rows(), t_.rows()) : nullptr;
     if (const auto s = quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok)
       return std::string(to_string(s));
@@ -73,11 +80,12 @@ class conversion {
   }
 
   const gguf::tensor_info& t_;
-  std::span<const std::byte> source_;
+  const gguf::row_source& source_;
   const imatrix::importance* importance_;
   const format_info& from_;
   const format_info& to_;
-  std::vector<float> scratch_;  ///< two rows per worker
+  std::vector<float> floats_;     ///< two rows per worker
+  std::vector<std::byte> bytes_;  ///< one row of the source per worker
 };
 
 error row_error(const gguf::tensor_info& t, const outcome& o) {
@@ -89,7 +97,7 @@ error row_error(const gguf::tensor_info& t, const outcome& o) {
 
 }  // namespace
 
-result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source,
+result<quantization_error> convert(const gguf::tensor_info& t, const gguf::row_source& source,
                                    std::uint32_t type, const imatrix::importance* importance,
                                    executor_ref threads, const sink& out, std::size_t window) {
   conversion c(t, source, type, importance, threads.workers());

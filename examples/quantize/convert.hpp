@@ -6,7 +6,7 @@
 #include <span>
 
 #include "quantal/executor.hpp"
-#include "quantal/gguf/tensor_info.hpp"
+#include "quantal/gguf/model_view.hpp"
 #include "quantal/imatrix/lookup.hpp"
 #include "quantal/quantize/error.hpp"
 
@@ -18,10 +18,11 @@ using sink = std::function<result<void>(std::span<const std::byte>)>;
 /// Output bytes that are in memory at once; a row never splits.
 inline constexpr std::size_t default_window = std::size_t{8} << 20;
 
-/// Converts `source` (the bytes of tensor `t`) to `type` and hands the bytes to `out` in order. `importance`:
-/// null or from imatrix::resolve for this tensor. Returns the error of the result against the source. Errors
-/// name the tensor, and row and column of a weight that is NaN or infinite.
-result<quantization_error> convert(const gguf::tensor_info& t, std::span<const std::byte> source,
+/// Converts the rows of tensor `t` to `type` and hands the bytes to `out` in order. `importance`: null or
+/// from imatrix::resolve for this tensor. Returns the error of the result against the source. Errors name the
+/// tensor, and row and column of a weight that is NaN or infinite. With the tensor's own type the rows pass
+/// unchanged.
+result<quantization_error> convert(const gguf::tensor_info& t, const gguf::row_source& source,
                                    std::uint32_t type, const imatrix::importance* importance,
                                    executor_ref threads, const sink& out,
                                    std::size_t window = default_window);

@@ -34,20 +34,22 @@ result<void> check_path(const gguf::reader& model, const fs::path& out) {
 
 }  // namespace
 
-result<std::vector<fs::path>> output_paths(const gguf::reader& model, const fs::path& out, bool keep_split) {
+std::vector<fs::path> shard_paths(const fs::path& out, int n) {
+  if (n == 1) return {out};
   std::vector<fs::path> paths;
-  const int n = model.shards();
-  if (!keep_split || n == 1)
-    paths.push_back(out);
-  else
-    for (int i = 1; i <= n; ++i)
-      paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
+  for (int i = 1; i <= n; ++i)
+    paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
+  return paths;
+}
+
+result<std::vector<fs::path>> output_paths(const gguf::reader& model, const fs::path& out, bool keep_split) {
+  auto paths = shard_paths(out, keep_split ? model.shards() : 1);
   for (const auto& p : paths)
     if (auto ok = check_path(model, p); !ok) return ok.error();
   return paths;
 }
 
-gguf::metadata output_metadata(const gguf::reader& model, const file_type& type,
+gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,
                                const std::optional<imatrix_note>& note) {
   gguf::metadata meta = model.meta();
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) meta.erase(key);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plan.hpp"
+#include "quantal/gguf/reader.hpp"
 #include "quantal/gguf/writer.hpp"
 
 namespace quantal::plan {
@@ -23,8 +24,11 @@ struct imatrix_note {
 result<std::vector<std::filesystem::path>> output_paths(const gguf::reader& model,
                                                         const std::filesystem::path& out, bool keep_split);
 
+/// PREFIX-00001-of-0000N.gguf and so on for n > 1 files, `out` itself for one.
+std::vector<std::filesystem::path> shard_paths(const std::filesystem::path& out, int n);
+
 /// Metadata of the merged file: the input's without the split keys, with type, version and imatrix notes.
-gguf::metadata output_metadata(const gguf::reader& model, const file_type& type,
+gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,
                                const std::optional<imatrix_note>& note);
 
 class output {

@@ -19,7 +19,7 @@ std::string architecture(const gguf::metadata& meta) {
 }
 
 /// From the metadata, or from the names of models that lack the key.
-std::int64_t block_count(const gguf::reader& model) {
+std::int64_t block_count(const gguf::model_view& model) {
   const auto n = integer_or_zero(model.meta(), architecture(model.meta()) + ".block_count");
   if (n > 0) return n;
   std::int64_t last = -1;
@@ -39,7 +39,7 @@ bool is_exempt(const std::string& name) { return name == "token_embd.weight" || 
 
 /// Finds importance for one tensor; data that does not fit is an error except for token_embd, which needs
 /// none.
-result<importance_note> find_importance(const gguf::reader& model, const gguf::tensor_info& t,
+result<importance_note> find_importance(const gguf::model_view& model, const gguf::tensor_info& t,
                                         const imatrix::store& s, const imatrix::model_shape& shape) {
   auto found = imatrix::resolve(s, model, t, shape);
   if (!found && t.name == "token_embd.weight") return importance_note{};
@@ -69,7 +69,7 @@ void count(model_plan& p, const step& s) {
 
 }  // namespace
 
-result<model_plan> make_plan(const gguf::reader& model, type_options& options,
+result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
                              const imatrix::store* statistics, requirement needed) {
   model_plan p;
   p.type = options.type;

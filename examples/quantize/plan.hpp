@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "quantal/gguf/reader.hpp"
+#include "quantal/gguf/model_view.hpp"
 #include "quantal/imatrix/model.hpp"
 #include "types.hpp"
 
@@ -25,7 +25,7 @@ struct importance_note {
 };
 
 struct step {
-  const gguf::tensor_info* tensor;  ///< of the reader, which must outlive the plan
+  const gguf::tensor_info* tensor;  ///< of the model, which must outlive the plan
   target to;
   importance_note importance;
   std::uint64_t bytes;  ///< in the output
@@ -47,7 +47,7 @@ struct model_plan {
 };
 
 /// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
-result<model_plan> make_plan(const gguf::reader& model, type_options& options,
+result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
                              const imatrix::store* statistics, requirement needed);
 
 }  // namespace quantal::plan

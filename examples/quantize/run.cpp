@@ -108,15 +108,15 @@ class reporter {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-result<std::optional<quantization_error>> write_tensor(const gguf::reader& model, const step& s,
+result<std::optional<quantization_error>> write_tensor(const gguf::model_view& model, const step& s,
                                                        const std::optional<imatrix::store>& statistics,
                                                        const model_plan& plan, executor_ref threads,
                                                        const sink& to) {
   using answer = std::optional<quantization_error>;
-  const auto bytes = model.data(*s.tensor);
-  if (!bytes) return bytes.error();
-  if (s.to.copy) {
-    auto w = to(*bytes);
+  const auto rows = model.rows(*s.tensor);
+  if (!rows) return rows.error();
+  if (s.to.copy && !rows->made()) {
+    auto w = to(rows->whole());
     return w ? result<answer>(answer{}) : w.error();
   }
   imatrix::importance importance;
@@ -125,12 +125,12 @@ result<std::optional<quantization_error>> write_tensor(const gguf::reader& model
     if (!found) return found.error();
     importance = std::move(*found);
   }
-  auto e = convert(*s.tensor, *bytes, s.to.type, importance ? &importance : nullptr, threads, to);
+  auto e = convert(*s.tensor, *rows, s.to.type, importance ? &importance : nullptr, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
-  return answer{*e};
+  return s.to.copy ? answer{} : answer{*e};
 }
 
-result<void> execute(const gguf::reader& model, const model_plan& plan,
+result<void> execute(const gguf::model_view& model, const model_plan& plan,
                      const std::optional<imatrix::store>& statistics, output& out, int threads,
                      reporter& report) {
   thread_pool pool(threads);
@@ -150,20 +150,24 @@ result<void> execute(const gguf::reader& model, const model_plan& plan,
 }  // namespace
 
 result<void> run(const run_options& o) {
-  auto types = read_type_options(o);
-  if (!types) return types.error();
   const auto model = gguf::reader::open(o.in);
   if (!model) return model.error();
+  return run(*model, o, [&](const model_plan&) { return output_paths(*model, o.out, o.keep_split); });
+}
+
+result<void> run(const gguf::model_view& model, const run_options& o, const placement& place) {
+  auto types = read_type_options(o);
+  if (!types) return types.error();
   std::optional<imatrix::store> statistics;
   if (!o.imatrix.empty()) {
     auto loaded = imatrix::load(o.imatrix);
     if (!loaded) return loaded.error();
     statistics = std::move(*loaded);
   }
-  const auto paths = output_paths(*model, o.out, o.keep_split);
-  if (!paths) return paths.error();
-  const auto plan = make_plan(*model, *types, statistics ? &*statistics : nullptr, required(o.required));
+  const auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
   if (!plan) return plan.error();
+  const auto paths = place(*plan);
+  if (!paths) return paths.error();
   reporter report(o, *plan, *types);
   if (o.dry_run) {
     for (std::size_t i = 0; i < plan->steps.size(); ++i) report.tensor(i, std::nullopt);
@@ -171,9 +175,9 @@ result<void> run(const run_options& o) {
     return {};
   }
   auto out =
-      output::create(*paths, output_metadata(*model, *types->type, note_of(o.imatrix, statistics)), *plan);
+      output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  if (auto done = execute(*model, *plan, statistics, *out, text::thread_count(o.threads), report); !done)
+  if (auto done = execute(model, *plan, statistics, *out, text::thread_count(o.threads), report); !done)
     return done;
   report.finish(*paths);
   return {};

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "quantal/result.hpp"
+#include "plan.hpp"
 
 namespace quantal::plan {
 
@@ -25,5 +26,12 @@ struct run_options {
 /// Everything that can be refused is refused before the output is created; a failure later leaves no output
 /// behind.
 result<void> run(const run_options& options);
+
+/// Decides the files of the output when the plan is known. With several files a tensor goes to the one that
+/// its `shard` counts.
+using placement = std::function<result<std::vector<std::filesystem::path>>(const model_plan&)>;
+
+/// As above for a model of any origin; options.in and options.keep_split only show in reports.
+result<void> run(const gguf::model_view& model, const run_options& options, const placement& place);
 
 }  // namespace quantal::plan

@@ -225,11 +225,17 @@ TEST_F(quantizing, tiny_windows_give_the_same_bytes) {
   const auto t = test::tensor("blk.0.x.weight", f32::gguf_id, {256, 300, 2, 1});
   std::vector<float> x(static_cast<std::size_t>(t.elements()));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
-  const auto convert_with = [&](std::size_t window, int threads) {
+  const gguf::row_source in_memory(std::as_bytes(std::span(x)), 256 * sizeof(float));
+  const gguf::row_source made([&](std::int64_t r, std::byte* scratch) {
+    std::memcpy(scratch, x.data() + 256 * r, 256 * sizeof(float));
+    return scratch;
+  });
+  const auto convert_to = [&](std::uint32_t type, const gguf::row_source& source, std::size_t window,
+                              int threads) {
     std::vector<std::byte> out;
     thread_pool pool(threads);
     const auto e = convert(
-        t, std::as_bytes(std::span(x)), q4_K::gguf_id, nullptr, pool,
+        t, source, type, nullptr, pool,
         [&](std::span<const std::byte> b) {
           return out.insert(out.end(), b.begin(), b.end()), result<void>{};
         },
@@ -237,11 +243,22 @@ TEST_F(quantizing, tiny_windows_give_the_same_bytes) {
     EXPECT_TRUE(e);
     return std::pair(out, e ? e->nmse_plain() : -1.0);
   };
-  const auto whole = convert_with(default_window, 1);
+  const auto whole = convert_to(q4_K::gguf_id, in_memory, default_window, 1);
   EXPECT_EQ(whole.first.size(), static_cast<std::size_t>(600 * 144));
   EXPECT_GT(whole.second, 0.0);
-  EXPECT_TRUE(convert_with(1, 3) == whole);
-  EXPECT_TRUE(convert_with(64 * 144 * 2, 2) == whole);
+  for (const auto* source : {&in_memory, &made}) {
+    EXPECT_TRUE(convert_to(q4_K::gguf_id, *source, 1, 3) == whole);
+    EXPECT_TRUE(convert_to(q4_K::gguf_id, *source, 64 * 144 * 2, 2) == whole);
+  }
+  const auto copied = convert_to(f32::gguf_id, made, 1, 2);  // its own type: unchanged
+  EXPECT_EQ(copied.first.size(), x.size() * sizeof(float));
+  EXPECT_EQ(std::memcmp(copied.first.data(), x.data(), copied.first.size()), 0);
+  x[77] = std::numeric_limits<float>::quiet_NaN();
+  thread_pool pool(2);
+  const auto refused = convert(t, made, f32::gguf_id, nullptr, pool,
+                               [](std::span<const std::byte>) { return result<void>{}; });
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("column 77 is NaN"), std::string::npos);
 }
 
 TEST_F(quantizing, weights_that_are_not_finite) {

@@ -9,8 +9,7 @@
 #include <unordered_set>
 
 #include "quantal/gguf/mapped_file.hpp"
-#include "quantal/gguf/metadata.hpp"
-#include "quantal/gguf/tensor_info.hpp"
+#include "quantal/gguf/model_view.hpp"
 
 namespace quantal::gguf {
 
@@ -141,7 +140,7 @@ struct shard {
 
 }  // namespace detail
 
-class reader {
+class reader final : public model_view {
  public:
   /// Opens a file, or all shards of a split model through its first shard.
   static result<reader> open(const std::filesystem::path& path) {
@@ -153,13 +152,13 @@ class reader {
     return r.index_tensors();
   }
 
-  const metadata& meta() const noexcept { return shards_.front().meta; }
-  const std::vector<tensor_info>& tensors() const noexcept { return tensors_; }
+  const metadata& meta() const noexcept override { return shards_.front().meta; }
+  const std::vector<tensor_info>& tensors() const noexcept override { return tensors_; }
   int shards() const noexcept { return static_cast<int>(shards_.size()); }
-  const std::string& path() const noexcept { return shards_.front().path; }
+  const std::string& path() const noexcept override { return shards_.front().path; }
   const std::string& shard_path(int i) const noexcept { return shards_[static_cast<std::size_t>(i)].path; }
 
-  const tensor_info* find(std::string_view name) const {
+  const tensor_info* find(std::string_view name) const override {
     const auto it = by_name_.find(std::string(name));
     return it == by_name_.end() ? nullptr : &tensors_[it->second];
   }
@@ -170,6 +169,13 @@ class reader {
     if (!find_format(t.type) && !find_plain_type(t.type))
       return error{s.path + ": tensor '" + detail::printable(t.name) + "': unknown " + type_name(t.type)};
     return s.file.bytes().subspan(static_cast<std::size_t>(s.data_start + t.offset), static_cast<std::size_t>(t.nbytes));
+  }
+
+  result<row_source> rows(const tensor_info& t) const override {
+    const auto bytes = data(t);
+    if (!bytes) return bytes.error();
+    const auto n = static_cast<std::uint64_t>(t.rows() * t.slices());
+    return row_source(*bytes, n ? bytes->size() / n : 0);
   }
 
  private:

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "quantal/dequantize.hpp"
-#include "quantal/gguf/reader.hpp"
+#include "quantal/gguf/model_view.hpp"
 #include "quantal/imatrix/lookup.hpp"
 
 namespace quantal::imatrix {
@@ -37,7 +37,7 @@ inline double expected_square(const float* row, const float* w, std::int64_t col
 
 /// attn_k_b multiplies the first `nope` outputs of each head of attn_q_b (or attn_q): their expected squares follow
 /// from that tensor's weights and its own statistics (imatrix.md section 7). Nothing if those are missing.
-inline result<importance> key_projection_proxy(const store& s, const gguf::reader& model, const tensor_shape& t,
+inline result<importance> key_projection_proxy(const store& s, const gguf::model_view& model, const tensor_shape& t,
                                                const model_shape& shape, const lookup_options& options) {
   for (const char* query : {"attn_q_b", "attn_q"}) {
     const auto name = renamed(t.name, "attn_k_b", query);
@@ -49,8 +49,8 @@ inline result<importance> key_projection_proxy(const store& s, const gguf::reade
     const auto input = resolve(s, shape_of(*q), shape, options);
     if (!input) return input.error();
     if (!*input) continue;
-    const auto bytes = model.data(*q);
-    if (!bytes) return bytes.error();
+    const auto rows = model.rows(*q);
+    if (!rows) return rows.error();
     importance out;
     out.from = source::proxy;
     out.detail = *name + " and its weights";
@@ -58,10 +58,11 @@ inline result<importance> key_projection_proxy(const store& s, const gguf::reade
     out.rows_per_vector = t.rows * t.slices / shape.heads;
     out.counts = input->counts;
     std::vector<float> row(static_cast<std::size_t>(q->cols()));
+    std::vector<std::byte> scratch(static_cast<std::size_t>(format->row_bytes(q->cols())));
     for (std::int64_t h = 0; h < shape.heads; ++h)
       for (std::int64_t n = 0; n < t.cols; ++n) {
         const std::int64_t r = h * (q->rows() / shape.heads) + n;
-        dequantize_row(q->type, bytes->data() + r * format->row_bytes(q->cols()), row.data(), q->cols());
+        dequantize_row(q->type, rows->row(r, scratch.data()), row.data(), q->cols());
         out.weights.push_back(static_cast<float>(expected_square(row.data(), input->row(0, r, q->rows()), q->cols())));
       }
     return out;
@@ -72,7 +73,7 @@ inline result<importance> key_projection_proxy(const store& s, const gguf::reade
 }  // namespace detail
 
 /// As resolve() for a tensor of `model`, which may also derive importance from other weights of the model.
-inline result<importance> resolve(const store& s, const gguf::reader& model, const gguf::tensor_info& t,
+inline result<importance> resolve(const store& s, const gguf::model_view& model, const gguf::tensor_info& t,
                                   const model_shape& shape, const lookup_options& options = {}) {
   auto found = resolve(s, shape_of(t), shape, options);
   if (!found || *found) return found;
