@@ -2,7 +2,7 @@
 # dispatcher. An arch's product kernels, one set per form of format, have units of their own; the formats' units hold only
 # their decoders.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set(quantal_known_archs neon64 neon64_dotprod scalar)
+  set(quantal_known_archs neon64_dotprod neon64 scalar)
 else()
   set(quantal_known_archs avx512_vnni avx512 avx2 scalar)
 endif()
