@@ -154,7 +154,11 @@ void dot_rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows
           here[c] = {column[c].codes + first + from, column[c].scales + (first + from) / q8_block,
                      column[c].shifts + (first + from) / form.sub};
         const coded_slice& s = run[from / slice_weights];
-        if (count - from >= slice_weights)
+        // Emulated registers would only slow the compiler down: the scalar arch takes the plain loop.
+        if constexpr (std::is_same_v<A, simd::scalar>)
+          sums.add_tail(s, static_cast<float>(bias),
+                        count - from < slice_weights ? count - from : slice_weights, here);
+        else if (count - from >= slice_weights)
           sums.add_slice(s, static_cast<float>(bias), here);
         else
           sums.add_tail(s, static_cast<float>(bias), count - from, here);

@@ -1,6 +1,6 @@
 // Up to 256 consecutive weights of a row, decoded for a kernel: as float32, or as codes with scales. This is
-// all that the kernels know of a format; the drivers above it are compiled once per arch and reach it through
-// `slice_decoder`.
+// all that the kernels know of a format; what is above it is compiled once per arch and form, and reaches it
+// through a `code_decoder`.
 #pragma once
 
 #include "quantal/kernel/block_codes.hpp"

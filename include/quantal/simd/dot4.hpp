@@ -2,6 +2,8 @@
 // every input: no arch may saturate (x86 pmaddubsw would).
 #pragma once
 
+#include <type_traits>
+
 #include "quantal/simd/arch.hpp"
 
 namespace quantal::simd {
@@ -206,6 +208,21 @@ QUANTAL_INLINE void store_low_bytes(i32<A> v, std::int32_t* scratch, std::int8_t
 #if XSIMD_WITH_AVX512F
   if constexpr (i32<A>::size == 16) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi32_epi8(v));
+    return;
+  }
+#endif
+#if XSIMD_WITH_AVX2
+  if constexpr (i32<A>::size == 8) {
+    const __m256i low = _mm256_shuffle_epi8(v, _mm256_set1_epi32(0x0c080400));
+    const __m256i packed = _mm256_permutevar8x32_epi32(low, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes), _mm256_castsi256_si128(packed));
+    return;
+  }
+#elif XSIMD_WITH_NEON64
+  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
+    const int16x4_t low = vmovn_s32(v);
+    vst1_lane_s32(reinterpret_cast<std::int32_t*>(bytes),
+                  vreinterpret_s32_s8(vmovn_s16(vcombine_s16(low, low))), 0);
     return;
   }
 #endif

@@ -64,6 +64,20 @@ struct bytes32 {
     unroll<parts>([&](auto i) QUANTAL_LAMBDA { r.part[i] = batch(v); });
     return r;
   }
+  /// Sixteen bytes of one value, then sixteen of another.
+  static QUANTAL_INLINE bytes32 halves(std::uint8_t low, std::uint8_t high) noexcept {
+#if XSIMD_WITH_AVX2
+    if constexpr (parts == 1)
+      return {
+          {_mm256_set_m128i(_mm_set1_epi8(static_cast<char>(high)), _mm_set1_epi8(static_cast<char>(low)))}};
+#endif
+    bytes32 r;
+    if constexpr (parts == 2) {
+      r.part[0] = batch(low);
+      r.part[1] = batch(high);
+    }
+    return r;
+  }
   QUANTAL_INLINE void store(std::uint8_t* p) const noexcept {
     unroll<parts>([&](auto i) QUANTAL_LAMBDA { part[i].store_unaligned(p + i * lanes); });
   }
@@ -74,6 +88,14 @@ struct bytes32 {
   }
   friend QUANTAL_INLINE bytes32 operator|(bytes32 a, const bytes32& b) noexcept {
     unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] | b.part[i]; });
+    return a;
+  }
+  friend QUANTAL_INLINE bytes32 operator+(bytes32 a, const bytes32& b) noexcept {
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] + b.part[i]; });
+    return a;
+  }
+  friend QUANTAL_INLINE bytes32 operator-(bytes32 a, const bytes32& b) noexcept {
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] - b.part[i]; });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator^(bytes32 a, const bytes32& b) noexcept {
@@ -121,6 +143,26 @@ QUANTAL_INLINE void store64(std::uint8_t* out, const bytes32<A>& a, const bytes3
   b.store(out + 32);
 }
 
+/// 64 bytes a[0], b[0], a[1], b[1], ...
+template <class A>
+QUANTAL_INLINE void store_interleaved(std::uint8_t* out, const bytes32<A>& a, const bytes32<A>& b) noexcept {
+#if XSIMD_WITH_AVX2
+  if constexpr (bytes32<A>::parts == 1) {
+    const __m256i low = _mm256_unpacklo_epi8(a.part[0], b.part[0]),
+                  high = _mm256_unpackhi_epi8(a.part[0], b.part[0]);
+    store64<A>(out, bytes32<A>{{_mm256_permute2x128_si256(low, high, 0x20)}},
+               bytes32<A>{{_mm256_permute2x128_si256(low, high, 0x31)}});
+    return;
+  }
+#endif
+  if constexpr (bytes32<A>::parts == 2) {
+    unroll<2>([&](auto i) QUANTAL_LAMBDA {
+      xsimd::zip_lo(a.part[i], b.part[i]).store_unaligned(out + 32 * i);
+      xsimd::zip_hi(a.part[i], b.part[i]).store_unaligned(out + 32 * i + 16);
+    });
+  }
+}
+
 /// Low nibbles of 16 bytes, then their high nibbles.
 template <class A>
 QUANTAL_INLINE bytes32<A> nibbles16(const std::uint8_t* p) noexcept {
@@ -161,22 +203,121 @@ QUANTAL_INLINE bytes32<A> bits32(const std::uint8_t* word, std::uint8_t value) n
                               _mm256_set1_epi8(static_cast<char>(value)))}};
   }
 #endif
+#if XSIMD_WITH_NEON64
+  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    const auto half = [&](int i) QUANTAL_LAMBDA {
+      return vandq_u8(vtstq_u8(vcombine_u8(vdup_n_u8(word[i]), vdup_n_u8(word[i + 1])), bit),
+                      vdupq_n_u8(value));
+    };
+    return {{half(0), half(2)}};
+  }
+#endif
   std::uint8_t out[32];
   for (int e = 0; e < 32; ++e) out[e] = (word[e / 8] >> (e % 8) & 1) ? value : 0;
   return bytes32<A>::load(out);
 }
 
-/// out[i] = factor * bytes[i] for 8 bytes.
+/// bias + m, or bias - m where the bit of the 32-bit word is set; magnitudes m are at most the bias.
 template <class A>
-QUANTAL_INLINE void scale_bytes8(float factor, std::uint64_t bytes, float* out) noexcept {
+QUANTAL_INLINE bytes32<A> signed32(const bytes32<A>& m, const std::uint8_t* word,
+                                   std::uint8_t bias) noexcept {
+#if XSIMD_WITH_AVX512BW && defined(__AVX512VL__)
+  if constexpr (bytes32<A>::parts == 1) {
+    std::uint32_t mask;
+    __builtin_memcpy(&mask, word, 4);
+    const __m256i zero = _mm256_set1_epi8(static_cast<char>(bias));
+    return {{_mm256_mask_sub_epi8(_mm256_add_epi8(zero, m.part[0]), mask, zero, m.part[0])}};
+  }
+#endif
+  const auto negative = bits32<A>(word, 255);
+  return (m ^ negative) - negative + bytes32<A>::all(bias);
+}
+
+/// Bytes of seven bits with the eighth set to their parity.
+template <class A>
+QUANTAL_INLINE bytes32<A> even_parity(const bytes32<A>& x) noexcept {
+  auto p = x ^ field<4>(x, 15);
+  p = p ^ field<2>(p, 3);
+  p = p ^ field<1>(p, 1);
+  return x | field<-7>(p, 128);
+}
+
+/// Fields of 16 bytes: (x >> low) & mask, then (x >> high) & mask.
+template <int low, int high, class A>
+QUANTAL_INLINE bytes32<A> fields16(const bytes32<A>& twice, std::uint8_t mask) noexcept {
+  const auto m = bytes32<A>::all(mask);
+#if XSIMD_WITH_AVX2
+  if constexpr (bytes32<A>::parts == 1)
+    return bytes32<A>{{_mm256_srlv_epi64(twice.part[0], _mm256_set_epi64x(high, high, low, low))}} & m;
+#endif
+  bytes32<A> r;
+  if constexpr (bytes32<A>::parts == 2) {
+    r.part[0] = field<low>(twice, mask).part[0];
+    r.part[1] = field<high>(twice, mask).part[1];
+  }
+  return r & m;
+}
+
+/// 0 .. 255 to floor(3x / 256): the leading ternary digit of a fraction.
+template <class A>
+QUANTAL_INLINE bytes32<A> leading_trit(const bytes32<A>& x) noexcept {
+  bytes32<A> r;
+  using batch = typename bytes32<A>::batch;
+  unroll<bytes32<A>::parts>([&](auto i) QUANTAL_LAMBDA {
+    const batch zero(std::uint8_t{0}), one(std::uint8_t{1});
+    r.part[i] = xsimd::select(x.part[i] >= batch(std::uint8_t{86}), one, zero) +
+                xsimd::select(x.part[i] >= batch(std::uint8_t{171}), one, zero);
+  });
+  return r;
+}
+
+/// out[i] = factor * (bytes[i] - bias) for 8 bytes.
+template <class A>
+QUANTAL_INLINE void scale_bytes8(float factor, std::uint64_t bytes, int bias, float* out) noexcept {
 #if XSIMD_WITH_AVX2
   if constexpr (bytes32<A>::parts == 1) {
     const __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
-    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_set1_ps(factor), _mm256_cvtepi32_ps(wide)));
+    const __m256i value = _mm256_sub_epi32(wide, _mm256_set1_epi32(bias));
+    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_set1_ps(factor), _mm256_cvtepi32_ps(value)));
     return;
   }
 #endif
-  for (int i = 0; i < 8; ++i) out[i] = factor * static_cast<float>(bytes >> (8 * i) & 255);
+  for (int i = 0; i < 8; ++i)
+    out[i] = factor * static_cast<float>(static_cast<int>(bytes >> (8 * i) & 255) - bias);
+}
+
+// Eight small fields to eight bytes, in general registers; the lowest field to the lowest byte.
+
+QUANTAL_INLINE constexpr std::uint64_t spread_bits(std::uint32_t byte) noexcept {
+  const std::uint64_t picked = (byte & 255) * 0x0101010101010101ull & 0x8040201008040201ull;
+  return (picked + 0x7f7f7f7f7f7f7f7full) >> 7 & 0x0101010101010101ull;
+}
+QUANTAL_INLINE constexpr std::uint64_t spread_pairs(std::uint32_t word) noexcept {
+  std::uint64_t x = word & 0xffff;
+  x = (x | x << 24) & 0x000000ff000000ffull;
+  x = (x | x << 12) & 0x000f000f000f000full;
+  return (x | x << 6) & 0x0303030303030303ull;
+}
+QUANTAL_INLINE constexpr std::uint64_t spread_nibbles(std::uint32_t word) noexcept {
+  std::uint64_t x = word;
+  x = (x | x << 16) & 0x0000ffff0000ffffull;
+  x = (x | x << 8) & 0x00ff00ff00ff00ffull;
+  return (x | x << 4) & 0x0f0f0f0f0f0f0f0full;
+}
+/// Low nibbles of four bytes, then their high nibbles.
+QUANTAL_INLINE constexpr std::uint64_t split_nibbles(std::uint32_t word) noexcept {
+  return (word & 0x0f0f0f0fu) | static_cast<std::uint64_t>(word >> 4 & 0x0f0f0f0fu) << 32;
+}
+/// The same value in eight bytes.
+QUANTAL_INLINE constexpr std::uint64_t repeat8(std::uint8_t v) noexcept { return v * 0x0101010101010101ull; }
+
+/// Little-endian word at any address.
+template <class U>
+QUANTAL_INLINE U load_word(const void* p) noexcept {
+  U v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
 
 }  // namespace quantal::simd

@@ -1,0 +1,73 @@
+// A whole block decoded at once: codes in element order as unsigned bytes, and the scales. What every kernel
+// consumes.
+//
+// The generic forms run on F::code / F::scale. The overloads, by family in the headers beside this one, are
+// the same decode written over the stored fields in 32-byte registers. They end in an arch tag, so that an
+// arch's own overload wins where there is one.
+#pragma once
+
+#include <array>
+
+#include "quantal/format.hpp"
+#include "quantal/formats.hpp"
+#include "quantal/simd/arch.hpp"
+
+namespace quantal::kernel {
+
+/// Weights per scale as kernels see it: 16, 32 or the 128 of an activation block.
+template <block_format F>
+inline constexpr int sub_group = F::layout.group < 32    ? F::layout.group
+                                 : F::layout.group < 128 ? 32
+                                                         : 128;
+
+/// Kernels see codes as unsigned bytes, code + code_bias. Without a bias nothing has to be corrected
+/// afterwards; a bias below 128 keeps the bytes within 7 bits, which int8 instructions without a u8 x s8 form
+/// need.
+template <block_format F>
+constexpr int code_bias_of() noexcept {
+  if constexpr (requires { F::min_code + F::max_code; }) {
+    if (F::min_code >= 0) return 0;
+    if (F::max_code - F::min_code <= 127) return -F::min_code;
+  }
+  return 128;
+}
+template <block_format F>
+inline constexpr int code_bias = code_bias_of<F>();
+template <block_format F>
+inline constexpr bool narrow_codes = code_bias<F> != 128;
+
+/// codes[e] = F::code(b, e) + code_bias<F> for the whole block.
+template <block_format F>
+QUANTAL_INLINE void block_codes(const F&, const typename F::block& b, std::uint8_t* codes,
+                                const simd::base&) noexcept {
+  for (int e = 0; e < F::layout.elements; ++e)
+    codes[e] = static_cast<std::uint8_t>(F::code(b, e) + code_bias<F>);
+}
+
+/// scales[s] (and offsets[s] where the format has them) of every sub_group of the block.
+template <block_format F>
+QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float row_scale, float* scales,
+                                 float* offsets, const simd::base&) noexcept {
+  constexpr int per_group = F::layout.group / sub_group<F>;
+  for (int g = 0; g < F::layout.groups(); ++g)
+    for (int s = 0; s < per_group; ++s) {
+      scales[g * per_group + s] = F::scale(b, row_scale, g);
+      if constexpr (F::layout.has_offset) offsets[g * per_group + s] = F::offset(b, row_scale, g);
+    }
+}
+
+/// Codes of the n levels of a table format (its first table where it has two), for a byte lookup of at
+/// least 16.
+template <block_format F, int n>
+inline constexpr auto level_codes = [] {
+  std::array<std::uint8_t, (n < 16 ? 16 : n)> t{};
+  for (int i = 0; i < n; ++i) {
+    if constexpr (requires { F::level(0, 0); })
+      t[i] = static_cast<std::uint8_t>(F::level(i, 0) + code_bias<F>);
+    else
+      t[i] = static_cast<std::uint8_t>(F::level(i) + code_bias<F>);
+  }
+  return t;
+}();
+
+}  // namespace quantal::kernel
