@@ -1,0 +1,65 @@
+// Accuracy gates: `REGEX: METRIC<=VALUE`, on the command line or in a JSON file.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <regex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantal/result.hpp"
+
+namespace quantal::validate {
+
+/// Values by metric name; a metric that could not be measured is absent.
+using metrics = std::map<std::string, double, std::less<>>;
+
+/// Metrics of a tensor, and of the model as a whole (subject "model").
+std::vector<std::string> tensor_metrics();
+std::vector<std::string> model_metrics();
+
+enum class comparison : std::uint8_t { less, less_equal, greater, greater_equal };
+
+struct gate {
+  std::string text;               ///< as given, for reports
+  std::optional<std::regex> who;  ///< searched in tensor names; none: the model
+  std::string metric;
+  comparison how = comparison::less_equal;
+  double bound = 0;
+
+  /// NaN never holds.
+  bool holds(double value) const noexcept;
+};
+
+/// "REGEX: METRIC<=VALUE" with <=, <, >= or >; model metrics take no regex or the word "model". Errors name
+/// `origin`.
+result<gate> parse_gate(std::string_view text, const std::string& origin);
+
+/// The gates of a JSON document: {"gates": ["REGEX: METRIC<=VALUE", {"tensors": REGEX, "metric": NAME, "max":
+/// VALUE},
+/// {"metric": NAME, "min": VALUE}, ...]}. Errors name `origin` and the entry.
+result<std::vector<gate>> parse_gate_file(std::string_view json_text, const std::string& origin);
+
+enum class verdict : std::uint8_t { passed, failed, not_measured };
+
+/// One gate on one subject.
+struct check {
+  const gate* of;
+  std::string subject;
+  verdict outcome;
+  double value = 0;  ///< unless not_measured
+};
+
+/// A tensor or the model, with what was measured of it.
+struct subject {
+  std::string name;
+  bool is_model = false;
+  metrics values;
+};
+
+/// Every gate on everything it concerns. An error if a gate concerns nothing, or nothing it concerns was
+/// measured.
+result<std::vector<check>> evaluate(const std::vector<gate>& gates, const std::vector<subject>& subjects);
+
+}  // namespace quantal::validate

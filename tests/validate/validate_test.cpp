@@ -1,0 +1,210 @@
+// quantal-validate on models of an architecture it cannot run, and on the shipped one's small relatives.
+#include <gtest/gtest.h>
+
+#include "json.hpp"
+#include "quantal/dequantize.hpp"
+#include "quantal/imatrix/io.hpp"
+#include "quantal/quantize/quantize.hpp"
+#include "run.hpp"
+#include "shell.hpp"
+#include "support/temp_dir.hpp"
+#include "synthetic.hpp"
+
+namespace quantal::validate {
+namespace {
+
+constexpr std::int64_t cols = 256, rows = 40;
+
+gguf::metadata named(const char* architecture) {
+  gguf::metadata m;
+  m.set("general.architecture", std::string(architecture));
+  return m;
+}
+
+std::vector<gguf::tensor_info> tensors(std::uint32_t type) {
+  return {test::tensor("blk.0.ffn_up.weight", type, {cols, rows, 1, 1}),
+          test::tensor("blk.0.ffn_up_exps.weight", type, {cols, rows, 2, 1}),
+          test::tensor("output_norm.weight", f32::gguf_id, {cols, 1, 1, 1})};
+}
+
+/// The reference's weights as `type`; `damage` may change bytes.
+void write_quantized(const std::filesystem::path& from, const std::filesystem::path& to, std::uint32_t type,
+                     const std::function<void(std::vector<std::byte>&)>& damage = {}) {
+  const auto r = gguf::reader::open(from);
+  ASSERT_TRUE(r);
+  auto w = gguf::writer::create(to, r->meta(), tensors(type));
+  ASSERT_TRUE(w);
+  for (const auto& t : tensors(type)) {
+    const auto source = *r->data(*r->find(t.name));
+    std::vector<std::byte> out(t.nbytes);
+    const auto* f = find_format(t.type);
+    for (std::int64_t i = 0; i < t.rows() * t.slices(); ++i)
+      ASSERT_EQ(quantize_row(t.type, reinterpret_cast<const float*>(source.data()) + i * cols, nullptr,
+                             out.data() + i * f->row_bytes(cols), cols),
+                status::ok);
+    if (damage && t.type == type) damage(out);
+    ASSERT_TRUE(w->append(out));
+  }
+  ASSERT_TRUE(w->finish());
+}
+
+class Validate : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    test::write_model(dir / "reference.gguf", named("llama"), tensors(f32::gguf_id));
+    write_quantized(dir / "reference.gguf", dir / "model.gguf", q4_0::gguf_id);
+    o.model = dir / "model.gguf", o.reference = dir / "reference.gguf";
+    o.threads = 2;
+  }
+  void write_statistics(float second_half) {
+    imatrix::store s;
+    imatrix::entry plain(cols, 1), experts(cols, 2);
+    for (auto* e : {&plain, &experts}) {
+      for (std::size_t i = 0; i < e->sums.size(); ++i)
+        e->sums[i] = i % cols < cols / 2 ? 512 : 512 * second_half;
+      for (auto& c : e->counts) c = 512;
+    }
+    s.entries = {{"blk.0.ffn_up.weight", plain}, {"blk.0.ffn_up_exps.weight", experts}};
+    const auto saved = imatrix::save_gguf(s, dir / "im.gguf");
+    ASSERT_TRUE(saved) << saved.error().message;
+    o.imatrix = (dir / "im.gguf").string();
+  }
+  const metrics& of(const findings& f, const std::string& name) {
+    for (const auto& t : f.tensors)
+      if (t.name == name) return t.values;
+    ADD_FAILURE() << name;
+    return f.whole;
+  }
+  std::string program(const std::string& options) {
+    return std::string(QUANTAL_VALIDATE) + " " + o.model.string() + " --reference " + o.reference.string() +
+           " " + options;
+  }
+  test::temp_dir dir;
+  run_options o;
+};
+
+TEST_F(Validate, MeasuresWhatTheDefinitionsSay) {
+  write_statistics(0.25f);
+  const auto f = validate(o);
+  ASSERT_TRUE(f) << f.error().message;
+  const auto model = gguf::reader::open(o.model), reference = gguf::reader::open(o.reference);
+  for (const char* name : {"blk.0.ffn_up.weight", "blk.0.ffn_up_exps.weight"}) {
+    const auto& t = *model->find(name);
+    const auto* x = reinterpret_cast<const float*>(reference->data(*reference->find(name))->data());
+    std::vector<float> y(static_cast<std::size_t>(t.elements()));
+    for (std::int64_t i = 0; i < t.elements() / cols; ++i)
+      dequantize_row<q4_0>(model->data(t)->data() + i * row_bytes<q4_0>(cols), y.data() + i * cols, cols);
+    double e = 0, n = 0, we = 0, wn = 0, dot = 0, norm = 0, largest = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const double d = double{x[i]} - y[i], w = i % cols < cols / 2 ? 1 : 0.25;
+      e += d * d, n += double{x[i]} * x[i], we += w * d * d, wn += w * x[i] * x[i];
+      dot += double{x[i]} * y[i], norm += double{y[i]} * y[i], largest = std::max(largest, std::abs(d));
+    }
+    const auto& m = of(*f, name);
+    EXPECT_NEAR(m.at("nmse"), e / n, 1e-9);
+    EXPECT_NEAR(m.at("wnmse"), we / wn, 1e-6);
+    EXPECT_NEAR(m.at("cosine"), dot / std::sqrt(n * norm), 1e-9);
+    EXPECT_EQ(m.at("max_error"), largest);
+    // Expected error of products with uncorrelated activations, up to chance and the rounding of the
+    // activations.
+    EXPECT_NEAR(m.at("output_nmse") / m.at("wnmse"), 1, 0.35);
+  }
+  EXPECT_EQ(of(*f, "output_norm.weight").at("nmse"), 0);
+}
+
+TEST_F(Validate, ThreadsDoNotChangeTheResult) {
+  const auto two = validate(o);
+  o.threads = 1;
+  const auto one = validate(o);
+  ASSERT_TRUE(one && two);
+  for (std::size_t i = 0; i < one->tensors.size(); ++i)
+    EXPECT_EQ(one->tensors[i].values, two->tensors[i].values);
+}
+
+TEST_F(Validate, SeesOneDamagedByte) {
+  write_quantized(o.reference, o.model, q4_0::gguf_id,
+                  [](auto& bytes) { bytes[1] = std::byte{0x5c}; });  // a scale
+  o.gates = {"ffn_up: cosine>=0.98"};
+  const auto f = validate(o);
+  ASSERT_TRUE(f) << f.error().message;
+  EXPECT_EQ(f->count(verdict::failed), 2u);
+}
+
+TEST_F(Validate, NaNFailsGates) {
+  write_quantized(o.reference, o.model, q4_0::gguf_id,
+                  [](auto& bytes) { bytes[0] = bytes[1] = std::byte{0x7f}; });
+  o.gates = {"ffn_up: nmse<=1e30", "ffn_up: max_error<=1e30", "ffn_up: cosine>=-1"};
+  const auto f = validate(o);
+  ASSERT_TRUE(f) << f.error().message;
+  EXPECT_EQ(f->count(verdict::passed), 0u);
+}
+
+TEST_F(Validate, MissingTensorsAndOtherShapes) {
+  auto fewer = tensors(f32::gguf_id);
+  fewer.pop_back();
+  test::write_model(dir / "fewer.gguf", named("llama"), fewer);
+  o.model = dir / "fewer.gguf";
+  auto f = validate(o);
+  ASSERT_FALSE(f);
+  EXPECT_NE(f.error().message.find("lacks output_norm.weight"), std::string::npos) << f.error().message;
+  o.allow_missing = true;
+  f = validate(o);
+  ASSERT_TRUE(f);
+  EXPECT_EQ(f->tensors.size(), 2u);
+  EXPECT_EQ(f->notes.size(), 1u);
+  fewer[0].ne[1] += 1;
+  fewer[0].nbytes += cols * 4;
+  test::write_model(dir / "fewer.gguf", named("llama"), fewer);
+  f = validate(o);
+  ASSERT_FALSE(f);
+  EXPECT_NE(f.error().message.find("'blk.0.ffn_up.weight' is [256, 41, 1, 1]"), std::string::npos)
+      << f.error().message;
+}
+
+TEST_F(Validate, ExitCodes) {
+  const auto code = [&](const std::string& options) { return test::shell(program(options)).code; };
+  EXPECT_EQ(code("--gate 'weight: nmse<=0.05'"), 0);
+  EXPECT_EQ(code("--gate 'weight: nmse<=1e-9'"), 1);
+  EXPECT_EQ(code("--gate 'zzz: nmse<=1'"), 2);
+  EXPECT_EQ(code("--gate 'kld<=1'"), 2);
+  EXPECT_EQ(code("--gate 'weight: frob<=1'"), 2);
+  EXPECT_EQ(code("--nope"), 2);
+  EXPECT_EQ(code("-o yaml"), 2);
+  EXPECT_EQ(code("--text " + (dir / "none.txt").string() + " --gate 'kld<=1'"),
+            2);  // llama does not run here
+  o.model = dir / "none.gguf";
+  EXPECT_EQ(code(""), 2);
+}
+
+TEST_F(Validate, EveryOutput) {
+  test::write_file(dir / "g.json", R"({"gates": [{"tensors": "up", "metric": "nmse", "max": 1e-9}]})");
+  const auto file = [&](const char* name) { return (dir / name).string(); };
+  const auto run =
+      test::shell(program("--gates " + file("g.json") + " -o json=" + file("o.json") +
+                          " -o junit=" + file("o.xml") + " -o markdown=" + file("o.md") + " -o table"));
+  EXPECT_EQ(run.code, 1) << run.text;
+  EXPECT_NE(run.text.find("FAIL: blk.0.ffn_up.weight: nmse is"), std::string::npos) << run.text;
+  const auto document = json::parse(test::read_file(dir / "o.json"));
+  EXPECT_FALSE(document["passed"].get<bool>());
+  EXPECT_EQ(document["checks"].size(), 2u);
+  EXPECT_EQ(document["tensors"].size(), 3u);
+  const auto xml = test::read_file(dir / "o.xml");
+  EXPECT_NE(xml.find("tests=\"2\" failures=\"2\""), std::string::npos) << xml;
+  EXPECT_NE(xml.find("up: nmse&lt;=1e-09"), std::string::npos) << xml;
+  EXPECT_NE(test::read_file(dir / "o.md").find("| `up: nmse<=1e-09` | `blk.0.ffn_up.weight` |"),
+            std::string::npos);
+}
+
+TEST_F(Validate, AModelAgainstItself) {
+  const std::string fixture = std::string(QUANTAL_TEST_DATA) + "/fixtures/fixture-v2lite-ik-bf16.gguf";
+  o.model = o.reference = fixture;
+  o.text = std::string(QUANTAL_MODEL_DIR) + "/validation.txt";
+  o.context = 16, o.chunks = 2;
+  o.gates = {"weight: nmse<=0", "kld<=1e-3", "same_top>=0.9"};
+  const auto f = validate(o);
+  ASSERT_TRUE(f) << f.error().message;
+  EXPECT_EQ(f->count(verdict::failed), 0u) << as_table(*f);
+}
+
+}  // namespace
+}  // namespace quantal::validate
