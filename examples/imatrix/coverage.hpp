@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "quantal/gguf/reader.hpp"
 #include "quantal/imatrix/model.hpp"
 
 namespace quantal::mla {
