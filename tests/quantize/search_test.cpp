@@ -86,31 +86,62 @@ TEST(Codebook, NearestIsNearest) {
   check(codebook<q6_K>{});
 }
 
-TEST(GridSearch, EqualsBruteForceWithParity) {
+/// Least error of 8 weights at scale s over every sign pattern that the format can store.
+template <class F>
+double brute_force(const float* x, const float* w, float s, int shift) {
+  double best = 1e30;
+  for (int signs = 0; signs < (detail::shifted_grid<F> ? 1 : 256); ++signs) {
+    if constexpr (!detail::shifted_grid<F>)
+      if (F::even_signs && __builtin_popcount(static_cast<unsigned>(signs)) % 2) continue;
+    double error = 0;
+    for (int v = 0; v < 8; v += F::vector) {
+      double least = 1e30;
+      for (int i = 0; i < F::grid_size; ++i) {
+        double e = 0;
+        for (int k = 0; k < F::vector; ++k) {
+          const int g = F::grid_value(i, k);
+          const double q = detail::shifted_grid<F> ? 8 * g + shift : signs >> (v + k) & 1 ? -g : g;
+          e += w[v + k] * std::pow(x[v + k] - s * q, 2);
+        }
+        least = std::min(least, e);
+      }
+      error += least;
+    }
+    best = std::min(best, error);
+  }
+  return best;
+}
+
+template <class F>
+class GridSearch : public testing::Test {};
+using grids = testing::Types<iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s>;
+TYPED_TEST_SUITE(GridSearch, grids);
+
+TYPED_TEST(GridSearch, EqualsBruteForce) {
+  using F = TypeParam;
   test::rng g(3);
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 6; ++round) {
     const auto x = test::gaussian(g, 8);
     auto w = test::gaussian(g, 8);
     for (auto& v : w) v = std::exp(v);
-    const float s = 0.05f;
-    double best = 1e30, norm = 0;
-    for (int k = 0; k < 8; ++k)
-      norm +=
-          w[static_cast<std::size_t>(k)] * x[static_cast<std::size_t>(k)] * x[static_cast<std::size_t>(k)];
-    for (int i = 0; i < 256; ++i)
-      for (int signs = 0; signs < 256; ++signs) {
-        if (__builtin_popcount(static_cast<unsigned>(signs)) % 2) continue;
-        double e = 0;
-        for (int k = 0; k < 8; ++k) {
-          const double v = (signs >> k & 1 ? -s : s) * iq2_xxs::grid_value(i, k),
-                       d = x[static_cast<std::size_t>(k)] - v;
-          e += w[static_cast<std::size_t>(k)] * d * d;
-        }
-        best = std::min(best, e);
-      }
-    const auto got = detail::nearest_vector<iq2_xxs>(x.data(), w.data(), s);
-    EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(got.signs)) % 2, 0);
-    EXPECT_NEAR(got.error + norm, best, 1e-4 * norm);
+    const float s = 0.02f + 0.03f * static_cast<float>(round % 3);
+    const int shift = round % 2 ? 1 : -1;
+    detail::unit_choice<F> got;
+    if constexpr (detail::shifted_grid<F>)
+      got = detail::choose_shifted<F>(x.data(), w.data(), s, shift);
+    else
+      got = detail::choose_signed<F>(x.data(), w.data(), s);
+    double norm = 0, error = 0;
+    for (int k = 0; k < 8; ++k) {
+      const auto e = static_cast<std::size_t>(k);
+      norm += w[e] * x[e] * x[e];
+      error += w[e] * std::pow(x[e] - s * got.code(k), 2);
+    }
+    EXPECT_NEAR(error, brute_force<F>(x.data(), w.data(), s, shift), 1e-5 * norm);
+    EXPECT_NEAR(got.error + norm, error, 1e-4 * norm);
+    if constexpr (!detail::shifted_grid<F>) {
+      if (F::even_signs) EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(got.signs)) % 2, 0);
+    }
   }
 }
 
