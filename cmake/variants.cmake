@@ -18,6 +18,7 @@ set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
 
 set(QUANTAL_KERNEL_OPTIMIZATION -O3 CACHE STRING "Optimization of the kernels, whatever the build type")
 set(QUANTAL_PARTS 2)  # as runtime/parts.hpp
+set(QUANTAL_QUANTIZER_PARTS 3)
 
 # What block formats look like to the product kernels: weights per scale, offset, bias, kind of byte (kernel/slice.hpp).
 # A form missing here is compiled in every unit that uses it; tests/runtime sees to that.
@@ -80,6 +81,11 @@ foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
   foreach(QUANTAL_PART RANGE ${last_part})
     configure_file(${CMAKE_CURRENT_LIST_DIR}/variant.cpp.in ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp @ONLY)
     list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp)
+  endforeach()
+  math(EXPR last_part "${QUANTAL_QUANTIZER_PARTS} - 1")
+  foreach(QUANTAL_PART RANGE ${last_part})
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/quantizers.cpp.in ${quantal_units}/${QUANTAL_ARCH}_quantizers_${QUANTAL_PART}.cpp @ONLY)
+    list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_quantizers_${QUANTAL_PART}.cpp)
   endforeach()
   target_sources(quantal_runtime PRIVATE ${units})
   # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.

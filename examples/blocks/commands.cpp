@@ -9,6 +9,7 @@
 #include "quantal/executor.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::blocks {
@@ -75,7 +76,7 @@ result<std::vector<std::byte>> encode(const options& o, const format_info& f, co
   const std::int64_t row_bytes = f.row_bytes(o.cols);
   std::vector<std::byte> out(static_cast<std::size_t>(in.rows * row_bytes));
   const auto done = for_rows(in.rows, o.threads, o.in, [&](std::int64_t r) {
-    return quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes,
+    return runtime::quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes,
                         o.cols);
   });
   if (!done) return done.error();

@@ -2,7 +2,7 @@
 
 #include "quantal/dequantize.hpp"
 #include "quantal/gguf/writer.hpp"
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 
 namespace quantal::mla {
 
@@ -190,7 +190,7 @@ class converter {
     const std::int64_t cols = s.out.cols();
     std::vector<std::byte> row(static_cast<std::size_t>(find_format(s.out.type)->row_bytes(cols)));
     for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(cols)) {
-      if (const auto q = quantize_row(s.out.type, x.data() + at, nullptr, row.data(), cols); q != status::ok)
+      if (const auto q = runtime::quantize_row(s.out.type, x.data() + at, nullptr, row.data(), cols); q != status::ok)
         return fail(s.out, "row " + std::to_string(static_cast<std::int64_t>(at) / cols) + ": " +
                                std::string(to_string(q)));
       if (auto w = out.append(row); !w) return w;

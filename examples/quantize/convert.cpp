@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "quantal/dequantize.hpp"
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -70,7 +70,7 @@ class conversion {
       return {};
     }
     const float* w = importance_ ? importance_->row(r / t_.rows(), r % t_.rows(), t_.rows()) : nullptr;
-    if (const auto s = quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok)
+    if (const auto s = runtime::quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok)
       return std::string(to_string(s));
     dequantize_row(to_.gguf_id, out, decoded, cols);
     if (const auto bad = non_finite_weight(decoded, cols); !bad.empty())

@@ -8,6 +8,7 @@
 #include "quantal/dequantize.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal {
@@ -30,7 +31,7 @@ quantization_error error_of(std::uint32_t id, const std::vector<float>& x, std::
   std::vector<float> y(static_cast<std::size_t>(cols));
   quantization_error e;
   for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(cols)) {
-    EXPECT_EQ(quantize_row(id, &x[at], given, row.data(), cols), status::ok);
+    EXPECT_EQ(runtime::quantize_row(id, &x[at], given, row.data(), cols), status::ok);
     EXPECT_EQ(dequantize_row(id, row.data(), y.data(), cols), status::ok);
     e.add(&x[at], y.data(), metric, cols);
   }

@@ -5,6 +5,7 @@
 
 #include "quantal/dequantize.hpp"
 #include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal {
@@ -16,8 +17,8 @@ class Safety : public testing::TestWithParam<std::uint32_t> {
     const auto& f = *find_format(GetParam());
     std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(static_cast<std::int64_t>(x.size()))));
     std::vector<float> y(x.size(), NAN);
-    EXPECT_EQ(quantize_row(GetParam(), x.data(), w.empty() ? nullptr : w.data(), row.data(),
-                           static_cast<std::int64_t>(x.size())),
+    EXPECT_EQ(runtime::quantize_row(GetParam(), x.data(), w.empty() ? nullptr : w.data(), row.data(),
+                                    static_cast<std::int64_t>(x.size())),
               status::ok);
     EXPECT_EQ(dequantize_row(GetParam(), row.data(), y.data(), static_cast<std::int64_t>(x.size())),
               status::ok);
@@ -25,7 +26,7 @@ class Safety : public testing::TestWithParam<std::uint32_t> {
   }
   status run(const std::vector<float>& x, const float* w) {
     std::vector<std::byte> row(4 * x.size() + 64);
-    return quantize_row(GetParam(), x.data(), w, row.data(), static_cast<std::int64_t>(x.size()));
+    return runtime::quantize_row(GetParam(), x.data(), w, row.data(), static_cast<std::int64_t>(x.size()));
   }
 };
 
@@ -80,6 +81,24 @@ TEST_P(Safety, SameBytesEveryTime) {
   EXPECT_EQ(round_trip(x), round_trip(x));
 }
 
+TEST_P(Safety, SameBytesOnEveryArch) {
+  test::rng g(8);
+  const auto x = test::gaussian(g, 1024);
+  auto w = test::gaussian(g, 1024);
+  for (auto& v : w) v = std::exp(v);
+  const auto& f = *find_format(GetParam());
+  std::vector<std::byte> first;
+  for (const auto arch : runtime::dispatcher::compiled()) {
+    const auto d = runtime::dispatcher::named(arch);
+    if (!d) continue;
+    std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(1024)));
+    ASSERT_NE(d->find_quantizer(f.gguf_id), nullptr);
+    ASSERT_EQ(d->find_quantizer(f.gguf_id)(x.data(), w.data(), row.data(), 1024), status::ok);
+    if (first.empty()) first = row;
+    EXPECT_EQ(first, row) << arch;
+  }
+}
+
 std::vector<std::uint32_t> quantizable_ids() {
   std::vector<std::uint32_t> ids;
   for (const auto& f : format_table)
@@ -91,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(Format, Safety, testing::ValuesIn(quantizable_ids()),
                          [](const auto& info) { return std::string(find_format(info.param)->name); });
 
 TEST(QuantizeRow, UnknownFormat) {
-  EXPECT_EQ(quantize_row(9999, nullptr, nullptr, nullptr, 0), status::unknown_format);
+  EXPECT_EQ(runtime::quantize_row(9999, nullptr, nullptr, nullptr, 0), status::unknown_format);
   EXPECT_FALSE(can_quantize(9999));
 }
 

@@ -29,7 +29,7 @@ struct iq1_bn {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::half_bits*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::half_bits*>(row)->set(d);
   }
 
@@ -39,7 +39,7 @@ struct iq1_bn {
   }
   QUANTAL_HD static constexpr float scale(const block&, float row_scale, int) noexcept { return row_scale; }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     const int u = e / 16, r = e % 16;
     if (r < 15) b.ql[3 * u + r / 5].set(4 - r % 5, code + 1);
     else b.extra.set(4 - u, code + 1);

@@ -32,7 +32,7 @@ struct iq1_kt {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -58,11 +58,11 @@ struct iq1_kt {
     return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_scale_index(block& b, int g, int index) noexcept {
+  QUANTAL_HD static constexpr void set_scale_index(block& b, int g, int index) noexcept {
     detail::set_bits(b.sh[g], 0, 4, index);
   }
   /// Sequence index of the 8-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.ql[v] = static_cast<std::uint8_t>(index);
     b.qh.set(v, index >> 8 & 15);
     detail::set_bits(b.sh[v / 4], 4 + v % 4, 1, index >> 12);

@@ -53,17 +53,17 @@ struct iq1_m {
     for (int i = 0; i < 4; ++i) d |= static_cast<std::uint32_t>(b.sc[i].get() >> 12) << (4 * i);
     return detail::half_to_float(static_cast<std::uint16_t>(d));
   }
-  static constexpr void set_super(block& b, float d) noexcept {
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept {
     for (int i = 0; i < 4; ++i) detail::set_bits(b.sc[i], 12, 4, detail::float_to_half(d) >> (4 * i) & 15);
   }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.sc[g / 4], 3 * (g % 4), 3, v);
   }
-  static constexpr void set_shift(block& b, int i, int shift) noexcept {
+  QUANTAL_HD static constexpr void set_shift(block& b, int i, int shift) noexcept {
     b.qh.set(i, (b.qh.get(i) & 7) | (shift < 0) << 3);
   }
   /// Grid index of the 8-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);
     b.qh.set(v, (b.qh.get(v) & 8) | index >> 8);
   }

@@ -51,15 +51,15 @@ struct iq1_s {
   }
 
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.qh[g], 12, 3, v);
   }
-  static constexpr void set_shift(block& b, int i, int shift) noexcept {
+  QUANTAL_HD static constexpr void set_shift(block& b, int i, int shift) noexcept {
     detail::set_bits(b.qh[i], 15, 1, shift < 0);
   }
   /// Grid index of the 8-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);
     detail::set_bits(b.qh[v / 4], 3 * (v % 4), 3, index >> 8);
   }

@@ -26,7 +26,7 @@ struct iq2_bn {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -35,7 +35,7 @@ struct iq2_bn {
   }
   QUANTAL_HD static constexpr float scale(const block&, float row_scale, int) noexcept { return row_scale; }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 2 * (e / 16), 2, code + 1);
   }
 };

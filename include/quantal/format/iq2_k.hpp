@@ -46,13 +46,13 @@ struct iq2_k {
     return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
-  static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
 
   static constexpr int min_sub_scale = -8, max_sub_scale = 7;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v + 8); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v + 8); }
 };
 
 static_assert(block_format<iq2_k>);

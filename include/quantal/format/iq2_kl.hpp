@@ -34,7 +34,7 @@ struct iq2_kl {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::half_bits*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::half_bits*>(row)->set(d);
   }
 
@@ -55,12 +55,12 @@ struct iq2_kl {
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales_l.set(g, (v + 32) & 15);
     detail::set_bits(b.scales_h, 2 * g, 2, (v + 32) >> 4);
   }
   /// Codebook index of the pair v (weights 2v and 2v + 1).
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v / 32].set(v % 32, index & 15);
     detail::set_bits(b.qh[v % 16], v / 16, 1, index >> 4);
   }

@@ -30,7 +30,7 @@ struct iq2_kt {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -53,9 +53,9 @@ struct iq2_kt {
     return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_scale_index(block& b, int g, int index) noexcept { b.scales.set(g, index); }
+  QUANTAL_HD static constexpr void set_scale_index(block& b, int g, int index) noexcept { b.scales.set(g, index); }
   /// Sequence index of the 8-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.ql[v].set(static_cast<std::uint16_t>(index));
   }
 };

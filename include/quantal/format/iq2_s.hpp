@@ -51,10 +51,10 @@ struct iq2_s {
   }
 
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index and sign byte of the 8-group v.
-  static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);
     detail::set_bits(b.qh[v / 4], 2 * (v % 4), 2, index >> 8);
     b.signs[v] = static_cast<std::uint8_t>(signs);

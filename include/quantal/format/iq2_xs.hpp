@@ -48,10 +48,10 @@ struct iq2_xs {
   }
 
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index and sign byte (even number of set bits) of the 8-group v.
-  static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
     b.qs[v].set(static_cast<std::uint16_t>(index | (signs & 127) << 9));
   }
 };

@@ -49,14 +49,14 @@ struct iq2_xxs {
   static constexpr bool even_signs = true;
   static constexpr float scale_unit = 0.125f;  ///< scale = d * scale_unit * (2 * sub_scale + 1)
   static constexpr int grid_value(int index, int k) noexcept { return detail::grid_iq2_xxs(index, k); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     auto& w = b.groups[g].w;
     w.set((w.get() & 0x0fffffffu) | static_cast<std::uint32_t>(v) << 28);
   }
   /// Grid index and sign byte (even number of set bits) of the 8-group v.
-  static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {
     record& r = b.groups[v / 4];
     const int t = v % 4;
     r.grid[t] = static_cast<std::uint8_t>(index);

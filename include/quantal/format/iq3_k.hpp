@@ -55,17 +55,17 @@ struct iq3_k {
     return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 3);
     b.qh.set(e, index >> 2);
   }
-  static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
 
   static constexpr int min_sub_scale = -31, max_sub_scale = 31, sub_scale_step = 2;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   /// v is odd.
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales_l.set(g, (v < 0 ? -v : v) / 2);
     detail::set_bits(b.scales_h, g, 1, v < 0);
   }

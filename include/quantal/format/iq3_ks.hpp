@@ -35,7 +35,7 @@ struct iq3_ks {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::half_bits*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::half_bits*>(row)->set(d);
   }
 
@@ -60,14 +60,14 @@ struct iq3_ks {
   }
 
   static constexpr int min_sub_scale = -16, max_sub_scale = 15;
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 3);
     b.qh.set(e, index >> 2);
   }
-  static constexpr void set_table(block& b, int g, int bit) noexcept {
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept {
     detail::set_bits(b.extra, 8 + g, 1, bit);
   }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales.set(g, (v + 16) & 15);
     detail::set_bits(b.extra, g, 1, (v + 16) >> 4);
   }

@@ -31,7 +31,7 @@ struct iq3_kt {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -56,13 +56,13 @@ struct iq3_kt {
     return b.qh.get(e) ? -magnitude : magnitude;
   }
 
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Sequence index of the 8-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.ql[v].set(static_cast<std::uint16_t>(index));
   }
   /// Sign byte of the 8-group v.
-  static constexpr void set_signs(block& b, int v, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_signs(block& b, int v, int signs) noexcept {
     for (int k = 0; k < 8; ++k) b.qh.set(8 * v + k, signs >> k & 1);
   }
 };

@@ -51,15 +51,15 @@ struct iq3_s {
   }
 
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index of the 4-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);
     detail::set_bits(b.qh[v / 8], v % 8, 1, index >> 8);
   }
   /// Sign byte of the 8-group s.
-  static constexpr void set_signs(block& b, int s, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_signs(block& b, int s, int signs) noexcept {
     b.signs[s] = static_cast<std::uint8_t>(signs);
   }
 };

@@ -50,14 +50,14 @@ struct iq3_xxs {
   }
 
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.w[g], 28, 4, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.w[g], 28, 4, v); }
   /// Grid index of the 4-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);
   }
   /// Sign byte (even number of set bits) of the 8-group s.
-  static constexpr void set_signs(block& b, int s, int signs) noexcept {
+  QUANTAL_HD static constexpr void set_signs(block& b, int s, int signs) noexcept {
     detail::set_bits(b.w[s / 4], 7 * (s % 4), 7, signs & 127);
   }
 };

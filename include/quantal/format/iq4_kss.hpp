@@ -29,7 +29,7 @@ struct iq4_kss {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -55,7 +55,7 @@ struct iq4_kss {
   static constexpr int min_sub_scale = -127, max_sub_scale = 127, sub_scale_step = 2;
   /// The four indices of word w: bits 0..3, 4..7, 8..11, 12..15 for its group's weights 2m, 2m+16,
   /// 2m+1, 2m+17 with m = w % 8. Only quadruples with an even number of set bits exist.
-  static constexpr void set_word(block& b, int w, int indices) noexcept {
+  QUANTAL_HD static constexpr void set_word(block& b, int w, int indices) noexcept {
     unsigned v = static_cast<unsigned>(indices);
     v ^= v >> 8;
     v ^= v >> 4;
@@ -63,11 +63,11 @@ struct iq4_kss {
     v ^= v >> 1;
     b.words[w].set(static_cast<std::uint16_t>((v & 0xfffeu) | (b.words[w].get() & 1u)));
   }
-  static constexpr void set_table(block& b, int g, int bit) noexcept {
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept {
     detail::set_bits(b.words[8 * g], 0, 1, bit);
   }
   /// v is odd.
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     for (int m = 1; m < 8; ++m) detail::set_bits(b.words[8 * g + m], 0, 1, (v + 127) / 2 >> (m - 1) & 1);
   }
 

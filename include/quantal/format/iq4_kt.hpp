@@ -33,7 +33,7 @@ struct iq4_kt {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -57,14 +57,14 @@ struct iq4_kt {
     return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.sh[g], 1, 7, v + 64);
   }
-  static constexpr void set_seed_bit(block& b, int g, int bit) noexcept {
+  QUANTAL_HD static constexpr void set_seed_bit(block& b, int g, int bit) noexcept {
     detail::set_bits(b.sh[g], 0, 1, bit);
   }
   /// Sequence index of the 4-group v.
-  static constexpr void set_grid(block& b, int v, int index) noexcept {
+  QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.ql[v] = static_cast<std::uint8_t>(index);
     b.qh.set(v, index >> 8 & 15);
     detail::set_bits(b.sh[v / 8], 8 + 3 * (v % 8), 3, index >> 12);

@@ -29,10 +29,10 @@ struct iq4_nl {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return level(index(b, e)); }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, index);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<iq4_nl>);

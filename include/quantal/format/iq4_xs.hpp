@@ -41,14 +41,14 @@ struct iq4_xs {
     return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     detail::set_bits(b.qs[16 * (e / 32) + e % 16], 4 * (e % 32 / 16), 4, index);
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.scales_l[g / 2], 4 * (g % 2), 4, (v + 32) & 15);
     detail::set_bits(b.scales_h[g / 4], 2 * (g % 4), 2, (v + 32) >> 4);
   }

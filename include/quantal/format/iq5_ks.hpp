@@ -31,7 +31,7 @@ struct iq5_ks {
   QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
     return reinterpret_cast<const detail::float_field*>(row)->get();
   }
-  static void set_row_scale(std::byte* row, float d) noexcept {
+  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
     reinterpret_cast<detail::float_field*>(row)->set(d);
   }
 
@@ -52,13 +52,13 @@ struct iq5_ks {
   }
 
   static constexpr int min_sub_scale = -127, max_sub_scale = 127, sub_scale_step = 2;
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 15);
     b.qh.set(e, index >> 4);
   }
-  static constexpr void set_table(block& b, int g, int bit) noexcept { b.scales[g].set_table(bit); }
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { b.scales[g].set_table(bit); }
   /// v is odd.
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g].set_scale(v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g].set_scale(v); }
 };
 
 static_assert(block_format<iq5_ks>);

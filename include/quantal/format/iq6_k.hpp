@@ -50,16 +50,16 @@ struct iq6_k {
     return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept {
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 15);
     b.qh.set(e, index >> 4);
   }
-  static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
 
   static constexpr int min_sub_scale = -128, max_sub_scale = 127;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales[g] = static_cast<std::int8_t>(v);
   }
 };

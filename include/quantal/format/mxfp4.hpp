@@ -35,11 +35,11 @@ struct mxfp4 {
     return detail::float_from_bits(x < 2 ? 0x00200000u << x : (x - 1) << 23);
   }
 
-  static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
   /// Scale 2^(exponent - 128).
   static constexpr int max_exponent = 254;
   QUANTAL_HD static constexpr int exponent(const block& b) noexcept { return b.x; }
-  static constexpr void set_exponent(block& b, int exponent) noexcept {
+  QUANTAL_HD static constexpr void set_exponent(block& b, int exponent) noexcept {
     b.x = static_cast<std::uint8_t>(exponent);
   }
 };

@@ -28,10 +28,10 @@ struct q2_0 {
   }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e / 4], 2 * (e % 4), 2, code + 1);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<q2_0>);

@@ -39,7 +39,7 @@ struct q2_K {
     return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
   }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, code);
   }
 
@@ -47,10 +47,10 @@ struct q2_K {
   static constexpr int max_sub_scale = 15, max_sub_min = 15;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
   static constexpr float super_min(const block& b) noexcept { return b.dmin.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 0, 4, v); }
-  static constexpr void set_sub_min(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 4, 4, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 0, 4, v); }
+  QUANTAL_HD static constexpr void set_sub_min(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 4, 4, v); }
 };
 
 static_assert(block_format<q2_K>);

@@ -39,15 +39,15 @@ struct q3_K {
     return b.d.get() * static_cast<float>(sub_scale(b, g));
   }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, (code + 4) & 3);
     detail::set_bits(b.hmask[e % 32], e / 32, 1, (code + 4) >> 2);
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.scales[g % 8], 4 * (g / 8), 4, (v + 32) & 15);
     detail::set_bits(b.scales[8 + g % 4], 2 * (g / 4), 2, (v + 32) >> 4);
   }

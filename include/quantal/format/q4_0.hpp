@@ -26,10 +26,10 @@ struct q4_0 {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return detail::nib(b.qs[e % 16], e / 16) - 8; }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, code + 8);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<q4_0>);

@@ -28,11 +28,11 @@ struct q4_1 {
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
   QUANTAL_HD static constexpr float offset(const block& b, float, int) noexcept { return b.m.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, code);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_offset(block& b, float m) noexcept { b.m.set(m); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_offset(block& b, float m) noexcept { b.m.set(m); }
 };
 
 static_assert(block_format<q4_1>);

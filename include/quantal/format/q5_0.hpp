@@ -30,11 +30,11 @@ struct q5_0 {
   }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, (code + 16) & 15);
     detail::set_bits(b.qh[e / 8], e % 8, 1, (code + 16) >> 4);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<q5_0>);

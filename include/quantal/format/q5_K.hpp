@@ -42,7 +42,7 @@ struct q5_K {
     return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
   }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[32 * (e / 64) + e % 32], 4 * (e / 32 % 2), 4, code & 15);
     detail::set_bits(b.qh[e % 32], e / 32, 1, code >> 4);
   }
@@ -51,10 +51,10 @@ struct q5_K {
   static constexpr int max_sub_scale = 63, max_sub_min = 63;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
   static constexpr float super_min(const block& b) noexcept { return b.dmin.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set_scale(g, v); }
-  static constexpr void set_sub_min(block& b, int g, int v) noexcept { b.scales.set_min(g, v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set_scale(g, v); }
+  QUANTAL_HD static constexpr void set_sub_min(block& b, int g, int v) noexcept { b.scales.set_min(g, v); }
 };
 
 static_assert(block_format<q5_K>);

@@ -30,11 +30,11 @@ struct q6_0 {
   }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 4 * (e / 16), 4, (code + 32) & 15);
     detail::set_bits(b.qh[e % 8], high_shift(e), 2, (code + 32) >> 4);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 
  private:
   QUANTAL_HD static constexpr int high_shift(int e) noexcept { return 4 * (e % 16 / 8) + 2 * (e / 16); }

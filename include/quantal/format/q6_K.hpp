@@ -37,7 +37,7 @@ struct q6_K {
     return b.d.get() * static_cast<float>(b.scales[g]);
   }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     const int j = e % 128 / 32;
     detail::set_bits(b.ql[low_byte(e)], 4 * (j / 2), 4, (code + 32) & 15);
     detail::set_bits(b.qh[32 * (e / 128) + e % 32], 2 * j, 2, (code + 32) >> 4);
@@ -45,8 +45,8 @@ struct q6_K {
 
   static constexpr int min_sub_scale = -128, max_sub_scale = 127;
   static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g] = static_cast<std::int8_t>(v); }
+  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g] = static_cast<std::int8_t>(v); }
 
  private:
   QUANTAL_HD static constexpr int low_byte(int e) noexcept {

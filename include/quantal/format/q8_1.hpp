@@ -30,11 +30,11 @@ struct q8_1 {
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
   QUANTAL_HD static constexpr float sum(const block& b) noexcept { return b.s.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     b.qs[e] = static_cast<std::int8_t>(code);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sum(block& b, float s) noexcept { b.s.set(s); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sum(block& b, float s) noexcept { b.s.set(s); }
 };
 
 static_assert(block_format<q8_1>);

@@ -33,11 +33,11 @@ struct q8_K {
     return static_cast<std::int16_t>(b.sums[h].get());
   }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept {
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     b.qs[e] = static_cast<std::int8_t>(code);
   }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr void set_sum(block& b, int h, int sum) noexcept {
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_sum(block& b, int h, int sum) noexcept {
     b.sums[h].set(static_cast<std::uint16_t>(sum));
   }
 };

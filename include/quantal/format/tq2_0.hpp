@@ -28,8 +28,8 @@ struct tq2_0 {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return b.qs.get(e) - 1; }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  static constexpr void set_code(block& b, int e, int code) noexcept { b.qs.set(e, code + 1); }
-  static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept { b.qs.set(e, code + 1); }
+  QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
 static_assert(block_format<tq2_0>);

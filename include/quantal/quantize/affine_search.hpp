@@ -1,87 +1,135 @@
-// A scale and an offset for a group of uniform codes 0..max: x[i] ~ d * q[i] + m.
+// A scale and an offset for a group of uniform codes 0..max: x[i] ~ d * q[i] + m, many pairs (d, m) at once.
+//
+// Codes and least squares alternate: the codes of (d, m) give sum w q, sum w q q and sum w x q, these the
+// pair that suits the codes best. The weights are centred first, so that sums of groups far from zero do not
+// cancel.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "quantal/quantize/policy.hpp"
-#include "quantal/quantize/scale_search.hpp"
+#include "quantal/quantize/codebook.hpp"
+#include "quantal/quantize/stored.hpp"
 
 namespace quantal::quantize {
 
 struct affine_fit {
   float scale = 0.0f, offset = 0.0f;
-  float error = std::numeric_limits<float>::infinity();
 };
 
-/// Code of x for a non-negative scale.
-template <class C>
-inline int affine_code(float x, float inverse, float offset) noexcept {
-  return C::nearest((x - offset) * inverse);
-}
+/// One group: weights minus their centre, importances, products, and the sums that no code changes.
+template <class F>
+struct affine_group {
+  static constexpr int size = F::layout.group;
+  const float* w;
+  alignas(64) float x[size], wx[size];
+  float centre, low, high;
+  float sw, sx;  ///< of the centred weights
 
-template <class C>
-inline float affine_error(const float* x, const float* w, int n, float d, float m) noexcept {
-  const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-  float sum = 0;
-  for (int i = 0; i < n; ++i) {
-    const float e = x[i] - m - d * static_cast<float>(affine_code<C>(x[i], inverse, m));
-    sum += w[i] * e * e;
-  }
-  return sum;
-}
-
-/// Weighted least squares for the codes that (d, m) assign. With `non_positive`, offsets above zero become
-/// zero.
-template <class C>
-inline affine_fit refit_affine(const float* x, const float* w, int n, float d, float m,
-                               bool non_positive) noexcept {
-  const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-  double sw = 0, sx = 0, sq = 0, sqq = 0, sxq = 0;
-  for (int i = 0; i < n; ++i) {
-    const double q = affine_code<C>(x[i], inverse, m), wi = w[i];
-    sw += wi, sx += wi * x[i], sq += wi * q, sqq += wi * q * q, sxq += wi * x[i] * q;
-  }
-  affine_fit f{d, m};
-  const double det = sw * sqq - sq * sq;
-  if (det > 1e-12 * sw * sqq) {
-    f.scale = static_cast<float>((sw * sxq - sx * sq) / det);
-    f.offset = static_cast<float>((sqq * sx - sq * sxq) / det);
-  }
-  if (non_positive && f.offset > 0.0f) {
-    f.offset = 0.0f;
-    f.scale = sqq > 0 ? static_cast<float>(sxq / sqq) : 0.0f;
-  }
-  if (!(f.scale >= 0.0f)) f.scale = d;
-  f.error = affine_error<C>(x, w, n, f.scale, f.offset);
-  return f;
-}
-
-/// Starts from several ranges, alternating assignment and least squares; keeps the best.
-template <class C>
-inline affine_fit search_affine(const float* x, const float* w, int n, const quantize_policy&,
-                                bool non_positive) noexcept {
-  float low = x[0], high = x[0];
-  for (int i = 1; i < n; ++i) low = std::fmin(low, x[i]), high = std::fmax(high, x[i]);
-  if (non_positive && low > 0.0f) low = 0.0f;
-  affine_fit best{0.0f, non_positive ? std::fmin(low, 0.0f) : low};
-  if (high - low < 1e-30f) {
-    best.error = affine_error<C>(x, w, n, 0.0f, best.offset);
-    return best;
-  }
-  constexpr int top = C::size - 1;
-  const float steps = static_cast<float>(top) * 0.025f * 2.0f;
-  for (int k = -9 / 2; k <= 9; ++k) {
-    const float d = (high - low) / (static_cast<float>(top) + static_cast<float>(k) * steps * 0.5f);
-    affine_fit f = refit_affine<C>(x, w, n, d, low, non_positive);
-    for (int round = 0; round < 3; ++round) {
-      const affine_fit next = refit_affine<C>(x, w, n, f.scale, f.offset, non_positive);
-      if (!(next.error < f.error)) break;
-      f = next;
+  void load(const float* source, const float* importance) noexcept {
+    w = importance;
+    low = high = source[0];
+    for (int i = 1; i < size; ++i) {
+      low = source[i] < low ? source[i] : low;
+      high = source[i] > high ? source[i] : high;
     }
-    if (f.error < best.error) best = f;
+    centre = 0.5f * low + 0.5f * high;
+    sw = sx = 0;
+    for (int i = 0; i < size; ++i) {
+      x[i] = source[i] - centre;
+      wx[i] = w[i] * x[i];
+      sw += w[i], sx += wx[i];
+    }
   }
-  return best;
+};
+
+/// lane_count pairs and the sums of their codes. Offsets are relative to the centre of the group.
+struct affine_lanes {
+  alignas(64) float scale[lane_count], offset[lane_count];
+  alignas(64) float sq[lane_count], sqq[lane_count], sxq[lane_count];
+
+  /// Error of (d, m) with the codes of lane k, without the constant sum w x x.
+  QUANTAL_INLINE float error(int k, float sw, float sx, float d, float m) const noexcept {
+    return d * (d * sqq[k] + 2.0f * (m * sq[k] - sxq[k])) + m * (m * sw - 2.0f * sx);
+  }
+};
+
+template <class F>
+void add_up(const affine_group<F>& g, affine_lanes& at) noexcept {
+  using C = codebook<F>;
+  using batch = lanes<F>;
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    alignas(64) float inverse[batch::size];
+    for (int j = 0; j < static_cast<int>(batch::size); ++j) inverse[j] = safe_inverse(at.scale[k + j]);
+    const batch t = batch::load_aligned(inverse), shift = t * batch::load_unaligned(at.offset + k);
+    batch a(0.0f), b(0.0f), c(0.0f);
+    for (int i = 0; i < affine_group<F>::size; ++i) {
+      const batch q = C::nearest_level(t * batch(g.x[i]) - shift), wq = batch(g.w[i]) * q;
+      a += wq;
+      b += wq * q;
+      c += batch(g.wx[i]) * q;
+    }
+    a.store_unaligned(at.sq + k);
+    b.store_unaligned(at.sqq + k);
+    c.store_unaligned(at.sxq + k);
+  }
+}
+
+/// The pairs that suit the codes best; with `non_positive`, offsets above zero become zero.
+template <class F>
+void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
+  for (int k = 0; k < lane_count; ++k) {
+    const float det = g.sw * at.sqq[k] - at.sq[k] * at.sq[k];
+    const bool good = det > 1e-6f * g.sw * at.sqq[k];
+    const float inverse = 1.0f / (good ? det : 1.0f);
+    float d = (g.sw * at.sxq[k] - g.sx * at.sq[k]) * inverse;
+    float m = (at.sqq[k] * g.sx - at.sq[k] * at.sxq[k]) * inverse;
+    const bool clip = non_positive && m > -g.centre;
+    const float alone = (at.sxq[k] + g.centre * at.sq[k]) / (at.sqq[k] > 0.0f ? at.sqq[k] : 1.0f);
+    m = clip ? -g.centre : m;
+    d = clip ? alone : d;
+    const bool take = (good || clip) && d > 0.0f;
+    at.scale[k] = take ? d : at.scale[k];
+    at.offset[k] = take ? m : at.offset[k];
+  }
+}
+
+/// Starts from several ranges, alternating codes and least squares. `at` holds the last pairs on return.
+template <class F>
+void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
+  constexpr float top = codebook<F>::size - 1;
+  constexpr int rounds = 4;
+  const float low = non_positive && g.low > 0.0f ? 0.0f : g.low, range = g.high - low;
+  for (int k = 0; k < lane_count; ++k) {
+    at.scale[k] = range < 1e-30f ? 0.0f : range / (top * (0.88f + 0.03f * static_cast<float>(k)));
+    at.offset[k] = low - g.centre;
+  }
+  for (int round = 0; round < rounds; ++round) {
+    add_up(g, at);
+    refit(g, non_positive, at);
+  }
+}
+
+/// The best of the lanes after a search, as if stored exactly.
+template <class F>
+affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcept {
+  int best = 0;
+  float least = std::numeric_limits<float>::infinity();
+  for (int k = 0; k < lane_count; ++k) {
+    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
+    if (e < least) least = e, best = k;
+  }
+  return {at.scale[best], at.offset[best] + g.centre};
+}
+
+/// Codes of a group under the stored pair (d, m).
+template <class F>
+void store_affine(const float* x, int group, float d, float m, typename F::block& out) noexcept {
+  using C = codebook<F>;
+  constexpr int n = F::layout.group;
+  const float inverse = safe_inverse(d);
+  for (int i = group * n; i < (group + 1) * n; ++i) C::store(out, i, C::nearest((x[i] - m) * inverse));
 }
 
 }  // namespace quantal::quantize

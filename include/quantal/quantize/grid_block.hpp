@@ -8,6 +8,7 @@
 
 #include "quantal/quantize/grid_search.hpp"
 #include "quantal/quantize/super_block.hpp"
+#include "quantal/quantize/simple_block.hpp"
 
 namespace quantal::quantize {
 
@@ -230,7 +231,7 @@ inline grid_plan<F> plan_grid(const float* x, const float* w, const float* wish,
   for (int g = 0; g < F::layout.groups(); ++g) {
     const float unit = plan.super * F::scale_unit;
     const float ideal = unit > 0.0f ? (wish[g] / unit - 1.0f) * 0.5f : 0.0f;
-    const int low = clamp_int(std::floor(ideal), 0, F::max_sub_scale),
+    const int low = rounded(std::floor(ideal), 0, F::max_sub_scale),
               high = std::min(low + 1, static_cast<int>(F::max_sub_scale));
     float best = std::numeric_limits<float>::infinity();
     for (int s = low; s <= high; ++s) {

@@ -23,13 +23,23 @@ struct group_view {
 };
 
 template <class F>
+concept single_codes = uniform_codes<F> || table_codes<F> ||
+    (two_table_codes<F>&& requires(typename F::block& b) { F::set_index(b, 0, 0); });
+template <class F>
+concept pair_codes = F::vector == 2 && requires(typename F::block& b) {
+  F::set_grid(b, 0, 0);
+};
+template <class F>
+concept word_codes = requires(typename F::block& b) {
+  F::set_word(b, 0, 0);
+};
+
+template <class F>
 struct group_coder;
 
 /// Each weight has a code of its own.
-template <class F>
-requires(uniform_codes<F> || table_codes<F> || (two_table_codes<F> && requires(typename F::block & b) {
-           F::set_index(b, 0, 0);
-         })) struct group_coder<F> {
+template <single_codes F>
+struct group_coder<F> {
   using codes = codebook<F>;
   static constexpr int size = F::layout.group, tables = codes::tables, levels = codes::size;
   static constexpr float lowest = codes::level(0), highest = codes::level(codes::size - 1);
@@ -82,8 +92,8 @@ requires(uniform_codes<F> || table_codes<F> || (two_table_codes<F> && requires(t
 };
 
 /// Pairs of neighbouring weights become the nearest vector of a codebook (iq2_kl).
-template <class F>
-requires(F::vector == 2 && requires(typename F::block & b) { F::set_grid(b, 0, 0); }) struct group_coder<F> {
+template <pair_codes F>
+struct group_coder<F> {
   static constexpr int size = F::layout.group, tables = 1, levels = 8;
   static constexpr float shift = 0;
 
@@ -145,8 +155,7 @@ requires(F::vector == 2 && requires(typename F::block & b) { F::set_grid(b, 0, 0
 /// Words of four weights whose indices have an even number of set bits between them (iq4_kss). Each weight
 /// knows its nearest level of either parity; where the nearest four are odd together, the cheapest of them
 /// changes.
-template <class F>
-requires requires(typename F::block& b) { F::set_word(b, 0, 0); }
+template <word_codes F>
 struct group_coder<F> {
   static constexpr int size = F::layout.group, tables = 2, levels = F::levels;
   static constexpr float lowest = F::level(0, 0), highest = F::level(F::levels - 1, 0);

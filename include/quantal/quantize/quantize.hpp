@@ -20,11 +20,13 @@ namespace quantal {
 
 namespace quantize {
 
-/// Formats without a scale per row, block by block.
 template <class F>
-requires requires(const float* x, const quantize_policy& p, typename F::block& b) {
+concept coded_by_block = requires(const float* x, const quantize_policy& p, typename F::block& b) {
   encode_block<F>(x, x, p, b);
-}
+};
+
+/// Formats without a scale per row, block by block.
+template <coded_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
@@ -47,10 +49,10 @@ concept quantizable = float_format<F> || quantize::simple_format<F> || quantize:
 /// Quantizes one row of `cols` weights (a multiple of the block) into row_bytes<F>(cols) bytes. `importance`:
 /// null or one per column. Errors leave `out` unspecified. No allocation; the bytes depend on the arguments
 /// alone.
-template <any_format F, quantize_policy P = quantize_policy{}>
-requires quantizable<F> status quantize_row(const float* x, const float* importance, std::byte* out,
-                                            std::int64_t cols)
-noexcept {
+/// The vectors are those of arch A, which the calling unit must be compiled for; the bytes do not depend on
+/// it.
+template <quantizable F, quantize_policy P = quantize_policy{}, class A = xsimd::default_arch>
+status quantize_row(const float* x, const float* importance, std::byte* out, std::int64_t cols) noexcept {
   if (cols < 0 || cols % F::layout.elements != 0) return status::bad_shape;
   if (!x || !out) return status::null_pointer;
   if (const status s = quantize::check_row(x, importance, cols); s != status::ok) return s;
@@ -64,7 +66,7 @@ noexcept {
       for (std::int64_t i = 0; i < cols; ++i) square += static_cast<double>(x[i]) * x[i];
       if (cols) row.mean_square = static_cast<float>(square / static_cast<double>(cols));
     }
-    quantize::encode_row<F>(row, P, out);
+    quantize::encode_row<quantize::on_arch<F, A>>(row, P, out);
   }
   return status::ok;
 }

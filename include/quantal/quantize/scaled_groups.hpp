@@ -43,11 +43,11 @@ struct group_wishes {
   static constexpr int count = 2;
   float scale[count] = {};
 
-  static float packed(float scale, int table) noexcept {
+  static QUANTAL_INLINE float packed(float scale, int table) noexcept {
     return quantal::detail::float_from_bits((quantal::detail::bits_from_float(scale) & ~1u) |
                                             static_cast<std::uint32_t>(table));
   }
-  static int table(float wish) noexcept {
+  static QUANTAL_INLINE int table(float wish) noexcept {
     return static_cast<int>(quantal::detail::bits_from_float(wish) & 1u);
   }
 };

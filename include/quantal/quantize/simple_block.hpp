@@ -17,6 +17,11 @@ concept simple_format = block_format<F> && F::layout.groups() == 1 &&
   F::set_scale(b, 1.0f);
 };
 
+template <class F>
+concept simple_symmetric = simple_format<F> && !F::layout.has_offset;
+template <class F>
+concept simple_affine = simple_format<F> && F::layout.has_offset;
+
 namespace detail {
 
 /// A scale as the block gives it back.
@@ -44,9 +49,8 @@ void store_sums(typename F::block& out) noexcept {
 
 }  // namespace detail
 
-template <simple_format F>
-requires(!F::layout.has_offset) void encode_block(const float* x, const float* w, const quantize_policy& p,
-                                                  typename F::block& out) noexcept {
+template <simple_symmetric F>
+void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
   using coder = group_coder<F>;
   constexpr int n = F::layout.elements;
   alignas(64) float wx[n];
@@ -57,22 +61,28 @@ requires(!F::layout.has_offset) void encode_block(const float* x, const float* w
   detail::store_sums<F>(out);
 }
 
-template <simple_format F>
-requires(F::layout.has_offset) void encode_block(const float* x, const float* w, const quantize_policy& p,
-                                                 typename F::block& out) noexcept {
-  using C = codebook<F>;
-  constexpr int n = F::layout.elements;
-  const affine_fit f = search_affine<C>(x, w, n, p, false);
-  const float d = stored_half(f.scale), centre = stored_half(f.offset);
-  float m = centre, best = affine_error<C>(x, w, n, d, m);
-  for (const int step : {-1, 1}) {
-    const float near = half_neighbour(centre, step), e = affine_error<C>(x, w, n, d, near);
-    if (e < best) best = e, m = near;
+template <simple_affine F>
+void encode_block(const float* x, const float* w, const quantize_policy&, typename F::block& out) noexcept {
+  affine_group<F> g;
+  g.load(x, w);
+  affine_lanes at;
+  search_affine(g, false, at);
+  float d[lane_count], m[lane_count];
+  for (int k = 0; k < lane_count; ++k) {
+    at.scale[k] = d[k] = stored_half(at.scale[k]);
+    m[k] = stored_half(at.offset[k] + g.centre);
+    at.offset[k] = m[k] - g.centre;
   }
-  F::set_scale(out, d);
-  F::set_offset(out, m);
-  const float inverse = safe_inverse(d);
-  for (int i = 0; i < n; ++i) C::store(out, i, affine_code<C>(x[i], inverse, m));
+  add_up(g, at);
+  int best = 0;
+  float least = std::numeric_limits<float>::infinity();
+  for (int k = 0; k < lane_count; ++k) {
+    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
+    if (e < least) least = e, best = k;
+  }
+  F::set_scale(out, d[best]);
+  F::set_offset(out, m[best]);
+  store_affine<F>(x, 0, d[best], m[best], out);
 }
 
 }  // namespace quantal::quantize

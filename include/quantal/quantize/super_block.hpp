@@ -1,16 +1,18 @@
-// Super-blocks: integer sub-scales (and sub-mins) of the groups under one stored super-scale (and super-min).
+// Super-blocks with offsets (q2_K, q4_K, q5_K): integer sub-scales and sub-mins of the groups under a stored
+// super-scale and super-min.
 //
-// Each group is searched alone; a super-scale then turns the wishes of the groups into integers. For every
-// candidate super-scale each group picks, among the integers around its wish, the one with the least error of
-// the codes it really gets; the super-scale is refitted by least squares over the whole block; an increase is
+// Each group is searched alone; a pair of super-scales then turns the wishes of the groups into integers. For
+// every candidate pair each group picks, among the integers around its wish, those with the least error of
+// the codes it really gets; their sums refit the pair by least squares over the whole block; an increase is
 // never accepted.
 #pragma once
 
-#include "quantal/quantize/simple_block.hpp"
+#include "quantal/quantize/affine_search.hpp"
+#include "quantal/quantize/policy.hpp"
 
 namespace quantal::quantize {
 
-/// q2_K, q4_K, q5_K: scale = d * integer, offset = -dmin * integer, both unsigned.
+/// scale = d * integer, offset = -dmin * integer, both unsigned.
 template <class F>
 concept super_affine = block_format<F> && F::layout.has_offset&& requires(typename F::block& b) {
   F::set_super_min(b, 1.0f);
@@ -20,113 +22,117 @@ concept super_affine = block_format<F> && F::layout.has_offset&& requires(typena
 
 namespace detail {
 
-inline int clamp_int(float v, int low, int high) noexcept {
-  const float r = std::nearbyint(v);
-  return r <= static_cast<float>(low) ? low : r >= static_cast<float>(high) ? high : static_cast<int>(r);
-}
+struct super_pair {
+  float scale = 0.0f, min = 0.0f;
+};
 
+/// Integers of a block's groups, and sums of the normal equations of the pair that they belong to.
 template <class F>
 struct affine_plan {
-  float super = 0.0f, super_min = 0.0f;
   int sub[F::layout.groups()] = {}, min[F::layout.groups()] = {};
-  float error = std::numeric_limits<float>::infinity();
+  double error = std::numeric_limits<double>::infinity();
+  double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
+
+  /// The least-squares pair, `now` where there is none with both parts non-negative.
+  super_pair refit(const super_pair& now) const noexcept {
+    const double det = aa * bb - ab * ab;
+    if (det > 1e-9 * aa * bb) {
+      const double d = (bb * xa - ab * xb) / det, m = (aa * xb - ab * xa) / det;
+      if (d >= 0 && m >= 0) return {stored_half(static_cast<float>(d)), stored_half(static_cast<float>(m))};
+    }
+    if (aa > 0 && xa > 0 && !(bb > 0)) return {stored_half(static_cast<float>(xa / aa)), now.min};
+    return now;
+  }
 };
 
 template <class F>
-inline affine_plan<F> plan_affine(const float* x, const float* w, const affine_fit* wish, float d,
-                                  float dmin) noexcept {
-  using C = codebook<F>;
-  constexpr int n = F::layout.group;
-  affine_plan<F> plan;
-  plan.super = stored_half(d);
-  plan.super_min = stored_half(dmin);
-  plan.error = 0;
-  for (int g = 0; g < F::layout.groups(); ++g) {
-    const float* xs = x + g * n;
-    const float* ws = w + g * n;
-    const int s0 = clamp_int(plan.super != 0.0f ? wish[g].scale / plan.super : 0.0f, 0, F::max_sub_scale);
-    float best = std::numeric_limits<float>::infinity();
-    for (int s = std::max(s0 - 1, 0); s <= std::min(s0 + 1, F::max_sub_scale); ++s) {
-      // With the scale fixed the best min follows from the mean residual of the current codes.
-      const int m0 =
-          clamp_int(plan.super_min != 0.0f ? -wish[g].offset / plan.super_min : 0.0f, 0, F::max_sub_min);
-      for (int m = std::max(m0 - 1, 0); m <= std::min(m0 + 1, F::max_sub_min); ++m) {
-        const float e = affine_error<C>(xs, ws, n, plan.super * static_cast<float>(s),
-                                        -(plan.super_min * static_cast<float>(m)));
-        if (e < best) best = e, plan.sub[g] = s, plan.min[g] = m;
-      }
-    }
-    plan.error += best;
+void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super_pair& super, int group,
+                   affine_plan<F>& plan) noexcept {
+  constexpr int side = 4;
+  static_assert(side * side == lane_count);
+  const int s0 = std::min(rounded(wish.scale * safe_inverse(super.scale), 1, F::max_sub_scale) - 1,
+                          F::max_sub_scale - side + 1);
+  const int m0 = std::clamp(rounded(-wish.offset * safe_inverse(super.min), 0, F::max_sub_min) - 1, 0,
+                            F::max_sub_min - side + 1);
+  affine_lanes at;
+  float m[lane_count];
+  for (int k = 0; k < lane_count; ++k) {
+    at.scale[k] = super.scale * static_cast<float>(s0 + k / side);
+    m[k] = -(super.min * static_cast<float>(m0 + k % side));
+    at.offset[k] = m[k] - g.centre;
   }
+  add_up(g, at);
+  int best = 0;
+  float least = std::numeric_limits<float>::infinity();
+  for (int k = 0; k < lane_count; ++k) {
+    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
+    if (e < least) least = e, best = k;
+  }
+  const double s = plan.sub[group] = s0 + best / side, n = plan.min[group] = m0 + best % side;
+  const double sq = at.sq[best];
+  plan.error += least;
+  plan.aa += s * s * at.sqq[best];
+  plan.ab -= s * n * sq;
+  plan.bb += n * n * g.sw;
+  plan.xa += s * (at.sxq[best] + g.centre * sq);
+  plan.xb -= n * (g.sx + static_cast<double>(g.centre) * g.sw);
+}
+
+template <class F>
+affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish,
+                           const super_pair& super) noexcept {
+  affine_plan<F> plan;
+  plan.error = 0;
+  for (int i = 0; i < F::layout.groups(); ++i) choose_affine(g[i], wish[i], super, i, plan);
   return plan;
 }
 
-/// Least-squares (d, dmin) for the codes and integers of a plan.
+/// Pairs to try, relative to those that just reach the largest wishes. Few integers (q2_K has 16) make it
+/// worth clipping the largest group.
 template <class F>
-inline std::pair<float, float> refit_affine_super(const float* x, const float* w,
-                                                  const affine_plan<F>& plan) noexcept {
-  using C = codebook<F>;
-  constexpr int n = F::layout.group;
-  double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
-  for (int g = 0; g < F::layout.groups(); ++g) {
-    const float d = plan.super * static_cast<float>(plan.sub[g]),
-                m = -(plan.super_min * static_cast<float>(plan.min[g]));
-    const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-    for (int i = g * n; i < (g + 1) * n; ++i) {
-      const double a = plan.sub[g] * affine_code<C>(x[i], inverse, m), b = -plan.min[g], wi = w[i];
-      aa += wi * a * a, ab += wi * a * b, bb += wi * b * b, xa += wi * x[i] * a, xb += wi * x[i] * b;
-    }
-  }
-  const double det = aa * bb - ab * ab;
-  if (det > 1e-12 * aa * bb && det > 0) {
-    const double d = (bb * xa - ab * xb) / det, m = (aa * xb - ab * xa) / det;
-    if (d >= 0 && m >= 0) return {static_cast<float>(d), static_cast<float>(m)};
-  }
-  if (aa > 0 && xa > 0 && bb == 0) return {static_cast<float>(xa / aa), plan.super_min};
-  return {plan.super, plan.super_min};
+constexpr auto super_factors() noexcept {
+  if constexpr (F::max_sub_scale < 32)
+    return std::array{super_pair{1, 1}, super_pair{0.9f, 0.9f}, super_pair{0.8f, 0.8f},
+                      super_pair{1.1f, 1.0f}};
+  else
+    return std::array{super_pair{1, 1}};
 }
 
 }  // namespace detail
 
 template <super_affine F>
-inline void encode_block(const float* x, const float* w, const quantize_policy& p,
-                         typename F::block& out) noexcept {
-  using C = codebook<F>;
-  constexpr int groups = F::layout.groups(), n = F::layout.group;
+void encode_block(const float* x, const float* w, const quantize_policy&, typename F::block& out) noexcept {
+  constexpr int groups = F::layout.groups(), n = F::layout.group, refits = 3;
+  affine_group<F> g[groups];
   affine_fit wish[groups];
   float top = 0, top_min = 0;
-  for (int g = 0; g < groups; ++g) {
-    wish[g] = search_affine<C>(x + g * n, w + g * n, n, p, true);
-    top = std::fmax(top, wish[g].scale);
-    top_min = std::fmax(top_min, -wish[g].offset);
+  for (int i = 0; i < groups; ++i) {
+    affine_lanes at;
+    g[i].load(x + i * n, w + i * n);
+    search_affine(g[i], true, at);
+    wish[i] = best_affine(g[i], at);
+    top = std::max(top, wish[i].scale), top_min = std::max(top_min, -wish[i].offset);
   }
   detail::affine_plan<F> best;
-  const auto consider = [&](float d, float dmin) {
-    auto plan = detail::plan_affine<F>(x, w, wish, d, dmin);
-    for (int round = 0; round < 3; ++round) {
-      const auto [d2, m2] = detail::refit_affine_super<F>(x, w, plan);
-      const auto next = detail::plan_affine<F>(x, w, wish, d2, m2);
-      if (!(next.error < plan.error)) break;
-      plan = next;
-    }
-    if (plan.error < best.error) best = plan;
+  detail::super_pair super;
+  const auto consider = [&](const detail::super_pair& s) {
+    const auto plan = detail::plan_affine<F>(g, wish, s);
+    const bool better = plan.error < best.error;
+    if (better) best = plan, super = s;
+    return better;
   };
-  const float d = top / F::max_sub_scale, dmin = top_min / F::max_sub_min;
-  consider(d, dmin);
-  // Few integers (q2_K has 16) make it worth clipping the largest group.
-  if constexpr (F::max_sub_scale < 32)
-    for (const float a : {0.8f, 0.9f, 1.1f})
-      for (const float b : {0.8f, 0.9f, 1.0f}) consider(d * a, dmin * b);
+  for (const auto& f : detail::super_factors<F>())
+    consider({stored_half(top / F::max_sub_scale * f.scale), stored_half(top_min / F::max_sub_min * f.min)});
+  for (int round = 0; round < refits; ++round)
+    if (!consider(best.refit(super))) break;
 
-  F::set_super(out, best.super);
-  F::set_super_min(out, best.super_min);
-  for (int g = 0; g < groups; ++g) {
-    F::set_sub_scale(out, g, best.sub[g]);
-    F::set_sub_min(out, g, best.min[g]);
-    const float s = best.super * static_cast<float>(best.sub[g]),
-                m = -(best.super_min * static_cast<float>(best.min[g]));
-    const float inverse = s != 0.0f ? 1.0f / s : 0.0f;
-    for (int i = g * n; i < (g + 1) * n; ++i) C::store(out, i, affine_code<C>(x[i], inverse, m));
+  F::set_super(out, super.scale);
+  F::set_super_min(out, super.min);
+  for (int i = 0; i < groups; ++i) {
+    F::set_sub_scale(out, i, best.sub[i]);
+    F::set_sub_min(out, i, best.min[i]);
+    store_affine<F>(x, i, super.scale * static_cast<float>(best.sub[i]),
+                    -(super.min * static_cast<float>(best.min[i])), out);
   }
 }
 

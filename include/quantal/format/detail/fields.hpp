@@ -10,7 +10,7 @@ template <int n>
 struct nibble_list {
   std::uint8_t bytes[n / 2];
   QUANTAL_HD constexpr int get(int i) const noexcept { return nib(bytes[i / 2], i % 2); }
-  constexpr void set(int i, int v) noexcept { set_bits(bytes[i / 2], 4 * (i % 2), 4, v); }
+  QUANTAL_HD constexpr void set(int i, int v) noexcept { set_bits(bytes[i / 2], 4 * (i % 2), 4, v); }
 };
 
 /// n nibbles in two halves: the first n/2 are the low nibbles, the others the high nibbles.
@@ -18,7 +18,7 @@ template <int n>
 struct nibble_halves {
   std::uint8_t bytes[n / 2];
   QUANTAL_HD constexpr int get(int i) const noexcept { return nib(bytes[i % (n / 2)], i / (n / 2)); }
-  constexpr void set(int i, int v) noexcept { set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v); }
+  QUANTAL_HD constexpr void set(int i, int v) noexcept { set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v); }
 };
 
 /// 256 nibbles in runs of `run` elements, each run a nibble_halves: 32 as in iq4_xs, 64 as in q4_K.
@@ -26,7 +26,7 @@ template <int run>
 struct nibble_runs {
   nibble_halves<run> runs[256 / run];
   QUANTAL_HD constexpr int get(int e) const noexcept { return runs[e / run].get(e % run); }
-  constexpr void set(int e, int v) noexcept { runs[e / run].set(e % run, v); }
+  QUANTAL_HD constexpr void set(int e, int v) noexcept { runs[e / run].set(e % run, v); }
 };
 
 /// 256 two-bit fields as in q2_K: byte 32 * n + l holds elements 128 * n + l, +32, +64, +96.
@@ -35,7 +35,7 @@ struct pair_plane {
   QUANTAL_HD constexpr int get(int e) const noexcept {
     return bits(bytes[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2);
   }
-  constexpr void set(int e, int v) noexcept {
+  QUANTAL_HD constexpr void set(int e, int v) noexcept {
     set_bits(bytes[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, v);
   }
 };
@@ -44,7 +44,7 @@ struct pair_plane {
 struct bit_plane {
   std::uint8_t bytes[32];
   QUANTAL_HD constexpr int get(int e) const noexcept { return bit(bytes[e % 32], e / 32); }
-  constexpr void set(int e, int v) noexcept { set_bits(bytes[e % 32], e / 32, 1, v); }
+  QUANTAL_HD constexpr void set(int e, int v) noexcept { set_bits(bytes[e % 32], e / 32, 1, v); }
 };
 
 /// Sixteen signed 6-bit scales (-32..31) as in iq4_k: upper two bits in four bytes, then nibbles.
@@ -54,7 +54,7 @@ struct scales6x16 {
   QUANTAL_HD constexpr int get(int h) const noexcept {
     return low.get(h) + 16 * bits(high[h / 4], 2 * (h % 4), 2) - 32;
   }
-  constexpr void set(int h, int v) noexcept {
+  QUANTAL_HD constexpr void set(int h, int v) noexcept {
     low.set(h, (v + 32) & 15);
     set_bits(high[h / 4], 2 * (h % 4), 2, (v + 32) >> 4);
   }
@@ -65,8 +65,8 @@ struct odd_scale {
   std::uint8_t byte;
   QUANTAL_HD constexpr int scale() const noexcept { return 2 * (byte >> 1) - 127; }
   QUANTAL_HD constexpr int table() const noexcept { return byte & 1; }
-  constexpr void set_scale(int v) noexcept { set_bits(byte, 1, 7, (v + 127) / 2); }
-  constexpr void set_table(int bit) noexcept { set_bits(byte, 0, 1, bit); }
+  QUANTAL_HD constexpr void set_scale(int v) noexcept { set_bits(byte, 1, 7, (v + 127) / 2); }
+  QUANTAL_HD constexpr void set_table(int bit) noexcept { set_bits(byte, 0, 1, bit); }
 };
 
 }  // namespace quantal::detail

@@ -15,12 +15,12 @@ struct scale_min_k4 {
     return g < 4 ? bits(packed[g + 4], 0, 6) : nib(packed[g + 4], 1) + 16 * bits(packed[g], 6, 2);
   }
 
-  constexpr void set_scale(int g, int v) noexcept {
+  QUANTAL_HD constexpr void set_scale(int g, int v) noexcept {
     if (g < 4) return set_bits(packed[g], 0, 6, v);
     set_bits(packed[g + 4], 0, 4, v);
     set_bits(packed[g - 4], 6, 2, v >> 4);
   }
-  constexpr void set_min(int g, int v) noexcept {
+  QUANTAL_HD constexpr void set_min(int g, int v) noexcept {
     if (g < 4) return set_bits(packed[g + 4], 0, 6, v);
     set_bits(packed[g + 4], 4, 4, v);
     set_bits(packed[g], 6, 2, v >> 4);

@@ -15,7 +15,7 @@ struct trit_byte {
     return static_cast<int>(3 * fraction >> 8);
   }
   /// Writes the canonical code of the five digits with digit p replaced.
-  constexpr void set(int p, int digit) noexcept {
+  QUANTAL_HD constexpr void set(int p, int digit) noexcept {
     int n = 0;
     for (int i = 0; i < 5; ++i) n = 3 * n + (i == p ? digit : get(i));
     code = static_cast<std::uint8_t>((256 * n + 242) / 243);

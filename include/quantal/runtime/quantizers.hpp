@@ -1,0 +1,19 @@
+// What a variant's quantizer units instantiate: the quantizers of some formats on one arch.
+#pragma once
+
+#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/parts.hpp"
+
+namespace quantal::runtime {
+
+template <class A, std::size_t P>
+void add_quantizers(quantizer_table& table) noexcept {
+  const auto add = [&]<class F>() {
+    constexpr std::size_t i = *format_index(F::gguf_id);
+    if constexpr (i % quantizer_parts == P && quantizable<F>)
+      table[i] = &quantal::quantize_row<F, quantize_policy{}, A>;
+  };
+  all_formats::for_each(add);
+}
+
+}  // namespace quantal::runtime
