@@ -43,6 +43,17 @@ struct weight_rows {
   std::int64_t first;
   int count;
   QUANTAL_INLINE const std::byte* row(int r) const noexcept { return data + (first + r) * stride; }
+  /// Bytes of `weights` weights, about.
+  QUANTAL_INLINE std::int64_t bytes_of(std::int64_t weights) const noexcept {
+    return weights * stride / cols;
+  }
 };
+
+/// Asks the caches for `bytes` from p + offset on, if p + offset lies before `end`.
+QUANTAL_INLINE void prefetch(const std::byte* p, std::int64_t offset, std::int64_t bytes,
+                             const std::byte* end) noexcept {
+  if (offset >= end - p) return;
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + offset + i);
+}
 
 }  // namespace quantal::kernel

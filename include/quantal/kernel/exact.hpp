@@ -5,6 +5,7 @@
 // format: a decoder function supplies the slices.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "quantal/kernel/columns.hpp"
@@ -36,7 +37,14 @@ struct float_decoder {
 template <float_format F, class A>
 void direct_floats(const std::byte* row, std::int64_t first, int count, float* out) noexcept {
   const auto* v = row_blocks<F>(row) + first;
-  for (int i = 0; i < count; ++i) out[i] = F::value(v[i]);
+  if constexpr (std::is_same_v<F, f32>)
+    std::memcpy(out, v, sizeof(float) * static_cast<std::size_t>(count));
+  else if constexpr (std::is_same_v<F, f16>)
+    simd::halves_to_floats(v, count, out, simd::on<A>{});
+  else if constexpr (std::is_same_v<F, bf16>)
+    simd::bfloats_to_floats(v, count, out);
+  else
+    for (int i = 0; i < count; ++i) out[i] = F::value(v[i]);
 }
 
 template <any_format F, class A>
@@ -97,44 +105,66 @@ QUANTAL_INLINE void put_column(const float* sums, float* out, int rows, bool add
   }
 }
 
+/// Columns that one pass over the weights serves: their sums wait on the stack, since the columns of results
+/// are often a power of two apart and would evict each other from the caches if they were added to in place.
+inline constexpr int pass_columns = 512;
+
+/// A slice of 16 rows from row p on as float32, one row per lane; rows past the end repeat the last one,
+/// their sums are dropped.
+template <class A>
+void fill_float_panel(const float_decoder& decode, const weight_rows& w, int p, std::int64_t first, int count,
+                      float* panel) noexcept {
+  alignas(64) float lines[panel_rows][slice_weights];
+  const std::int64_t slice_bytes = w.bytes_of(slice_weights), next = w.bytes_of(first + slice_weights);
+  for (int r = 0; r < panel_rows; ++r) {
+    const std::byte* const row = w.row(p + r < w.count ? p + r : w.count - 1);
+    decode(row, first, count, lines[r]);
+    prefetch(row, next, slice_bytes, row + w.stride);
+  }
+  simd::transpose16<A>(reinterpret_cast<const std::uint32_t*>(lines), slice_weights, count,
+                       reinterpret_cast<std::uint32_t*>(panel));
+}
+
+/// Panels p .. p + float_panels_at_once of the rows times columns [from, to), at most pass_columns.
+template <class A>
+void exact_pass(const float_decoder& decode, const weight_rows& w, int p, const float_activations& x,
+                const columns& cols, std::int64_t from, std::int64_t to) noexcept {
+  constexpr int group = float_panels_at_once, wide = tile_for<A>().float_columns;
+  alignas(64) float panels[group][slice_weights * panel_rows];
+  alignas(64) float sums[group][pass_columns][panel_rows];
+  for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
+    const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
+    for (int q = 0; q < group; ++q)
+      fill_float_panel<A>(decode, w, p + q * panel_rows, first, count, panels[q]);
+    const auto tile = [&]<int C>(std::int64_t at) {
+      const float* v[C];
+      alignas(64) float part[C][panel_rows];
+      for (int c = 0; c < C; ++c) v[c] = x.row(cols.activation_row(at + c)) + first;
+      for (int q = 0; q < group; ++q) {
+        float_tile<A, C>(panels[q], count, v, part);
+        for (int c = 0; c < C; ++c) put_column(part[c], sums[q][at - from + c], panel_rows, first != 0);
+      }
+    };
+    std::int64_t at = from;
+    for (; at + wide <= to; at += wide) tile.template operator()<wide>(at);
+    for (; at + 4 <= to; at += 4) tile.template operator()<4>(at);
+    for (; at < to; ++at) tile.template operator()<1>(at);
+  }
+  for (std::int64_t at = from; at < to; ++at)
+    for (int q = 0; q < group; ++q) {
+      const int row = p + q * panel_rows, left = w.count - row;
+      put_column(sums[q][at - from], cols.result(at) + w.first + row, left < panel_rows ? left : panel_rows,
+                 false);
+    }
+}
+
 /// Rows x columns through panels of 16 interleaved rows.
 template <class A>
 void exact_panels(const float_decoder& decode, const weight_rows& w, const float_activations& x,
                   const columns& cols) noexcept {
-  constexpr int group = float_panels_at_once, wide = tile_for<A>().float_columns;
-  alignas(64) float panels[group][slice_weights * panel_rows];
-  alignas(64) float lines[panel_rows][slice_weights];
-  alignas(64) float sums[wide][panel_rows];
-  for (int p = 0; p < w.count; p += group * panel_rows)
-    for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
-      const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
-      const int rows = w.count - p < group * panel_rows ? w.count - p : group * panel_rows;
-      const int used = (rows + panel_rows - 1) / panel_rows;
-      for (int q = 0; q < used; ++q) {
-        for (int r = 0; r < panel_rows; ++r) {
-          const int at =
-              p + q * panel_rows + r;  // rows past the end repeat the last one; their sums are dropped
-          decode(w.row(at < w.count ? at : w.count - 1), first, count, lines[r]);
-        }
-        simd::transpose16<A>(reinterpret_cast<const std::uint32_t*>(lines), slice_weights, count,
-                             reinterpret_cast<std::uint32_t*>(panels[q]));
-      }
-      const auto tile = [&]<int C>(std::int64_t at) {
-        const float* v[C];
-        for (int c = 0; c < C; ++c) v[c] = x.row(cols.activation_row(at + c)) + first;
-        for (int q = 0; q < used; ++q) {
-          float_tile<A, C>(panels[q], count, v, sums);
-          const int left = rows - q * panel_rows;
-          for (int c = 0; c < C; ++c)
-            put_column(sums[c], cols.result(at + c) + w.first + p + q * panel_rows,
-                       left < panel_rows ? left : panel_rows, first != 0);
-        }
-      };
-      std::int64_t at = 0;
-      for (; at + wide <= cols.n; at += wide) tile.template operator()<wide>(at);
-      for (; at + 4 <= cols.n; at += 4) tile.template operator()<4>(at);
-      for (; at < cols.n; ++at) tile.template operator()<1>(at);
-    }
+  for (int p = 0; p < w.count; p += float_panels_at_once * panel_rows)
+    for (std::int64_t from = 0; from < cols.n; from += pass_columns)
+      exact_pass<A>(decode, w, p, x, cols, from, from + pass_columns < cols.n ? from + pass_columns : cols.n);
 }
 
 /// sum + dot of `count` weights with one activation slice. Four chains hide the latency of the multiply-add.

@@ -25,8 +25,13 @@ template <class A, code_form form>
 void fill_panel(code_decoder decode, const weight_rows& w, int p, std::int64_t first, int count,
                 coded_panel& panel) noexcept {
   coded_slice s[panel_rows];
-  for (int r = 0; r < panel_rows; ++r)
-    decode(w.row(p + r < w.count ? p + r : w.count - 1), first, count, s + r);
+  const std::int64_t slice_bytes = w.bytes_of(slice_weights), next = w.bytes_of(first + slice_weights);
+  for (int r = 0; r < panel_rows; ++r) {
+    const std::byte* const row = w.row(p + r < w.count ? p + r : w.count - 1);
+    decode(row, first, count, s + r);
+    // So many rows at once are too many for the hardware's own prefetching.
+    prefetch(row, next, slice_bytes, row + w.stride);
+  }
   constexpr int stride = static_cast<int>(sizeof(coded_slice) / 4);
   static_assert(stride % 16 == 0);
   const auto words = [](const void* v) { return reinterpret_cast<const std::uint32_t*>(v); };
@@ -141,10 +146,6 @@ void coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add
   else
     register_coded_tile<A, form, P, C>(panels, count, x, add, result);
 }
-
-/// Columns that one pass over the weights serves: their sums wait on the stack, since the columns of results
-/// are often a power of two apart and would evict each other from the caches if they were added to in place.
-inline constexpr int pass_columns = 512;
 
 /// Panels p .. p + coded_panels_at_once of the rows times the columns of tiles [from, to).
 template <class A, code_form form>

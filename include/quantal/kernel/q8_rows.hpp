@@ -128,6 +128,10 @@ struct row_sums {
 /// Slices decoded ahead of their use: enough for their stores to have reached the cache.
 inline constexpr int run_slices = 4;
 
+/// Bytes of weights asked for ahead of their use where four columns keep the core busy; fewer leave it to the
+/// hardware.
+inline constexpr std::int64_t prefetch_distance = 2048;
+
 /// Rows times columns [at, at + N). A column past the last is the last once more: three columns cost no more
 /// than four.
 template <class A, code_form form, int N>
@@ -141,13 +145,17 @@ void dot_rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows
     column[c] = {x.codes(i), x.scales(i), x.shifts(i)};
     out[c] = cols.result(here) + w.first;
   }
+  [[maybe_unused]] const std::int64_t run_bytes = w.bytes_of(run_slices * slice_weights);
+  [[maybe_unused]] const std::byte* const end = w.row(w.count - 1) + w.stride;
   for (int r = 0; r < w.count; ++r) {
     row_sums<A, form, N> sums;
-    for (std::int64_t first = 0; first < w.cols; first += run_slices * slice_weights) {
+    for (std::int64_t first = 0, done = 0; first < w.cols;
+         first += run_slices * slice_weights, done += run_bytes) {
       const std::int64_t left = w.cols - first;
       const int count =
           static_cast<int>(left < run_slices * slice_weights ? left : run_slices * slice_weights);
       decode(w.row(r), first, count, run);
+      if constexpr (N >= 4) prefetch(w.row(r) + done, prefetch_distance, run_bytes, end);
       for (int from = 0; from < count; from += slice_weights) {
         coded_column here[N];
         for (int c = 0; c < N; ++c)

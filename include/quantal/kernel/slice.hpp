@@ -49,6 +49,10 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
   if constexpr (n == slice_weights) {
     block_codes(F{}, *block, out.codes, simd::on<A>{});
     block_scales(F{}, *block, row_scale, out.scales, out.offsets, simd::on<A>{});
+  } else if (count == slice_weights &&
+             requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); }) {
+    if constexpr (requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); })
+      slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{});
   } else if (half_scaled<F> && count == slice_weights) {
     simd::unroll<slice_weights / n>(
         [&](auto i) QUANTAL_LAMBDA { block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{}); });

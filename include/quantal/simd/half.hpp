@@ -40,4 +40,40 @@ QUANTAL_INLINE void halves8_on(const void* first, int stride, float* out, const 
 #endif
 }
 
+/// out[i] = value of the binary16 at p + 2 * i, for n of them.
+template <class A>
+QUANTAL_INLINE void halves_to_floats(const void* p, int n, float* out, const on<A>& tag) noexcept {
+  const auto* bytes = static_cast<const unsigned char*>(p);
+  int i = 0;
+#if XSIMD_WITH_AVX512F
+  if constexpr (xsimd::batch<float, A>::size == 16)
+    for (; i + 16 <= n; i += 16)
+      _mm512_storeu_ps(out + i,
+                       _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 2 * i))));
+#endif
+#if XSIMD_WITH_AVX2 && defined(__F16C__)
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(out + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 2 * i))));
+#elif XSIMD_WITH_NEON64
+  for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(bytes + 2 * i))));
+#endif
+  for (; i < n; ++i) {
+    quantal::detail::half_bits h;
+    __builtin_memcpy(&h, bytes + 2 * i, 2);
+    out[i] = half_on(h, tag);
+  }
+}
+
+/// The same for bfloat16: the upper halves of the floats.
+QUANTAL_INLINE void bfloats_to_floats(const void* p, int n, float* out) noexcept {
+  const auto* bytes = static_cast<const unsigned char*>(p);
+  for (int i = 0; i < n; ++i) {
+    std::uint16_t v;
+    __builtin_memcpy(&v, bytes + 2 * i, 2);
+    const std::uint32_t wide = static_cast<std::uint32_t>(v) << 16;
+    __builtin_memcpy(out + i, &wide, 4);
+  }
+}
+
 }  // namespace quantal::simd

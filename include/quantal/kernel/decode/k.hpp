@@ -26,19 +26,6 @@ QUANTAL_INLINE void k4_scales(const Block& b, float* scales, float* offsets,
   simd::scale_bytes8<A>(-simd::half_on(b.dmin, tag), mn, 0, offsets);
 }
 
-/// 32 bytes whose nibbles are 64 codes, with the fifth bits 2c and 2c + 1 of `high`.
-template <int c, class A>
-QUANTAL_INLINE void nibbles64(const std::uint8_t* qs, const simd::bytes32<A>* high,
-                              std::uint8_t* out) noexcept {
-  const auto x = simd::bytes32<A>::load(qs);
-  auto low = simd::field<0>(x, 15), top = simd::field<4>(x, 15);
-  if (high) {
-    low = low | simd::field<2 * c - 4>(*high, 16);
-    top = top | simd::field<2 * c - 3>(*high, 16);
-  }
-  simd::store64<A>(out, low, top);
-}
-
 }  // namespace detail
 
 template <class A>
@@ -89,51 +76,48 @@ QUANTAL_INLINE void block_scales(const q3_K&, const q3_K::block& b, float, float
 template <class A>
 QUANTAL_INLINE void block_codes(const q4_K&, const q4_K::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
-  simd::unroll<4>([&](auto c)
-                      QUANTAL_LAMBDA { detail::nibbles64<c, A>(b.qs + 32 * c, nullptr, codes + 64 * c); });
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA {
+    simd::bytes64<A>::template fields<0, 4>(b.qs + 32 * c, 15).store(codes + 64 * c);
+  });
 }
 template <class A>
 QUANTAL_INLINE void block_codes(const q5_K&, const q5_K::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
-  const auto high = simd::bytes32<A>::load(b.qh);
-  simd::unroll<4>([&](auto c)
-                      QUANTAL_LAMBDA { detail::nibbles64<c, A>(b.qs + 32 * c, &high, codes + 64 * c); });
+  using bytes = simd::bytes64<A>;
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA {
+    (bytes::template fields<0, 4>(b.qs + 32 * c, 15) | bytes::template fields<2 * c - 4, 2 * c - 3>(b.qh, 16))
+        .store(codes + 64 * c);
+  });
 }
 template <class A>
 QUANTAL_INLINE void block_codes(const q2_K&, const q2_K::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
+  using bytes = simd::bytes64<A>;
   simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
-    const auto x = simd::bytes32<A>::load(b.qs + 32 * n);
-    simd::store64<A>(codes + 128 * n, simd::field<0>(x, 3), simd::field<2>(x, 3));
-    simd::store64<A>(codes + 128 * n + 64, simd::field<4>(x, 3), simd::field<6>(x, 3));
+    bytes::template fields<0, 2>(b.qs + 32 * n, 3).store(codes + 128 * n);
+    bytes::template fields<4, 6>(b.qs + 32 * n, 3).store(codes + 128 * n + 64);
   });
 }
 template <class A>
 QUANTAL_INLINE void block_codes(const q3_K&, const q3_K::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
-  const auto high = simd::bytes32<A>::load(b.hmask);
+  using bytes = simd::bytes64<A>;
   simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
-    const auto x = simd::bytes32<A>::load(b.qs + 32 * n);
-    const auto part = [&](auto j) QUANTAL_LAMBDA {
-      return simd::field<2 * decltype(j)::value>(x, 3) |
-             simd::field<4 * decltype(n)::value + decltype(j)::value - 2>(high, 4);
-    };
-    using std::integral_constant;
-    simd::store64<A>(codes + 128 * n, part(integral_constant<int, 0>{}), part(integral_constant<int, 1>{}));
-    simd::store64<A>(codes + 128 * n + 64, part(integral_constant<int, 2>{}),
-                     part(integral_constant<int, 3>{}));
+    (bytes::template fields<0, 2>(b.qs + 32 * n, 3) |
+     bytes::template fields<4 * n - 2, 4 * n - 1>(b.hmask, 4))
+        .store(codes + 128 * n);
+    (bytes::template fields<4, 6>(b.qs + 32 * n, 3) | bytes::template fields<4 * n, 4 * n + 1>(b.hmask, 4))
+        .store(codes + 128 * n + 64);
   });
 }
 template <class A>
 QUANTAL_INLINE void block_codes(const q6_K&, const q6_K::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
+  using bytes = simd::bytes64<A>;
   simd::unroll<2>([&](auto n) QUANTAL_LAMBDA {
-    const auto x = simd::bytes32<A>::load(b.ql + 64 * n), y = simd::bytes32<A>::load(b.ql + 64 * n + 32);
-    const auto h = simd::bytes32<A>::load(b.qh + 32 * n);
-    simd::store64<A>(codes + 128 * n, simd::field<0>(x, 15) | simd::field<-4>(h, 48),
-                     simd::field<0>(y, 15) | simd::field<-2>(h, 48));
-    simd::store64<A>(codes + 128 * n + 64, simd::field<4>(x, 15) | simd::field<0>(h, 48),
-                     simd::field<4>(y, 15) | simd::field<2>(h, 48));
+    const std::uint8_t *const low = b.ql + 64 * n, *const high = b.qh + 32 * n;
+    (bytes::template field<0>(low, 15) | bytes::template fields<-4, -2>(high, 48)).store(codes + 128 * n);
+    (bytes::template field<4>(low, 15) | bytes::template fields<0, 2>(high, 48)).store(codes + 128 * n + 64);
   });
 }
 
