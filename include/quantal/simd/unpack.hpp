@@ -144,71 +144,55 @@ QUANTAL_INLINE void store64(std::uint8_t* out, const bytes32<A>& a, const bytes3
 }
 
 /// 64 bytes: one register under AVX-512, two bytes32 elsewhere.
-template <class A>
+template <class A, bool wide = xsimd::batch<float, A>::size == 16>
 struct bytes64 {
-  static constexpr bool wide = xsimd::batch<float, A>::size == 16;
-#if XSIMD_WITH_AVX512F
-  using storage = std::conditional_t<wide, __m512i, bytes32<A>[2]>;
-#else
-  using storage = bytes32<A>[2];
-#endif
-  storage v;
+  bytes32<A> low, high;
 
   /// Fields of 64 bytes: (x >> right) & mask, right >= 0.
   template <int right>
   static QUANTAL_INLINE bytes64 field(const std::uint8_t* p, std::uint8_t mask) noexcept {
-    bytes64 r;
-#if XSIMD_WITH_AVX512F
-    if constexpr (wide) {
-      r.v = _mm512_and_si512(_mm512_srli_epi32(_mm512_loadu_si512(p), right),
-                             _mm512_set1_epi8(static_cast<char>(mask)));
-      return r;
-    }
-#endif
-    if constexpr (!wide) {
-      r.v[0] = simd::field<right>(bytes32<A>::load(p), mask);
-      r.v[1] = simd::field<right>(bytes32<A>::load(p + 32), mask);
-    }
-    return r;
+    return {simd::field<right>(bytes32<A>::load(p), mask),
+            simd::field<right>(bytes32<A>::load(p + 32), mask)};
   }
-  /// Two fields of the same 32 bytes: (x >> low) & mask, then (x >> high) & mask; negative shifts go left.
-  /// The mask must clear what comes in from other bytes.
-  template <int low, int high>
+  /// Two fields of the same 32 bytes: (x >> first) & mask, then (x >> second) & mask; negative shifts go
+  /// left. The mask must clear what comes in from other bytes.
+  template <int first, int second>
   static QUANTAL_INLINE bytes64 fields(const std::uint8_t* p, std::uint8_t mask) noexcept {
-    bytes64 r;
-#if XSIMD_WITH_AVX512F
-    if constexpr (wide) {
-      const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-      const __m512i by = _mm512_inserti64x4(_mm512_set1_epi32(low & 31), _mm256_set1_epi32(high & 31),
-                                            1);  // rotations by as much
-      r.v = _mm512_and_si512(_mm512_rorv_epi32(twice, by), _mm512_set1_epi8(static_cast<char>(mask)));
-      return r;
-    }
-#endif
-    if constexpr (!wide) {
-      const auto x = bytes32<A>::load(p);
-      r.v[0] = simd::field<low>(x, mask);
-      r.v[1] = simd::field<high>(x, mask);
-    }
-    return r;
+    const auto x = bytes32<A>::load(p);
+    return {simd::field<first>(x, mask), simd::field<second>(x, mask)};
   }
   friend QUANTAL_INLINE bytes64 operator|(const bytes64& a, const bytes64& b) noexcept {
-    bytes64 r;
-#if XSIMD_WITH_AVX512F
-    if constexpr (wide) r.v = _mm512_or_si512(a.v, b.v);
-#endif
-    if constexpr (!wide)
-      for (int i = 0; i < 2; ++i) r.v[i] = a.v[i] | b.v[i];
-    return r;
+    return {a.low | b.low, a.high | b.high};
   }
   QUANTAL_INLINE void store(std::uint8_t* out) const noexcept {
-#if XSIMD_WITH_AVX512F
-    if constexpr (wide) _mm512_storeu_si512(out, v);
-#endif
-    if constexpr (!wide)
-      for (int i = 0; i < 2; ++i) v[i].store(out + 32 * i);
+    low.store(out);
+    high.store(out + 32);
   }
 };
+
+#if XSIMD_WITH_AVX512F
+template <class A>
+struct bytes64<A, true> {
+  __m512i v;
+
+  template <int right>
+  static QUANTAL_INLINE bytes64 field(const std::uint8_t* p, std::uint8_t mask) noexcept {
+    const __m512i x = _mm512_srli_epi32(_mm512_loadu_si512(p), right);
+    return {_mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask)))};
+  }
+  template <int first, int second>
+  static QUANTAL_INLINE bytes64 fields(const std::uint8_t* p, std::uint8_t mask) noexcept {
+    const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    // Rotations shift either way.
+    const __m512i by = _mm512_inserti64x4(_mm512_set1_epi32(first & 31), _mm256_set1_epi32(second & 31), 1);
+    return {_mm512_and_si512(_mm512_rorv_epi32(twice, by), _mm512_set1_epi8(static_cast<char>(mask)))};
+  }
+  friend QUANTAL_INLINE bytes64 operator|(const bytes64& a, const bytes64& b) noexcept {
+    return {_mm512_or_si512(a.v, b.v)};
+  }
+  QUANTAL_INLINE void store(std::uint8_t* out) const noexcept { _mm512_storeu_si512(out, v); }
+};
+#endif
 
 /// 64 bytes a[0], b[0], a[1], b[1], ...
 template <class A>

@@ -1,0 +1,34 @@
+# Every function that a variant's object defines must carry its arch in its (mangled) name: a function without it, an
+# inline one of a header say, may be merged with another object's copy, and then runs this arch's instructions on
+# machines that lack them. Functions of the scalar variant hold no such instructions but are held to the same rule.
+# Usage: cmake -DNM=nm -DLIBRARY=libquantal_runtime.a "-DARCHS=avx2;scalar" -P symbols.cmake
+set(tag_scalar "8emulated")
+set(tag_avx2 "4fma3IN.*4avx2E")
+set(tag_avx512 "8avx512bw")
+set(tag_avx512_vnni "10avx512vnni")
+set(tag_neon64 "6neon64")
+set(tag_neon64_dotprod "14neon64_dotprod")
+
+execute_process(COMMAND ${NM} -A --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "${NM} cannot read ${LIBRARY}")
+endif()
+
+foreach(arch ${ARCHS})
+  # libquantal_runtime.a:avx2_0.cpp.o:0000000000000000 W _ZN...; W and T are functions that other objects can see.
+  string(REGEX MATCHALL "[:/]${arch}(_kernels_[a-z]|_[0-9]+)\\.cpp\\.(o|obj):[0-9a-f]* [WT] [^\n]*" functions "${symbols}")
+  list(LENGTH functions count)
+  if(count EQUAL 0)
+    message(FATAL_ERROR "no functions of ${arch} in ${LIBRARY}")
+  endif()
+  set(strays "")
+  foreach(function ${functions})
+    if(NOT function MATCHES "${tag_${arch}}")
+      string(APPEND strays "\n  ${function}")
+    endif()
+  endforeach()
+  if(strays)
+    message(SEND_ERROR "functions of ${arch} that do not name it:${strays}")
+  endif()
+  message(STATUS "${arch}: ${count} functions")
+endforeach()
