@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <charconv>
 
 namespace quantal::mla {
 namespace {
@@ -31,6 +32,67 @@ const std::vector<known>& all_known() {
        {R"(\p{Han}+|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
   };
   return list;
+}
+
+/// Kimi's alternatives behind the first one, in the syntax that intersects classes.
+constexpr const char* kimi_rest =
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+/// Other spellings of the same splits, as tokenizer files have them.
+const std::vector<known>& other_spellings() {
+  static const std::vector<known> list = [] {
+    std::vector<known> out;
+    for (const auto& k : all_known())
+      if (k.name == "deepseek-llm") {  // digits one by one: the vocabulary merges none
+        out.push_back(k);
+        out.back().patterns.back() = R"(\p{N})";
+      }
+    return out;
+  }();
+  return list;
+}
+
+void append_utf8(std::string& out, unsigned long c) {
+  if (c < 0x80) {
+    out += static_cast<char>(c);
+    return;
+  }
+  const int more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+  out += static_cast<char>((more == 1 ? 0xc0u : more == 2 ? 0xe0u : 0xf0u) | c >> (6 * more));
+  for (int i = more - 1; i >= 0; --i) out += static_cast<char>(0x80u | (c >> (6 * i) & 0x3fu));
+}
+
+/// Escapes of single characters beyond ASCII become these characters.
+std::string literal(std::string_view pattern) {
+  std::string out;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const char kind = pattern[i] == '\\' && i + 1 < pattern.size() ? pattern[i + 1] : 0;
+    if (!kind) {
+      out += pattern[i];
+      continue;
+    }
+    const bool braces = kind == 'x' && i + 2 < pattern.size() && pattern[i + 2] == '{';
+    const std::size_t first = i + (braces ? 3 : 2);
+    const std::size_t close = pattern.find('}', first);
+    const std::size_t length = braces ? (close == std::string_view::npos ? 0 : close - first) : kind == 'u' ? 4 : 2;
+    const auto digits = pattern.substr(std::min(first, pattern.size()), length);
+    unsigned long c = 0;
+    const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), c, 16);
+    const bool whole = failed == std::errc{} && end == digits.data() + digits.size() && digits.size() == length;
+    if ((kind == 'x' || kind == 'u') && whole && c >= 0x80 && c <= 0x10ffff) {
+      append_utf8(out, c);
+      i = first + length - (braces ? 0 : 1);
+    } else {
+      out.append(pattern.substr(i, 2));
+      ++i;
+    }
+  }
+  return out;
+}
+
+bool same_patterns(const std::vector<const char*>& a, const std::vector<std::string>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const char* x, const std::string& y) { return literal(x) == literal(y); });
 }
 
 }  // namespace
@@ -67,14 +129,26 @@ pretokenizer::pretokenizer() = default;
 pretokenizer::pretokenizer(pretokenizer&&) noexcept = default;
 pretokenizer::~pretokenizer() = default;
 
+std::optional<std::string> pretokenizer::recognise(const std::vector<std::string>& patterns) {
+  for (const auto* list : {&all_known(), &other_spellings()})
+    for (const auto& k : *list)
+      if (same_patterns(k.patterns, patterns)) return std::string(k.name);
+  for (const char* han : {R"([\p{Han}]+)", R"(\p{Han}+)"})
+    if (patterns.size() == 1 && patterns[0] == std::string(han) + kimi_rest) return "kimi-k2";
+  return std::nullopt;
+}
+
+std::string pretokenizer::known_names() {
+  std::string out;
+  for (const auto& k : all_known()) out += (out.empty() ? "" : ", ") + std::string(k.name);
+  return out;
+}
+
 result<pretokenizer> pretokenizer::named(std::string_view name) {
   const auto& list = all_known();
   const auto it = std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == name; });
-  if (it == list.end()) {
-    std::string message = "pre-tokenizer '" + std::string(name) + "' is not supported; known:";
-    for (const auto& k : list) message += " " + std::string(k.name);
-    return error{message};
-  }
+  if (it == list.end())
+    return error{"pre-tokenizer '" + std::string(name) + "' is not supported; known: " + known_names()};
   pretokenizer p;
   for (const char* text : it->patterns) {
     auto one = std::make_unique<pattern>();

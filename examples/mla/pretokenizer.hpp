@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,12 @@ class pretokenizer {
  public:
   /// `name`: the value of tokenizer.ggml.pre. Unknown names are an error that lists the known ones.
   static result<pretokenizer> named(std::string_view name);
+
+  /// The name of the pre-tokenizer with these expressions, or nothing. Characters may be spelled as themselves or as
+  /// \x{...}, \xhh, \uhhhh.
+  static std::optional<std::string> recognise(const std::vector<std::string>& patterns);
+  /// "gpt-2, deepseek-llm, ...".
+  static std::string known_names();
 
   pretokenizer(pretokenizer&&) noexcept;
   ~pretokenizer();

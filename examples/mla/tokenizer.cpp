@@ -13,18 +13,6 @@ namespace {
 
 constexpr int control_token = 3, user_token = 4;
 
-/// The printable code point that stands for each byte in byte-level vocabularies: printable Latin-1 stands for
-/// itself, the other bytes are numbered from 256 on.
-std::array<char32_t, 256> byte_symbols() {
-  std::array<char32_t, 256> symbol{};
-  char32_t next = 256;
-  for (int b = 0; b < 256; ++b) {
-    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-    symbol[static_cast<std::size_t>(b)] = printable ? static_cast<char32_t>(b) : next++;
-  }
-  return symbol;
-}
-
 std::string utf8(char32_t c) {
   if (c < 0x80) return {static_cast<char>(c)};
   return {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};  // symbols end below U+0200
@@ -49,6 +37,16 @@ std::size_t sequence_length(std::string_view s) {
 }
 
 }  // namespace
+
+std::array<std::string, 256> byte_symbols() {
+  std::array<std::string, 256> symbol;
+  char32_t next = 256;
+  for (int b = 0; b < 256; ++b) {
+    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    symbol[static_cast<std::size_t>(b)] = utf8(printable ? static_cast<char32_t>(b) : next++);
+  }
+  return symbol;
+}
 
 struct tokenizer::state {
   std::vector<std::string> text;  ///< raw bytes of every token
@@ -169,8 +167,8 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
   auto s = std::make_unique<state>();
   s->pre.emplace(std::move(*pre));
   std::unordered_map<std::string, char> byte_of;
-  const auto symbols = byte_symbols();
-  for (std::size_t b = 0; b < 256; ++b) byte_of[s->symbol[b] = utf8(symbols[b])] = static_cast<char>(b);
+  s->symbol = byte_symbols();
+  for (std::size_t b = 0; b < 256; ++b) byte_of[s->symbol[b]] = static_cast<char>(b);
   for (std::size_t i = 0; i < (*tokens)->size(); ++i) {
     const std::string& token = (**tokens)[i];
     s->by_symbols.try_emplace(token, static_cast<std::int32_t>(i));

@@ -1,6 +1,7 @@
 // Byte-level BPE from GGUF metadata (gguf.md section 4).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,6 +11,10 @@
 #include "quantal/gguf/metadata.hpp"
 
 namespace quantal::mla {
+
+/// What stands for each byte in byte-level vocabularies, as UTF-8: printable Latin-1 for itself, the other bytes for
+/// code points numbered from 256 on.
+std::array<std::string, 256> byte_symbols();
 
 class tokenizer {
  public:

@@ -67,6 +67,7 @@ class reporter {
 
   void tensor(std::size_t i, const std::optional<quantization_error>& e) {
     const auto& s = plan_.steps[i];
+    if (options_.quiet) return;
     if (options_.json) return tensors_.push_back(step_json(s, types_.rules, e));
     bar_.clear();
     std::printf("%s%s%s\n", step_head(s, i, plan_.steps.size()).c_str(), step_size(s).c_str(),
@@ -76,6 +77,7 @@ class reporter {
 
   void finish(const std::vector<std::filesystem::path>& paths) {
     bar_.clear();
+    if (options_.quiet) return;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (options_.json) return print_json(document(paths, seconds));
     std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());

@@ -19,7 +19,7 @@ struct run_options {
   std::string token_embedding_type, output_type;
   std::string required = "lowbit";  ///< all, lowbit, none
   bool pure = false, dry_run = false, keep_split = false, allow_requantize = false, leave_output = false,
-       json = false;
+       json = false, quiet = false;
   int threads = 0;  ///< 0: all
 };
 
