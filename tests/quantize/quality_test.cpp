@@ -92,21 +92,62 @@ TEST(Quality, SearchBeatsPlainRoundingOnEveryInput) {
   }
 }
 
+template <class F>
+void check_exact_policy(const std::vector<float>& x, const std::vector<float>& w) {
+  const auto error = [&]<quantize_policy P>() {
+    constexpr std::int64_t cols = 4096;
+    std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<F>(cols)));
+    std::vector<float> y(cols);
+    EXPECT_EQ((quantize_row<F, P>(x.data(), w.data(), row.data(), cols)), status::ok);
+    dequantize_row<F>(row.data(), y.data(), cols);
+    quantization_error e;
+    e.add(x.data(), y.data(), w.data(), cols);
+    return e.nmse_weighted();
+  };
+  // Rounding the scale to what the block stores may cost a little either way.
+  EXPECT_LE(error.template operator()<quantize_policy{.exact = true}>(),
+            error.template operator()<quantize_policy{}>() * 1.001)
+      << F::name;
+}
+
 TEST(Quality, ExactSearchIsNeverWorseThanFast) {
   test::rng g(4);
   const auto x = test::gaussian(g, 4096);
-  const auto error = [&]<quantize_policy P>() {
-    std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<q4_0>(4096)));
-    std::vector<float> y(4096);
-    EXPECT_EQ((quantize_row<q4_0, P>(x.data(), nullptr, row.data(), 4096)), status::ok);
-    dequantize_row<q4_0>(row.data(), y.data(), 4096);
-    quantization_error e;
-    e.add(x.data(), y.data(), nullptr, 4096);
-    return e.nmse_plain();
+  auto w = test::gaussian(g, 4096);
+  for (auto& v : w) v = std::exp(v);
+  check_exact_policy<q4_0>(x, w);
+  check_exact_policy<q2_K>(x, w);
+  check_exact_policy<q3_K>(x, w);
+  check_exact_policy<iq4_k>(x, w);
+  check_exact_policy<iq4_ks>(x, w);
+}
+
+/// Every stored code is the nearest level to its weight under the scale and table of its group.
+TEST(Quality, CodesAreNearest) {
+  test::rng g(12);
+  const auto x = test::gaussian(g, 1024);
+  const auto check = [&]<class F>() {
+    if constexpr (block_format<F>)
+      if constexpr (quantize::single_codes<F> && !F::layout.has_offset) {
+        using C = quantize::codebook<F>;
+        std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<F>(1024)));
+        ASSERT_EQ(runtime::quantize_row(F::gguf_id, x.data(), nullptr, row.data(), 1024), status::ok);
+        for (int i = 0; i < 1024; ++i) {
+          const auto& b = row_blocks<F>(row.data())[i / F::layout.elements];
+          const int e = i % F::layout.elements, group = e / F::layout.group;
+          const float d = F::scale(b, row_scale<F>(row.data()), group);
+          const float got = std::fabs(x[static_cast<std::size_t>(i)] - d * static_cast<float>(F::code(b, e)));
+          int shift = 0;
+          if constexpr (C::tables > 1) shift = C::shift * F::table(b, group);
+          for (int k = 0; k < C::size; ++k)
+            EXPECT_LE(
+                got, std::fabs(x[static_cast<std::size_t>(i)] - d * static_cast<float>(C::level(k) + shift)) +
+                         1e-5f)
+                << F::name;
+        }
+      }
   };
-  // Rounding the scale to binary16 may cost a little either way.
-  EXPECT_LE(error.operator()<quantize_policy{.exact = true}>(),
-            error.operator()<quantize_policy{}>() * 1.001);
+  all_formats::for_each(check);
 }
 
 std::vector<std::uint32_t> quantizable_ids() {

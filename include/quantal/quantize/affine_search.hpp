@@ -29,11 +29,13 @@ struct affine_group {
 
   void load(const float* source, const float* importance) noexcept {
     w = importance;
-    low = high = source[0];
-    for (int i = 1; i < size; ++i) {
-      low = source[i] < low ? source[i] : low;
-      high = source[i] > high ? source[i] : high;
+    using batch = lanes<F>;
+    batch least = batch::load_unaligned(source), most = least;
+    for (int i = static_cast<int>(batch::size); i < size; i += static_cast<int>(batch::size)) {
+      const batch v = batch::load_unaligned(source + i);
+      least = xsimd::min(least, v), most = xsimd::max(most, v);
     }
+    low = xsimd::reduce_min(least), high = xsimd::reduce_max(most);
     centre = 0.5f * low + 0.5f * high;
     sw = sx = 0;
     for (int i = 0; i < size; ++i) {
@@ -49,9 +51,12 @@ struct affine_lanes {
   alignas(64) float scale[lane_count], offset[lane_count];
   alignas(64) float sq[lane_count], sqq[lane_count], sxq[lane_count];
 
-  /// Error of (d, m) with the codes of lane k, without the constant sum w x x.
-  QUANTAL_INLINE float error(int k, float sw, float sx, float d, float m) const noexcept {
-    return d * (d * sqq[k] + 2.0f * (m * sq[k] - sxq[k])) + m * (m * sw - 2.0f * sx);
+  /// Errors of the pairs with these codes, without the constant sum w x x.
+  QUANTAL_INLINE void errors(float sw, float sx, float* out) const noexcept {
+    for (int k = 0; k < lane_count; ++k) {
+      const float d = scale[k], m = offset[k];
+      out[k] = d * (d * sqq[k] + 2.0f * (m * sq[k] - sxq[k])) + m * (m * sw - 2.0f * sx);
+    }
   }
 };
 
@@ -59,10 +64,10 @@ template <class F>
 void add_up(const affine_group<F>& g, affine_lanes& at) noexcept {
   using C = codebook<F>;
   using batch = lanes<F>;
+  alignas(64) float inverse[lane_count];
+  for (int k = 0; k < lane_count; ++k) inverse[k] = safe_inverse(at.scale[k]);
   for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
-    alignas(64) float inverse[batch::size];
-    for (int j = 0; j < static_cast<int>(batch::size); ++j) inverse[j] = safe_inverse(at.scale[k + j]);
-    const batch t = batch::load_aligned(inverse), shift = t * batch::load_unaligned(at.offset + k);
+    const batch t = batch::load_aligned(inverse + k), shift = t * batch::load_unaligned(at.offset + k);
     batch a(0.0f), b(0.0f), c(0.0f);
     for (int i = 0; i < affine_group<F>::size; ++i) {
       const batch q = C::nearest_level(t * batch(g.x[i]) - shift), wq = batch(g.w[i]) * q;
@@ -99,7 +104,7 @@ void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexce
 template <class F>
 void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
   constexpr float top = codebook<F>::size - 1;
-  constexpr int rounds = 4;
+  constexpr int rounds = codebook<F>::size < 8 ? 3 : 4;
   const float low = non_positive && g.low > 0.0f ? 0.0f : g.low, range = g.high - low;
   for (int k = 0; k < lane_count; ++k) {
     at.scale[k] = range < 1e-30f ? 0.0f : range / (top * (0.88f + 0.03f * static_cast<float>(k)));
@@ -114,12 +119,9 @@ void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at
 /// The best of the lanes after a search, as if stored exactly.
 template <class F>
 affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcept {
-  int best = 0;
-  float least = std::numeric_limits<float>::infinity();
-  for (int k = 0; k < lane_count; ++k) {
-    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
-    if (e < least) least = e, best = k;
-  }
+  alignas(64) float error[lane_count];
+  at.errors(g.sw, g.sx, error);
+  const int best = smallest<F, lane_count>(error);
   return {at.scale[best], at.offset[best] + g.centre};
 }
 

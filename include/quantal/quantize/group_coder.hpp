@@ -115,16 +115,16 @@ struct group_coder<F> {
   }
 
   static void store(typename F::block& out, int group, const group_view& g, float inverse, int) noexcept {
+    using batch = lanes<F>;
+    alignas(64) float error[F::grid_size];
     for (int i = 0; i < size; i += 2) {
-      int best = 0;
-      float least = std::numeric_limits<float>::infinity();
-      for (int c = 0; c < F::grid_size; ++c) {
-        const float e0 = inverse * g.x[i] - static_cast<float>(F::grid_value(c, 0));
-        const float e1 = inverse * g.x[i + 1] - static_cast<float>(F::grid_value(c, 1));
-        const float e = g.w[i] * e0 * e0 + g.w[i + 1] * e1 * e1;
-        if (e < least) least = e, best = c;
+      const batch v0(inverse * g.x[i]), v1(inverse * g.x[i + 1]), w0(g.w[i]), w1(g.w[i + 1]);
+      for (int c = 0; c < F::grid_size; c += static_cast<int>(batch::size)) {
+        const batch a = v0 - batch::load_aligned(columns.first + c),
+                    b = v1 - batch::load_aligned(columns.second + c);
+        (w0 * a * a + w1 * b * b).store_aligned(error + c);
       }
-      F::set_grid(out, (group * size + i) / 2, best);
+      F::set_grid(out, (group * size + i) / 2, smallest<F, F::grid_size>(error));
     }
   }
 
@@ -137,18 +137,52 @@ struct group_coder<F> {
   static constexpr float lowest = end(false), highest = end(true);
 
  private:
+  struct column_pair {
+    alignas(64) float first[F::grid_size], second[F::grid_size];
+  };
+  static constexpr column_pair columns = [] {
+    column_pair p{};
+    for (int c = 0; c < F::grid_size; ++c)
+      p.first[c] = static_cast<float>(F::grid_value(c, 0)),
+      p.second[c] = static_cast<float>(F::grid_value(c, 1));
+    return p;
+  }();
+
+  /// The values that a weight of a pair can take.
+  struct value_list {
+    int value[F::grid_size], count = 0;
+    constexpr int find(int v) const noexcept {
+      int i = 0;
+      while (i < count && value[i] != v) ++i;
+      return i;
+    }
+  };
+  static constexpr value_list values = [] {
+    value_list list{};
+    for (int c = 0; c < F::grid_size; ++c)
+      for (int k = 0; k < 2; ++k)
+        if (const int v = F::grid_value(c, k); list.find(v) == list.count) list.value[list.count++] = v;
+    return list;
+  }();
+
+  /// Errors of the two weights are tabulated; the best pair is carried as one number, 256 * first + second.
   template <class B>
   static QUANTAL_INLINE std::pair<B, B> nearest(B v0, B v1, B w0, B w1) noexcept {
-    B least(std::numeric_limits<float>::infinity()), q0(0.0f), q1(0.0f);
-    simd::unroll<F::grid_size>([&](auto c) QUANTAL_LAMBDA {
-      const B a(static_cast<float>(F::grid_value(c, 0))), b(static_cast<float>(F::grid_value(c, 1)));
-      const B e0 = v0 - a, e1 = v1 - b, e = w0 * e0 * e0 + w1 * e1 * e1;
-      const auto better = e < least;
-      least = xsimd::select(better, e, least);
-      q0 = xsimd::select(better, a, q0);
-      q1 = xsimd::select(better, b, q1);
+    B e0[values.count], e1[values.count];
+    simd::unroll<values.count>([&](auto i) QUANTAL_LAMBDA {
+      const B q(static_cast<float>(values.value[i])), a = v0 - q, b = v1 - q;
+      e0[i] = w0 * a * a;
+      e1[i] = w1 * b * b;
     });
-    return {q0, q1};
+    B least(std::numeric_limits<float>::infinity()), pair(0.0f);
+    simd::unroll<F::grid_size>([&](auto c) QUANTAL_LAMBDA {
+      constexpr int first = F::grid_value(c, 0), second = F::grid_value(c, 1);
+      const B e = e0[values.find(first)] + e1[values.find(second)];
+      pair = xsimd::select(e < least, B(static_cast<float>(256 * first + second)), pair);
+      least = xsimd::min(e, least);
+    });
+    const B magic(12582912.0f), first = pair * B(1.0f / 256) + magic - magic;
+    return {first, pair - first * B(256.0f)};
   }
 };
 

@@ -7,7 +7,9 @@
 // header-only use.)
 #pragma once
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 #include "quantal/simd/arch.hpp"
 
@@ -39,7 +41,39 @@ using lanes = xsimd::batch<float, typename detail::arch_of<F>::type>;
 /// Candidates are evaluated in multiples of this many, whatever the arch.
 inline constexpr int lane_count = 16;
 
-/// 1 / d, and 0 where that would overflow: such scales count as zero.
-QUANTAL_INLINE float safe_inverse(float d) noexcept { return std::fabs(d) < 1e-30f ? 0.0f : 1.0f / d; }
+/// 1 / d, and 0 where that would overflow: such scales count as zero. The division is unconditional, so that
+/// loops over lanes become vectors.
+QUANTAL_INLINE float safe_inverse(float d) noexcept {
+  const bool zero = std::fabs(d) < 1e-30f;
+  const float inverse = 1.0f / (zero ? 1.0f : d);
+  return zero ? 0.0f : inverse;
+}
+
+/// Index of the first smallest of K values, a multiple of lane_count; none may be NaN.
+template <class F, int K>
+QUANTAL_INLINE int smallest(const float* v) noexcept {
+  using batch = lanes<F>;
+  constexpr int width = static_cast<int>(batch::size);
+  batch least = batch::load_unaligned(v);
+  for (int k = width; k < K; k += width) least = xsimd::min(least, batch::load_unaligned(v + k));
+  const batch all(xsimd::reduce_min(least));
+  for (int k = 0; k < K; k += width)
+    if (const auto found = (batch::load_unaligned(v + k) == all).mask())
+      return k + std::countr_zero(static_cast<std::uint64_t>(found));
+  return 0;
+}
+
+/// The value of largest magnitude, the positive one of two; N is a multiple of lane_count.
+template <class F, int N>
+QUANTAL_INLINE float extreme_of(const float* x) noexcept {
+  using batch = lanes<F>;
+  batch low = batch::load_unaligned(x), high = low;
+  for (int i = static_cast<int>(batch::size); i < N; i += static_cast<int>(batch::size)) {
+    const batch v = batch::load_unaligned(x + i);
+    low = xsimd::min(low, v), high = xsimd::max(high, v);
+  }
+  const float a = xsimd::reduce_min(low), b = xsimd::reduce_max(high);
+  return -a > b ? a : b;
+}
 
 }  // namespace quantal::quantize

@@ -33,10 +33,10 @@ struct scale_fit {
 
 /// Candidates of one kind lie around the scale that maps the largest weight to the end of the table: factors
 /// of its inverse. Above 1 the largest weight is clipped.
-template <class Coder>
+template <class Coder, int count>
 QUANTAL_INLINE float candidate_factor(int k) noexcept {
   constexpr float low = Coder::levels > 128 ? 0.90f : 0.72f, high = Coder::levels > 128 ? 1.02f : 1.22f;
-  return low + (high - low) / (lane_count - 1) * static_cast<float>(k);
+  return low + (high - low) / (count - 1) * static_cast<float>(k);
 }
 
 /// Candidates around the scales that map the largest |x| to either end of the table; then the scales that
@@ -46,13 +46,12 @@ float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f)
   using coder = group_coder<F>;
   constexpr bool symmetric = coder::lowest == -coder::highest;
   constexpr int total = (symmetric || coder::lowest == 0 || coder::highest == 0 ? 1 : 2) * lane_count;
-  float extreme = 0;
-  for (int i = 0; i < coder::size; ++i) extreme = std::fabs(g.x[i]) > std::fabs(extreme) ? g.x[i] : extreme;
+  const float extreme = extreme_of<F, coder::size>(g.x);
   if (std::fabs(extreme) < 1e-30f) return 0.0f;
   alignas(64) float inverse[total], scale[total], xq[total], qq[total];
   for (int k = 0; k < total; ++k)
     inverse[k] = (k < lane_count && coder::highest != 0 ? coder::highest : coder::lowest) / extreme *
-                 candidate_factor<coder>(k % lane_count);
+                 candidate_factor<coder, lane_count>(k % lane_count);
   coder::template sums<total>(g, inverse, inverse, xq, qq);
   for (int k = 0; k < total; ++k) scale[k] = stored(qq[k] > 0 ? xq[k] / qq[k] : 0.0f);
   if (hint != 0.0f)
@@ -60,10 +59,7 @@ float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f)
   for (int k = 0; k < total; ++k) inverse[k] = safe_inverse(scale[k]);
   float* error = xq;
   coder::template errors<total>(g, scale, inverse, error);
-  int best = 0;
-  for (int k = 1; k < total; ++k)
-    if (error[k] < error[best]) best = k;
-  return scale[best];
+  return scale[smallest<F, total>(error)];
 }
 
 /// The global optimum over both signs of the scale. Tables of at most 64 levels, groups of at most 32.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -63,28 +64,33 @@ constexpr int sub_scale_step() noexcept {
 template <class F>
 group_wishes wishes_of(const group_view& g) noexcept {
   using coder = group_coder<F>;
-  constexpr int kinds = 2 * coder::tables, total = kinds * lane_count;
-  float extreme = 0;
-  for (int i = 0; i < coder::size; ++i) extreme = std::fabs(g.x[i]) > std::fabs(extreme) ? g.x[i] : extreme;
+  // Eight starts a kind: the integers around a wish refine it anyway.
+  constexpr int kinds = 2 * coder::tables, each = 8, total = kinds * each;
+  const float extreme = extreme_of<F, coder::size>(g.x);
   group_wishes out;
   if (std::fabs(extreme) < 1e-30f) return out;
   alignas(64) float inverse[total], shifts[total], xq[total], qq[total];
   for (int kind = 0; kind < kinds; ++kind) {
     const float s = kind / 2 ? coder::shift : 0.0f;
     const float end = (kind % 2 ? coder::highest : coder::lowest) + s;
-    for (int k = 0; k < lane_count; ++k) {
-      inverse[kind * lane_count + k] = end / extreme * candidate_factor<coder>(k);
-      shifts[kind * lane_count + k] = s;
+    for (int k = 0; k < each; ++k) {
+      inverse[kind * each + k] = end / extreme * candidate_factor<coder, each>(k);
+      shifts[kind * each + k] = s;
     }
   }
   coder::template sums<total>(g, inverse, shifts, xq, qq);
+  alignas(64) float loss[total];
+  for (int k = 0; k < total; ++k) {
+    const float f = xq[k] / (qq[k] > 0.0f ? qq[k] : 1.0f);
+    loss[k] = -xq[k] * f;
+    xq[k] = f;
+  }
   float gain[group_wishes::count] = {};
   for (int kind = 0; kind < kinds; ++kind) {
-    float best = 0, scale = 0;
-    for (int k = kind * lane_count; k < (kind + 1) * lane_count; ++k) {
-      const float f = qq[k] > 0 ? xq[k] * xq[k] / qq[k] : 0.0f;
-      if (f > best) best = f, scale = xq[k] / qq[k];
-    }
+    int at = kind * each;
+    for (int k = at + 1; k < (kind + 1) * each; ++k) at = loss[k] < loss[at] ? k : at;
+    const float best = -loss[at];
+    float scale = xq[at];
     scale = group_wishes::packed(scale, kind / 2);
     if (best > gain[0]) {
       gain[1] = gain[0], out.scale[1] = out.scale[0];
@@ -107,31 +113,26 @@ group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, flo
   using coder = group_coder<F>;
   constexpr int step = sub_scale_step<F>(), each = lane_count / group_wishes::count;
   constexpr int top = (F::max_sub_scale - F::min_sub_scale) / step;
-  int sub[lane_count], table[lane_count];
-  alignas(64) float inverse[lane_count], shifts[lane_count], xq[lane_count], qq[lane_count];
+  alignas(64) float sub[lane_count], scale[lane_count], inverse[lane_count], shifts[lane_count];
+  alignas(64) float xq[lane_count], qq[lane_count], error[lane_count];
   const float unit = safe_inverse(shared);
   for (int c = 0; c < group_wishes::count; ++c) {
     const float at = (wish.scale[c] * unit - F::min_sub_scale) * (1.0f / step);
     const int first = std::clamp(rounded(at, 0, top) - (each / 2 - 1), 0, std::max(top + 1 - each, 0));
+    const float start = static_cast<float>(F::min_sub_scale + step * first);
+    const float shift = group_wishes::table(wish.scale[c]) ? coder::shift : 0.0f;
     for (int k = 0; k < each; ++k) {
-      const int lane = c * each + k;
-      sub[lane] = F::min_sub_scale + step * (first + k);
-      table[lane] = group_wishes::table(wish.scale[c]);
-      inverse[lane] = safe_inverse(shared * static_cast<float>(sub[lane]));
-      shifts[lane] = table[lane] ? coder::shift : 0.0f;
+      sub[c * each + k] = start + static_cast<float>(step * k);
+      shifts[c * each + k] = shift;
     }
   }
+  for (int k = 0; k < lane_count; ++k) scale[k] = shared * sub[k];
+  for (int k = 0; k < lane_count; ++k) inverse[k] = safe_inverse(scale[k]);
   coder::template sums<lane_count>(g, inverse, shifts, xq, qq);
-  group_choice best;
-  best.error = std::numeric_limits<float>::infinity();
-  for (int k = 0; k < lane_count; ++k) {
-    const float d = shared * static_cast<float>(sub[k]), e = d * (d * qq[k] - 2.0f * xq[k]);
-    if (e < best.error) {
-      const float s = static_cast<float>(sub[k]);
-      best = {sub[k], table[k], e, s * xq[k], s * s * qq[k]};
-    }
-  }
-  return best;
+  for (int k = 0; k < lane_count; ++k) error[k] = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]);
+  const int best = smallest<F, lane_count>(error);
+  const float s = sub[best];
+  return {static_cast<int>(s), shifts[best] != 0.0f, error[best], s * xq[best], s * s * qq[best]};
 }
 
 /// A block's choices under one shared scale.
@@ -175,11 +176,21 @@ void store_groups(const group_source<F>& source, const group_plan<F>& plan, floa
 }
 
 /// Shared scales to try, as the sub-scale that the largest wish would become: the ends of the range and a
-/// little beyond, which clips that group.
+/// little beyond, which clips that group. The finer the integers the fewer are worth trying; the exact policy
+/// tries all.
 template <class F>
 constexpr auto shared_candidates() noexcept {
   constexpr float a = F::min_sub_scale, b = F::max_sub_scale;
   return std::array{a, b, a * 1.06f, b * 1.06f, a * 0.92f, b * 0.92f};
+}
+template <class F>
+constexpr std::size_t candidate_count(const quantize_policy& p) noexcept {
+  return p.exact || F::max_sub_scale <= 15 ? 6 : 1;
+}
+/// Least-squares rounds after them.
+template <class F>
+constexpr int refit_count(const quantize_policy& p) noexcept {
+  return p.exact ? 4 : F::max_sub_scale > 31 ? 1 : 2;
 }
 
 /// Loads a block; returns the importance that its weights of mean 1 stand for.
@@ -216,8 +227,9 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       if (better) best = next, shared = d;
       return better;
     };
-    for (const float end : detail::shared_candidates<F>()) consider(stored_half(extreme / end));
-    for (int round = 0; round < 2 && best.qq > 0; ++round)
+    constexpr auto ends = detail::shared_candidates<F>();
+    for (std::size_t i = 0; i < detail::candidate_count<F>(p); ++i) consider(stored_half(extreme / ends[i]));
+    for (int round = 0; round < detail::refit_count<F>(p) && best.qq > 0; ++round)
       if (!consider(stored_half(static_cast<float>(best.xq / best.qq)))) break;
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);
@@ -282,13 +294,18 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   // Candidates meet a sample of a long row, the best of them and its refits all of it.
   float shared = 0;
   double best = std::numeric_limits<double>::infinity();
-  for (const float end : detail::shared_candidates<F>()) {
-    const float d = detail::stored_row_scale<F>(extreme / end, out);
+  constexpr auto ends = detail::shared_candidates<F>();
+  for (std::size_t i = 0; i < detail::candidate_count<F>(p); ++i) {
+    const float d = detail::stored_row_scale<F>(extreme / ends[i], out);
+    if (detail::candidate_count<F>(p) == 1) {
+      shared = d;
+      break;
+    }
     const double e = detail::fit_row<F>(row, p, out, d, (count + sample - 1) / sample).error;
     if (e < best) best = e, shared = d;
   }
   auto fit = detail::fit_row<F>(row, p, out, shared, 1);
-  for (int round = 0; round < 2 && fit.qq > 0; ++round) {
+  for (int round = 0; round < detail::refit_count<F>(p) && fit.qq > 0; ++round) {
     const float d = detail::stored_row_scale<F>(static_cast<float>(fit.xq / fit.qq), out);
     const auto next = detail::fit_row<F>(row, p, out, d, 1);
     if (!(next.error < fit.error)) break;

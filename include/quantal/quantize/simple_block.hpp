@@ -74,12 +74,9 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
     at.offset[k] = m[k] - g.centre;
   }
   add_up(g, at);
-  int best = 0;
-  float least = std::numeric_limits<float>::infinity();
-  for (int k = 0; k < lane_count; ++k) {
-    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
-    if (e < least) least = e, best = k;
-  }
+  alignas(64) float error[lane_count];
+  at.errors(g.sw, g.sx, error);
+  const int best = smallest<F, lane_count>(error);
   F::set_scale(out, d[best]);
   F::set_offset(out, m[best]);
   store_affine<F>(x, 0, d[best], m[best], out);

@@ -7,6 +7,9 @@
 // never accepted.
 #pragma once
 
+#include <array>
+#include <limits>
+
 #include "quantal/quantize/affine_search.hpp"
 #include "quantal/quantize/policy.hpp"
 
@@ -62,15 +65,12 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
     at.offset[k] = m[k] - g.centre;
   }
   add_up(g, at);
-  int best = 0;
-  float least = std::numeric_limits<float>::infinity();
-  for (int k = 0; k < lane_count; ++k) {
-    const float e = at.error(k, g.sw, g.sx, at.scale[k], at.offset[k]);
-    if (e < least) least = e, best = k;
-  }
+  alignas(64) float error[lane_count];
+  at.errors(g.sw, g.sx, error);
+  const int best = smallest<F, lane_count>(error);
   const double s = plan.sub[group] = s0 + best / side, n = plan.min[group] = m0 + best % side;
   const double sq = at.sq[best];
-  plan.error += least;
+  plan.error += error[best];
   plan.aa += s * s * at.sqq[best];
   plan.ab -= s * n * sq;
   plan.bb += n * n * g.sw;
@@ -88,21 +88,20 @@ affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish,
 }
 
 /// Pairs to try, relative to those that just reach the largest wishes. Few integers (q2_K has 16) make it
-/// worth clipping the largest group.
+/// worth clipping the largest group; the exact policy tries more.
+inline constexpr std::array super_factors{super_pair{1, 1}, super_pair{0.85f, 0.9f}, super_pair{0.9f, 0.8f},
+                                          super_pair{0.8f, 1.0f}, super_pair{1.1f, 1.0f}};
 template <class F>
-constexpr auto super_factors() noexcept {
-  if constexpr (F::max_sub_scale < 32)
-    return std::array{super_pair{1, 1}, super_pair{0.9f, 0.9f}, super_pair{0.8f, 0.8f},
-                      super_pair{1.1f, 1.0f}};
-  else
-    return std::array{super_pair{1, 1}};
+constexpr std::size_t super_factor_count(const quantize_policy& p) noexcept {
+  return p.exact ? super_factors.size() : F::max_sub_scale < 32 ? 2 : 1;
 }
 
 }  // namespace detail
 
 template <super_affine F>
-void encode_block(const float* x, const float* w, const quantize_policy&, typename F::block& out) noexcept {
-  constexpr int groups = F::layout.groups(), n = F::layout.group, refits = 3;
+void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
+  constexpr int groups = F::layout.groups(), n = F::layout.group;
+  const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 2 : 3;
   affine_group<F> g[groups];
   affine_fit wish[groups];
   float top = 0, top_min = 0;
@@ -121,8 +120,9 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
     if (better) best = plan, super = s;
     return better;
   };
-  for (const auto& f : detail::super_factors<F>())
-    consider({stored_half(top / F::max_sub_scale * f.scale), stored_half(top_min / F::max_sub_min * f.min)});
+  for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
+    consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
+              stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
   for (int round = 0; round < refits; ++round)
     if (!consider(best.refit(super))) break;
 
