@@ -193,6 +193,46 @@ constexpr int refit_count(const quantize_policy& p) noexcept {
   return p.exact ? 4 : F::max_sub_scale > 31 ? 1 : 2;
 }
 
+/// What groups make of one shared scale.
+struct shared_fit {
+  double error = std::numeric_limits<double>::infinity(), xq = 0, qq = 0;
+};
+
+/// The shared scale: candidates meet `sample`, the best of them and its refits `all`. With one candidate, and
+/// under the exact policy, every candidate is refitted. `stored` rounds a scale to what the block or row
+/// holds.
+template <class F, class All, class Sample, class Stored>
+float search_shared(float extreme, const quantize_policy& p, All&& all, Sample&& sample,
+                    Stored&& stored) noexcept {
+  constexpr auto ends = shared_candidates<F>();
+  const std::size_t count = candidate_count<F>(p);
+  float best = 0;
+  double least = std::numeric_limits<double>::infinity();
+  const auto follow = [&](float d) {
+    shared_fit fit;
+    for (int round = 0; round <= refit_count<F>(p); ++round) {
+      const shared_fit next = all(d);
+      if (!(next.error < fit.error)) return;
+      fit = next;
+      if (fit.error < least) least = fit.error, best = d;
+      if (!(fit.qq > 0)) return;
+      d = stored(static_cast<float>(fit.xq / fit.qq));
+    }
+  };
+  if (p.exact || count == 1) {
+    for (std::size_t i = 0; i < count; ++i) follow(stored(extreme / ends[i]));
+    return best;
+  }
+  float start = 0;
+  shared_fit first;
+  for (std::size_t i = 0; i < count; ++i) {
+    const float d = stored(extreme / ends[i]);
+    if (const shared_fit fit = sample(d); fit.error < first.error) first = fit, start = d;
+  }
+  follow(start);
+  return best;
+}
+
 /// Loads a block; returns the importance that its weights of mean 1 stand for.
 template <class F>
 float load_groups(const row_view& row, std::int64_t block, const quantize_policy& p,
@@ -220,17 +260,13 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     }
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::infinity();
-    float shared = 0;
-    const auto consider = [&](float d) {
+    const auto plan = [&](float d) -> detail::shared_fit {
       plan_groups(source, wish, d, next);
-      const bool better = next.error < best.error;
-      if (better) best = next, shared = d;
-      return better;
+      if (next.error < best.error) best = next;
+      return {next.error, next.xq, next.qq};
     };
-    constexpr auto ends = detail::shared_candidates<F>();
-    for (std::size_t i = 0; i < detail::candidate_count<F>(p); ++i) consider(stored_half(extreme / ends[i]));
-    for (int round = 0; round < detail::refit_count<F>(p) && best.qq > 0; ++round)
-      if (!consider(stored_half(static_cast<float>(best.xq / best.qq)))) break;
+    const float shared =
+        detail::search_shared<F>(extreme, p, plan, plan, [](float d) { return stored_half(d); });
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);
     store_groups(source, best, shared, blocks[b]);
@@ -239,16 +275,11 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
 
 namespace detail {
 
-/// What a row's blocks make of one shared scale.
-struct row_fit {
-  double error = 0, xq = 0, qq = 0;
-};
-
 /// Plans the wishes that lie in every `stride`th block of a row.
 template <class F>
-row_fit fit_row(const row_view& row, const quantize_policy& p, const std::byte* out, float shared,
-                std::int64_t stride) noexcept {
-  row_fit sum;
+shared_fit fit_row(const row_view& row, const quantize_policy& p, const std::byte* out, float shared,
+                   std::int64_t stride) noexcept {
+  shared_fit sum{0};
   const auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / F::layout.elements; b += stride) {
     group_source<F> source;
@@ -291,26 +322,11 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     }
     std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
   }
-  // Candidates meet a sample of a long row, the best of them and its refits all of it.
-  float shared = 0;
-  double best = std::numeric_limits<double>::infinity();
-  constexpr auto ends = detail::shared_candidates<F>();
-  for (std::size_t i = 0; i < detail::candidate_count<F>(p); ++i) {
-    const float d = detail::stored_row_scale<F>(extreme / ends[i], out);
-    if (detail::candidate_count<F>(p) == 1) {
-      shared = d;
-      break;
-    }
-    const double e = detail::fit_row<F>(row, p, out, d, (count + sample - 1) / sample).error;
-    if (e < best) best = e, shared = d;
-  }
-  auto fit = detail::fit_row<F>(row, p, out, shared, 1);
-  for (int round = 0; round < detail::refit_count<F>(p) && fit.qq > 0; ++round) {
-    const float d = detail::stored_row_scale<F>(static_cast<float>(fit.xq / fit.qq), out);
-    const auto next = detail::fit_row<F>(row, p, out, d, 1);
-    if (!(next.error < fit.error)) break;
-    fit = next, shared = d;
-  }
+  const std::int64_t stride = (count + sample - 1) / sample;
+  const float shared = detail::search_shared<F>(
+      extreme, p, [&](float d) { return detail::fit_row<F>(row, p, out, d, 1); },
+      [&](float d) { return detail::fit_row<F>(row, p, out, d, stride); },
+      [&](float d) { return detail::stored_row_scale<F>(d, out); });
   F::set_row_scale(out, shared);
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
