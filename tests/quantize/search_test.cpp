@@ -145,5 +145,41 @@ TYPED_TEST(GridSearch, EqualsBruteForce) {
   }
 }
 
+template <class F>
+class TrellisSearch : public testing::Test {};
+using trellises = testing::Types<iq1_kt, iq2_kt, iq3_kt, iq4_kt>;
+TYPED_TEST_SUITE(TrellisSearch, trellises);
+
+TYPED_TEST(TrellisSearch, FullReachEqualsBruteForce) {
+  using F = TypeParam;
+  test::rng g(5);
+  for (int round = 0; round < 4; ++round) {
+    const auto x = test::gaussian(g, F::layout.group);
+    auto w = test::gaussian(g, F::layout.group);
+    for (auto& v : w) v = std::exp(v);
+    const float s = 0.01f + 0.01f * static_cast<float>(round);
+    const int seed = detail::seeded_trellis<F> ? round % 2 : 0;
+    const auto got = detail::choose_codewords<F>(x.data(), w.data(), s, seed, 1.0f);
+    double error = 0, best = 0;
+    for (int e = 0; e < F::layout.group; ++e)
+      error += w[static_cast<std::size_t>(e)] * std::pow(x[static_cast<std::size_t>(e)] - s * got.code(e), 2);
+    for (int v = 0; v < F::layout.group; v += F::vector) {
+      double least = 1e30;
+      for (int i = 0; i < F::grid_size; ++i) {
+        double e = 0;
+        for (int k = 0; k < F::vector; ++k) {
+          const auto at = static_cast<std::size_t>(v + k);
+          const double target = detail::signed_trellis<F> ? std::fabs(x[at]) : x[at];
+          e += w[at] * std::pow(target - s * detail::codeword_component<F>(i, k, seed), 2);
+        }
+        least = std::min(least, e);
+      }
+      best += least;
+    }
+    EXPECT_NEAR(error, best, 1e-4 * best);
+    EXPECT_NEAR(got.error, best, 1e-3 * best);
+  }
+}
+
 }  // namespace
 }  // namespace quantal::quantize

@@ -14,6 +14,7 @@
 #include "quantal/quantize/row.hpp"
 #include "quantal/quantize/scaled_groups.hpp"
 #include "quantal/quantize/ternary.hpp"
+#include "quantal/quantize/trellis_row.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal {
@@ -44,7 +45,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
 template <class F>
 concept quantizable = float_format<F> || quantize::simple_format<F> || quantize::scaled_groups<F> ||
     quantize::super_affine<F> || quantize::grid_format<F> || quantize::ternary_codes<F> ||
-    quantize::fp4_format<F>;
+    quantize::fp4_format<F> || quantize::trellis_format<F>;
 
 /// Quantizes one row of `cols` weights (a multiple of the block) into row_bytes<F>(cols) bytes. `importance`:
 /// null or one per column. Errors leave `out` unspecified. No allocation; the bytes depend on the arguments
