@@ -50,7 +50,9 @@ TEST(Tokenizer, ValidationTextStartsWithTheGoldenWindows) {
 
 TEST(Tokenizer, InvalidUtf8RoundTrips) {
   const auto t = open(models + "/tiny-mla-moe-bf16.gguf");
-  for (const std::string text : {"\xff\xfe", "a\xc3", "\xe2\x82 x", std::string("\0a", 2).c_str(), "\xed\xa0\x80", "ok \xf0\x9f\x98\x80 \x80"})
+  const std::vector<std::string> texts{"\xff\xfe",      "a\xc3", "\xe2\x82 x", std::string("\0a", 2),
+                                       "\xed\xa0\x80", "ok \xf0\x9f\x98\x80 \x80"};
+  for (const auto& text : texts)
     EXPECT_EQ(t.decode(t.encode(text)), text);
   EXPECT_TRUE(t.encode("").empty());
 }
