@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 
+#include "quantal/format.hpp"
 #include "quantal/quantize/lanes.hpp"
 #include "quantal/quantize/row.hpp"
 
