@@ -1,5 +1,5 @@
 // mul_mat/FORMAT/ARCH/POLICY/m:ROWS/n:COLUMNS/k:LENGTH/threads:T. Weights are cold (beyond the last-level cache) for
-// n <= 8; the quantization of the activations is part of the time.
+// n <= 8; the quantization of the activations is part of the time. Rates of one thread are per processor time.
 #include "bench.hpp"
 
 namespace quantal::bench {
@@ -23,13 +23,14 @@ void run(benchmark::State& state, const mul_mat_case& c) {
   thread_pool pool(c.threads);
   mul_mat_args a{weights.next(), c.m, c.k, c.format->row_bytes(c.k), x.data(), c.n, c.k, out.data(), c.m};
   std::vector<std::byte> workspace(c.ops->mul_mat_workspace(a, c.policy));
-  const double elapsed = seconds([&] {
+  const auto loop = [&] {
     for (auto _ : state) {
       a.weights = weights.next();
       if (c.ops->mul_mat(a, c.policy, pool, workspace) != status::ok) state.SkipWithError("refused");
       benchmark::ClobberMemory();
     }
-  });
+  };
+  const double elapsed = c.threads == 1 ? cpu_seconds(loop) : seconds(loop);
   const double bytes = weights.bytes() + 4.0 * static_cast<double>(x.size() + out.size());
   const double ops = 2.0 * static_cast<double>(c.m * c.n * c.k);
   set_counters(state, elapsed, bytes, ops, top.read_bandwidth * c.threads,

@@ -34,7 +34,7 @@ void run(benchmark::State& state, const mul_mat_id_case& c) {
   const mul_mat_id_args a{weights.next(), experts, rows, cols, stride, stride * rows, x.data(), c.tokens, cols, 0,
                           ids.data(), used, used, out.data(), used * rows, rows};
   std::vector<std::byte> workspace(c.ops->mul_mat_id_workspace(a, c.policy));
-  const double elapsed = seconds([&] {
+  const double elapsed = cpu_seconds([&] {
     for (auto _ : state) {
       if (c.ops->mul_mat_id(a, c.policy, serial, workspace) != status::ok) state.SkipWithError("refused");
       benchmark::ClobberMemory();

@@ -16,7 +16,7 @@ endif()
 
 foreach(arch ${ARCHS})
   # libquantal_runtime.a:avx2_0.cpp.o:0000000000000000 W _ZN...; W and T are functions that other objects can see.
-  string(REGEX MATCHALL "[:/]${arch}(_kernels_[a-z]|_[0-9]+)\\.cpp\\.(o|obj):[0-9a-f]* [WT] [^\n]*" functions "${symbols}")
+  string(REGEX MATCHALL "[:/]${arch}(_kernels_[a-z]|_quantizers_[0-9]+|_[0-9]+)\\.cpp\\.(o|obj):[0-9a-f]* [WT] [^\n]*" functions "${symbols}")
   list(LENGTH functions count)
   if(count EQUAL 0)
     message(FATAL_ERROR "no functions of ${arch} in ${LIBRARY}")

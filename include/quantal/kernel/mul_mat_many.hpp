@@ -1,0 +1,141 @@
+// mul_mat_many: several matrices of one format times the same activations, with an epilogue. What an engine
+// wants for the gate and up projections of a feed-forward layer, or for query, key and value: activations are
+// quantized once, one parallel loop covers all rows, and biases, scales or an activation function meet
+// results that are still in the cache.
+#pragma once
+
+#include "quantal/kernel/mul_mat.hpp"
+
+namespace quantal {
+
+/// One of the matrices and where its results go: out[t * out_stride + r].
+struct weight_matrix {
+  const std::byte* weights;  ///< row 0
+  std::int64_t rows;
+  std::int64_t weight_row_stride;  ///< bytes between rows, >= row_bytes(cols)
+  float* out;
+  std::int64_t out_stride;  ///< floats between result vectors, >= rows
+};
+
+/// What they have in common.
+struct shared_activations {
+  const float* data;
+  std::int64_t n, cols;  ///< vectors, values in each; cols is a multiple of the format's block
+  std::int64_t stride;   ///< floats between vectors
+};
+
+/// An epilogue is called once for every run of results: values[i] is the result of row first_row + i of
+/// matrix `matrix` with column `column`. Calls come from all workers, each run from one of them.
+template <class E>
+concept epilogue = requires(const E& e, int matrix, std::int64_t column, std::int64_t first_row, int count,
+                            float* values) {
+  { e(matrix, column, first_row, count, values) }
+  noexcept;
+};
+
+/// Leaves results as they are.
+struct no_epilogue {
+  void operator()(int, std::int64_t, std::int64_t, int, float*) const noexcept {}
+};
+
+/// result = result * scale[row] + bias[row], with one array of `rows` floats per matrix; null arrays are left
+/// out.
+struct scale_and_bias {
+  const float* const* scale;
+  const float* const* bias;
+  void operator()(int matrix, std::int64_t, std::int64_t first_row, int count, float* values) const noexcept {
+    if (const float* const s = scale ? scale[matrix] : nullptr)
+      for (int i = 0; i < count; ++i) values[i] *= s[first_row + i];
+    if (const float* const b = bias ? bias[matrix] : nullptr)
+      for (int i = 0; i < count; ++i) values[i] += b[first_row + i];
+  }
+};
+
+namespace kernel {
+
+QUANTAL_INLINE status check_matrices(const weight_format& f, std::span<const weight_matrix> matrices,
+                                     const shared_activations& x) noexcept {
+  if (x.n < 0 || x.cols <= 0) return status::bad_shape;
+  if (x.n > 1 && x.stride < x.cols) return status::bad_stride;
+  for (const weight_matrix& m : matrices) {
+    if (const status s = check_weights(f, m.weights, m.rows, x.cols, m.weight_row_stride); s != status::ok)
+      return s;
+    if (m.rows > 0 && x.n > 0 && (!m.out || !x.data)) return status::null_pointer;
+    if (x.n > 1 && m.out_stride < m.rows) return status::bad_stride;
+  }
+  return status::ok;
+}
+
+/// Quantized activations that all matrices read.
+template <class A>
+struct shared_q8 {
+  q8_rows rows;
+  q8_packed packed;
+  bool panels;
+
+  shared_q8(const weight_format& f, const shared_activations& x, executor_ref executor,
+            std::byte* workspace) noexcept
+      : rows{workspace, q8_shape_of(f, x.cols)},
+        packed{workspace + x.n * rows.shape.bytes(), rows.shape, tiles_of<A>::padded(x.n)},
+        panels(takes_panels<A>(x.n)) {
+    const float_activations vectors{x.data, x.stride, 0, 1};
+    const columns cols{nullptr, x.n, 1, false, nullptr, 0, 0};
+    if (panels)
+      quantize_tiles<A>(rows, vectors, cols, packed, executor);
+    else
+      executor.for_each(static_cast<int>(x.n),
+                        [&](int i, int) { quantize_activation<A>(rows, i, vectors.row(i)); });
+  }
+};
+
+/// multiply(matrix index, rows, columns) for every task of every matrix, then the epilogue of its results.
+template <class Multiply, epilogue E>
+void for_each_matrix_task(std::span<const weight_matrix> matrices, const shared_activations& x,
+                          executor_ref executor, const Multiply& multiply, const E& finish) noexcept {
+  int tasks = 0;
+  for (const weight_matrix& m : matrices) tasks += task_count(m.rows);
+  executor.for_each(tasks, [&](int task, int) {
+    int i = 0;
+    while (task >= task_count(matrices[static_cast<std::size_t>(i)].rows))
+      task -= task_count(matrices[static_cast<std::size_t>(i++)].rows);
+    const weight_matrix& m = matrices[static_cast<std::size_t>(i)];
+    const weight_rows w = task_rows_of(m.weights, m.weight_row_stride, m.rows, x.cols, task);
+    multiply(w, columns{nullptr, x.n, 1, false, m.out, m.out_stride, 0});
+    for (std::int64_t c = 0; c < x.n; ++c) finish(i, c, w.first, w.count, m.out + c * m.out_stride + w.first);
+  });
+}
+
+}  // namespace kernel
+
+/// Bytes of workspace that mul_mat_many wants.
+template <any_format F, class A>
+std::size_t mul_mat_many_workspace(const shared_activations& x, activation policy) noexcept {
+  const mul_mat_args one{nullptr, 0, x.cols, 0, x.data, x.n, x.stride, nullptr, 0};
+  return kernel::mul_mat_workspace<A>(kernel::weight_format_of<F, A>(), one, policy);
+}
+
+/// Results of every matrix as mul_mat gives them, bit for bit, then the epilogue. No allocation.
+template <any_format F, class A, epilogue E = no_epilogue>
+status mul_mat_many(std::span<const weight_matrix> matrices, const shared_activations& x, activation policy,
+                    executor_ref executor, std::span<std::byte> workspace, const E& finish = {}) noexcept {
+  const kernel::weight_format f = kernel::weight_format_of<F, A>();
+  if (const status s = kernel::check_matrices(f, matrices, x); s != status::ok) return s;
+  if (x.n == 0) return status::ok;
+  if (workspace.size() < mul_mat_many_workspace<F, A>(x, policy)) return status::small_workspace;
+  if (kernel::uses_q8(f, policy)) {
+    const kernel::shared_q8<A> q(f, x, executor, kernel::align64(workspace.data()));
+    const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
+      kernel::q8_product(f, w, q.rows, q.panels ? &q.packed : nullptr, cols);
+    };
+    kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
+  } else {
+    const kernel::float_activations vectors{x.data, x.stride, 0, 1};
+    const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
+      kernel::exact_product<A>(f.floats, w, vectors, cols);
+    };
+    kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
+  }
+  return status::ok;
+}
+
+}  // namespace quantal
