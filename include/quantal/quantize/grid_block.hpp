@@ -7,8 +7,8 @@
 #pragma once
 
 #include "quantal/quantize/grid_search.hpp"
-#include "quantal/quantize/super_block.hpp"
 #include "quantal/quantize/simple_block.hpp"
+#include "quantal/quantize/super_block.hpp"
 
 namespace quantal::quantize {
 
@@ -89,7 +89,7 @@ QUANTAL_INLINE void choose_natural(const float* x, const float* w, float s, unit
   for (int v = 0; v < unit_weights / F::vector; ++v) {
     half_costs<halves_of<F>, false> halves[2];
     fill_costs<F, false>(x + v * F::vector, w + v * F::vector, s, 0, halves);
-    const auto m = cheapest_vector(halves[0], halves[1]);
+    const auto m = cheapest_vector<lanes<F>>(halves[0], halves[1]);
     c.index[v] = m.index;
     c.error += m.cost;
   }
@@ -106,11 +106,11 @@ QUANTAL_INLINE void choose_flipped(const float* x, const float* w, float s, unit
     half_costs<halves_of<F>, true> halves[2];
     fill_costs<F, true>(x + v * F::vector, w + v * F::vector, s, 0, halves);
     if constexpr (vectors > 1) {
-      const auto m = cheapest_vector(halves[0], halves[1]);
+      const auto m = cheapest_vector<lanes<F>>(halves[0], halves[1]);
       c.index[v] = m.index;
       c.error += natural[v] = m.cost;
     }
-    flipped[v] = cheapest_flipped_vector(halves[0], halves[1]);
+    flipped[v] = cheapest_flipped_vector<lanes<F>>(halves[0], halves[1]);
     if (flipped[v].cost - natural[v] < flipped[at].cost - natural[at]) at = v;
   }
   c.index[at] = flipped[at].index;
@@ -136,7 +136,7 @@ QUANTAL_INLINE unit_choice<F> choose_shifted(const float* x, const float* w, flo
   unit_choice<F> c;
   half_costs<halves_of<F>, false> halves[2];
   fill_costs<F, false>(x, w, s, shift, halves);
-  const auto m = cheapest_vector(halves[0], halves[1]);
+  const auto m = cheapest_vector<lanes<F>>(halves[0], halves[1]);
   c.index[0] = m.index, c.error = m.cost, c.shift = shift;
   return c;
 }
@@ -193,7 +193,7 @@ QUANTAL_INLINE group_scale refit(const float* x, const float* w, float s) noexce
   return {static_cast<float>(xq / qq), static_cast<float>(xq * xq / qq)};
 }
 
-/// The best free scale of a group: from several starts, then the best one improved until it stays.
+/// The best free scale of a group: from several starts, the best one improved once more.
 template <class F>
 inline float search_group_scale(const float* x, const float* w) noexcept {
   using G = halves_of<F>;
@@ -206,12 +206,8 @@ inline float search_group_scale(const float* x, const float* w) noexcept {
     const auto r = refit<F>(x, w, largest / top * start);
     if (r.gain > best.gain) best = r;
   }
-  for (int round = 0; round < 2; ++round) {
-    const auto r = refit<F>(x, w, best.scale);
-    if (!(r.gain > best.gain)) break;
-    best = r;
-  }
-  return best.scale;
+  const auto again = refit<F>(x, w, best.scale);
+  return again.gain > best.gain ? again.scale : best.scale;
 }
 
 template <class F>
@@ -274,15 +270,13 @@ inline void encode_block(const float* x, const float* w, const quantize_policy&,
     top = std::fmax(top, wish[g] = detail::search_group_scale<F>(x + g * n, w + g * n));
   detail::grid_plan<F> best =
       detail::plan_grid<F>(x, w, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)));
-  for (int round = 0; round < 2; ++round) {
-    double xq = 0, qq = 0;
-    for (int g = 0; g < groups; ++g)
-      detail::accumulate_fit<F>(x + g * n, w + g * n, best.units + g * units,
-                                F::scale_unit * (2 * best.sub[g] + 1), xq, qq);
-    if (!(xq > 0 && qq > 0)) break;
-    const auto next = detail::plan_grid<F>(x, w, wish, static_cast<float>(xq / qq));
-    if (!(next.error < best.error)) break;
-    best = next;
+  double xq = 0, qq = 0;
+  for (int g = 0; g < groups; ++g)
+    detail::accumulate_fit<F>(x + g * n, w + g * n, best.units + g * units,
+                              F::scale_unit * (2 * best.sub[g] + 1), xq, qq);
+  if (xq > 0 && qq > 0) {
+    const auto refitted = detail::plan_grid<F>(x, w, wish, static_cast<float>(xq / qq));
+    if (refitted.error < best.error) best = refitted;
   }
   detail::store<F>(best, out);
 }

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "quantal/config.hpp"
+#include "quantal/quantize/lanes.hpp"
 
 namespace quantal::quantize {
 
@@ -80,8 +80,9 @@ inline constexpr grid_halves<component, vector, size> grid_halves<component, vec
 /// Costs of one half by combination: as it is, and with the one flipped sign that costs least.
 template <class G, bool flips>
 struct half_costs {
-  alignas(64) float plain[G::combinations];
-  alignas(64) float flipped[flips ? G::combinations : 1];
+  static constexpr int padded = (G::combinations + lane_count - 1) / lane_count * lane_count;
+  alignas(64) float plain[padded];
+  alignas(64) float flipped[flips ? padded : 1];
   float least_plain = 0.0f, least_flipped = 0.0f;
   int cheapest = 0;  ///< combination that least_plain belongs to
 
@@ -112,6 +113,10 @@ struct half_costs {
         least_extra = f[least_flip] - c[least] < least_extra ? f[least_flip] - c[least] : least_extra;
     }
     least_flipped = least_plain + least_extra;
+    for (int i = G::combinations; i < padded; ++i) {
+      plain[i] = std::numeric_limits<float>::infinity();
+      if constexpr (flips) flipped[i] = std::numeric_limits<float>::infinity();
+    }
   }
 
  private:
@@ -130,39 +135,57 @@ struct grid_match {
   float cost = std::numeric_limits<float>::infinity();
 };
 
+/// Calls visit(c) for the combinations whose bound is below the best cost so far; `bound` gives a register of
+/// bounds.
+template <class B, int combinations, class Bound, class Visit>
+QUANTAL_INLINE void for_each_promising(const grid_match& best, Bound bound, Visit visit) noexcept {
+  for (int first = 0; first < combinations; first += static_cast<int>(B::size)) {
+    auto promising = (bound(first) < B(best.cost)).mask();
+    for (; promising; promising &= promising - 1) visit(first + __builtin_ctzll(promising));
+  }
+}
+
 /// The cheapest vector, whose second half may only be combined with what the grid holds for its first half.
-template <class G, bool flips>
+/// B: the registers to use.
+template <class B, class G, bool flips>
 QUANTAL_INLINE grid_match cheapest_vector(const half_costs<G, flips>& a,
                                           const half_costs<G, flips>& b) noexcept {
   const auto& g = G::table;
   grid_match best;
-  for (int turn = -1; turn < G::combinations;
-       ++turn) {  // the cheapest first half before the others: it bounds them
-    const int c = turn < 0 ? a.cheapest : turn;
-    if (!(a.plain[c] + b.least_plain < best.cost)) continue;
+  const auto visit = [&](int c) QUANTAL_LAMBDA {
     for (int i = g.begin[c]; i < g.begin[c + 1]; ++i) {
       const float cost = a.plain[c] + b.plain[g.second[i]];
       if (cost < best.cost) best = {g.entry[i], cost};
     }
-  }
+  };
+  visit(a.cheapest);  // before the others: it bounds them
+  const B rest(b.least_plain);
+  for_each_promising<B, G::combinations>(
+      best, [&](int c) QUANTAL_LAMBDA { return B::load_aligned(a.plain + c) + rest; }, visit);
   return best;
 }
 
 /// The same with one flipped sign in the vector.
-template <class G>
+template <class B, class G>
 QUANTAL_INLINE grid_match cheapest_flipped_vector(const half_costs<G, true>& a,
                                                   const half_costs<G, true>& b) noexcept {
   const auto& g = G::table;
   grid_match best;
-  for (int c = 0; c < G::combinations; ++c) {
-    const float one = a.flipped[c] + b.least_plain, other = a.plain[c] + b.least_flipped;
-    if (!((one < other ? one : other) < best.cost)) continue;
+  const auto visit = [&](int c) QUANTAL_LAMBDA {
     for (int i = g.begin[c]; i < g.begin[c + 1]; ++i) {
       const float x = a.flipped[c] + b.plain[g.second[i]], y = a.plain[c] + b.flipped[g.second[i]];
       const float cost = x < y ? x : y;
       if (cost < best.cost) best = {g.entry[i], cost};
     }
-  }
+  };
+  visit(a.cheapest);
+  const B rest(b.least_plain), flipped_rest(b.least_flipped);
+  for_each_promising<B, G::combinations>(
+      best,
+      [&](int c) QUANTAL_LAMBDA {
+        return xsimd::min(B::load_aligned(a.flipped + c) + rest, B::load_aligned(a.plain + c) + flipped_rest);
+      },
+      visit);
   return best;
 }
 
