@@ -50,6 +50,14 @@ int main(int argc, char** argv) {
   p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", o.output_type);
   p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required)
       .one_of({"all", "lowbit", "none"});
+  p.option({"--target-bpw"}, "X",
+           "choose the types: least loss at X bits per weight of the whole model; prints the "
+           "equivalent --custom-q, rules and options still win",
+           o.target_bpw, {0, 32});
+  p.option({"--sensitivity"}, "FILE", "study.json of examples/study: what errors in which tensors cost",
+           o.sensitivity);
+  p.option({"--target-types"}, "T,...", "candidates of --target-bpw instead of the usual ones",
+           o.target_types);
   p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);

@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdio>
 
+#include "allocate.hpp"
 #include "convert.hpp"
 #include "file.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
+#include "quantal/quantize/quantize.hpp"
 #include "summary.hpp"
 
 namespace quantal::plan {
@@ -43,6 +45,41 @@ result<type_options> read_type_options(const run_options& o) {
   return t;
 }
 
+/// Candidate types and sensitivities as the command line names them.
+result<allocation_options> read_allocation_options(const run_options& o) {
+  allocation_options a{o.target_bpw, default_candidates(), {}};
+  if (!o.target_types.empty()) a.types.clear();
+  for (std::string_view rest = o.target_types; !rest.empty();) {
+    const auto comma = rest.find(',');
+    const auto f = parse_type(text::trim(rest.substr(0, comma)));
+    if (!f) return error{"--target-types: " + f.error().message};
+    if (!can_quantize((*f)->gguf_id))
+      return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
+    a.types.push_back(*f);
+    rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
+  }
+  if (o.sensitivity.empty()) return a;
+  const auto content = file::read_text(o.sensitivity);
+  if (!content) return content.error();
+  auto classes = parse_sensitivities(*content, o.sensitivity);
+  if (!classes) return classes.error();
+  a.sensitivities = std::move(*classes);
+  return a;
+}
+
+/// Adds the rules of an allocation behind those of the user; answers their text.
+result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
+                                   const std::optional<imatrix::store>& statistics, type_options& types) {
+  if (o.target_bpw <= 0) return std::string();
+  const auto options = read_allocation_options(o);
+  if (!options) return options.error();
+  thread_pool pool(text::thread_count(o.threads));
+  auto rules = allocate(model, types, statistics ? &*statistics : nullptr, *options, pool);
+  if (!rules) return rules.error();
+  if (auto parsed = parse_rules(*rules, "--target-bpw", false, types.rules); !parsed) return parsed.error();
+  return rules;
+}
+
 requirement required(const std::string& name) {
   return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
 }
@@ -57,8 +94,9 @@ std::optional<imatrix_note> note_of(const std::string& file, const std::optional
 /// Prints the plan as it is carried out.
 class reporter {
  public:
-  reporter(const run_options& o, const model_plan& p, const type_options& t)
+  reporter(const run_options& o, const model_plan& p, const type_options& t, std::string allocated)
       : options_(o),
+        allocated_(std::move(allocated)),
         plan_(p),
         types_(t),
         bar_("quantize", static_cast<std::int64_t>(p.bytes), !o.dry_run && ::isatty(STDERR_FILENO) != 0) {}
@@ -81,6 +119,7 @@ class reporter {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (options_.json) return print_json(document(paths, seconds));
     std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());
+    if (!allocated_.empty()) std::printf("--custom-q '%s'\n", text::printable(allocated_).c_str());
     for (const auto& p : paths) std::printf("%s %s\n", options_.dry_run ? "would write" : "wrote", p.c_str());
     std::printf("total time  = %s\n", text::human_time(seconds).c_str());
   }
@@ -96,12 +135,14 @@ class reporter {
                 {"file_type", plan_.type->id},
                 {"imatrix", options_.imatrix.empty() ? json(nullptr) : json(options_.imatrix)}};
     out.update(totals_json(plan_, types_.rules));
+    if (!allocated_.empty()) out["custom_q"] = allocated_;
     out["seconds"] = seconds;
     out["tensors"] = std::move(tensors_);
     return out;
   }
 
   const run_options& options_;
+  std::string allocated_;  ///< rules of an allocation
   const model_plan& plan_;
   const type_options& types_;
   progress bar_;
@@ -166,11 +207,13 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     if (!loaded) return loaded.error();
     statistics = std::move(*loaded);
   }
+  const auto allocated = add_allocation(model, o, statistics, *types);
+  if (!allocated) return allocated.error();
   const auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
   if (!plan) return plan.error();
   const auto paths = place(*plan);
   if (!paths) return paths.error();
-  reporter report(o, *plan, *types);
+  reporter report(o, *plan, *types, *allocated);
   if (o.dry_run) {
     for (std::size_t i = 0; i < plan->steps.size(); ++i) report.tensor(i, std::nullopt);
     report.finish(*paths);

@@ -20,7 +20,10 @@ struct run_options {
   std::string required = "lowbit";  ///< all, lowbit, none
   bool pure = false, dry_run = false, keep_split = false, allow_requantize = false, leave_output = false,
        json = false, quiet = false;
-  int threads = 0;  ///< 0: all
+  double target_bpw = 0;     ///< 0: types come from the mix; else from an allocation (allocate.hpp)
+  std::string sensitivity;   ///< file of a study, or empty
+  std::string target_types;  ///< candidates, comma-separated; empty: the default ones
+  int threads = 0;           ///< 0: all
 };
 
 /// Everything that can be refused is refused before the output is created; a failure later leaves no output
