@@ -20,6 +20,8 @@ result<rule> parse_rule(std::string_view item, const std::string& where) {
   if (equals == std::string_view::npos) return error{shown + "expected REGEX=TYPE"};
   const auto pattern = text::trim(item.substr(0, equals));
   if (pattern.empty()) return error{shown + "the pattern is empty"};
+  // The library compiles and matches recursively: a pattern of a sane length cannot exhaust the stack.
+  if (pattern.size() > 1000) return error{shown + "the pattern is longer than 1000 characters"};
   const auto type = parse_type(text::trim(item.substr(equals + 1)));
   if (!type) return error{shown + type.error().message};
   try {
