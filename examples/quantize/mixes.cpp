@@ -72,6 +72,14 @@ constexpr auto table = std::to_array<file_type>({
     {"IQ2_KS", 147, "iq2_ks", "q4_K", "q4_K", "q5_K", counted_q2, base, "", "q5_K", "iq4_k"},
     {"IQ1_S", 24, "iq1_s", "q4_K", "q4_K", "q5_K", counted_q2, base, "q2_K", "q5_K", "iq4_k"},
     {"IQ1_M", 31, "iq1_m", "q4_K", "q4_K", "q5_K", counted_q2, base, "q2_K", "q5_K", "iq4_k"},
+    {"IQ4_KT", 153, "iq4_kt", "q8_0", "", "q5_K", base, base, "", "q6_K", "iq5_k"},
+    {"IQ3_KT", 152, "iq3_kt", "q8_0", "", "q5_K", base, base, "", "q5_K", "iq4_k"},
+    {"IQ2_KT", 151, "iq2_kt", "q8_0", "", "q5_K", base, base, "", "q5_K", "iq4_k"},
+    {"IQ1_KT", 156, "iq1_kt", "q8_0", "", "q5_K", base, base, "", "q5_K", "iq4_k"},
+    {"MXFP4", 38, "mxfp4", "q8_0", "", "", base, base, "", "q6_K"},
+    {"NVFP4", 39, "nvfp4", "q8_0", "", "", base, base, "", "q6_K"},
+    {"TQ2_0", 37, "tq2_0", "q8_0", "", "", base, base, "q4_K", "q6_K"},
+    {"TQ1_0", 36, "tq1_0", "q8_0", "", "", base, base, "q4_K", "q6_K"},
 });
 
 bool contains(std::string_view s, std::string_view part) { return s.find(part) != std::string_view::npos; }

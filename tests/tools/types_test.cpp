@@ -50,6 +50,12 @@ constexpr row rows[] = {
     {"IQ2_KS", "iq2_ks", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "base", "q5_K", "iq4_k"},
     {"IQ1_S", "iq1_s", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "q2_K", "q5_K", "iq4_k"},
     {"IQ1_M", "iq1_m", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "q2_K", "q5_K", "iq4_k"},
+    {"IQ4_KT", "iq4_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q6_K", "iq5_k"},
+    {"IQ3_KT", "iq3_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
+    {"IQ2_KT", "iq2_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
+    {"IQ1_KT", "iq1_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
+    {"MXFP4", "mxfp4", "q8_0", "base", "base", "base", "base", "base", "q6_K", "q6_K"},
+    {"TQ2_0", "tq2_0", "q8_0", "base", "base", "base", "base", "q4_K", "q6_K", "q6_K"},
 };
 
 /// The cell's type for block i of n, with `seen` ffn_down tensors before.
