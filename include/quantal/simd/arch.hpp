@@ -57,5 +57,8 @@ struct on : A {};
 #if XSIMD_WITH_NEON64
 namespace xsimd::types {
 XSIMD_DECLARE_SIMD_REGISTER_ALIAS(quantal::simd::neon64_dotprod, ::xsimd::neon64);
+template <class T>
+struct get_bool_simd_register<T, quantal::simd::neon64_dotprod>
+    : detail::neon_bool_simd_register<T, quantal::simd::neon64_dotprod> {};
 }
 #endif
