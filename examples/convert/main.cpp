@@ -2,6 +2,7 @@
 // asked.
 #include "hf_convert.hpp"
 #include "mixes.hpp"
+#include "options.hpp"
 #include "report.hpp"
 
 int main(int argc, char** argv) {
@@ -21,25 +22,15 @@ int main(int argc, char** argv) {
       .one_of({"3d", "2d", "2d+kv_b"});
   p.option({"--split-max-size"}, "SIZE", "tensor data per output file: 50G, 800M", split);
   p.option({"--name"}, "NAME", "general.name; without it the directory's name", o.name);
-  p.option({"--imatrix"}, "FILE", "importance matrix (.gguf or .dat)", q.imatrix);
+  quantal::plan::add_plan_options(p, q);
   p.option({"--imatrix-text"}, "FILE",
            "text to collect an importance matrix from first, which stays as "
            "OUT.imatrix.gguf",
            o.imatrix_text);
   p.option({"--imatrix-ctx"}, "N", "tokens per chunk of that text", o.imatrix_context, {2, 1 << 20});
   p.option({"--imatrix-chunks"}, "N", "most chunks of that text, 0 = all", o.imatrix_chunks, {0, 1e9});
-  p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides",
-           q.rules);
-  p.option({"--custom-q-file"}, "FILE", "rules from a file, # starts a comment", q.rule_files);
-  p.option({"--token-embedding-type"}, "T", "type of token_embd, before rules and mix",
-           q.token_embedding_type);
-  p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", q.output_type);
-  p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", q.required)
-      .one_of({"all", "lowbit", "none"});
-  p.flag({"--pure"}, "base type instead of the built-in mix", q.pure);
   p.flag({"--leave-output-tensor"}, "keep output.weight in bf16", q.leave_output);
   p.flag({"--dry-run"}, "check the checkpoint and print the plan, write nothing", q.dry_run);
-  p.flag({"--json"}, "print JSON", q.json);
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", q.threads, {0, 1024});
   p.positional("HF_DIR", "directory with config.json, tokenizer and safetensors files", q.in).required();
   p.positional("OUT", "GGUF file to write", q.out).required();

@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "mixes.hpp"
+#include "options.hpp"
 #include "report.hpp"
 #include "run.hpp"
 
@@ -41,15 +42,7 @@ int main(int argc, char** argv) {
   quantal::cli::parser p(
       "quantal-quantize",
       "Quantizes a GGUF model. Everything is planned and checked before a byte is written.");
-  p.option({"--imatrix"}, "FILE", "importance matrix (.gguf or .dat)", o.imatrix);
-  p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides",
-           o.rules);
-  p.option({"--custom-q-file"}, "FILE", "rules from a file, # starts a comment", o.rule_files);
-  p.option({"--token-embedding-type"}, "T", "type of token_embd, before rules and mix",
-           o.token_embedding_type);
-  p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", o.output_type);
-  p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required)
-      .one_of({"all", "lowbit", "none"});
+  quantal::plan::add_plan_options(p, o);
   p.option({"--target-bpw"}, "X",
            "choose the types: least loss at X bits per weight of the whole model; prints the "
            "equivalent --custom-q, rules and options still win",
@@ -58,12 +51,10 @@ int main(int argc, char** argv) {
            o.sensitivity);
   p.option({"--target-types"}, "T,...", "candidates of --target-bpw instead of the usual ones",
            o.target_types);
-  p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);
   p.flag({"--allow-requantize"}, "take quantized tensors as input", o.allow_requantize);
   p.flag({"--leave-output-tensor"}, "keep output.weight as it is", o.leave_output);
-  p.flag({"--json"}, "print JSON", o.json);
   p.positional("IN [OUT] TYPE [THREADS]", "model, result, file type by name or number, threads (0: all)",
                arguments)
       .required();

@@ -10,11 +10,12 @@
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/trits.hpp"
 
 namespace quantal {
 
-struct iq1_bn {
+struct iq1_bn : detail::row_scale_field<detail::half_bits> {
   static constexpr std::string_view name = "iq1_bn";
   static constexpr std::uint32_t gguf_id = 134;
   static constexpr role usage = role::weight;
@@ -26,13 +27,6 @@ struct iq1_bn {
     detail::trit_byte extra;
   };
 
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::half_bits*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::half_bits*>(row)->set(d);
-  }
-
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     const int u = e / 16, r = e % 16;
     return (r < 15 ? b.ql[3 * u + r / 5].get(4 - r % 5) : b.extra.get(4 - u)) - 1;
@@ -41,8 +35,10 @@ struct iq1_bn {
 
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     const int u = e / 16, r = e % 16;
-    if (r < 15) b.ql[3 * u + r / 5].set(4 - r % 5, code + 1);
-    else b.extra.set(4 - u, code + 1);
+    if (r < 15)
+      b.ql[3 * u + r / 5].set(4 - r % 5, code + 1);
+    else
+      b.extra.set(4 - u, code + 1);
   }
 };
 

@@ -12,12 +12,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
-#include "quantal/format/detail/tables.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/trellis.hpp"
 
 namespace quantal {
 
-struct iq1_kt {
+struct iq1_kt : detail::row_scaled_levels<iq1_kt, detail::float_field> {
   static constexpr std::string_view name = "iq1_kt";
   static constexpr std::uint32_t gguf_id = 158;
   static constexpr role usage = role::weight;
@@ -29,13 +29,6 @@ struct iq1_kt {
     detail::nibble_halves<32> qh;
   };
 
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
-
   static constexpr int vector = 8, grid_size = 1 << 13;
   QUANTAL_HD static constexpr int grid_value(int index, int k) noexcept {
     return detail::trellis(4096u + static_cast<std::uint32_t>(index), k);
@@ -45,17 +38,8 @@ struct iq1_kt {
     return grid_value(b.ql[v] + 256 * b.qh.get(v) + 4096 * detail::bit(b.sh[v / 4], 4 + v % 4), e % 8);
   }
 
-  /// Scales come from a table: sub_scale = scale_level(scale index).
-  static constexpr int scale_levels = 16;
-  QUANTAL_HD static constexpr int scale_level(int index) noexcept { return detail::lut4_nl(index); }
   QUANTAL_HD static constexpr int scale_index(const block& b, int g) noexcept {
     return detail::bits(b.sh[g], 0, 4);
-  }
-  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
-    return scale_level(scale_index(b, g));
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
   QUANTAL_HD static constexpr void set_scale_index(block& b, int g, int index) noexcept {

@@ -12,10 +12,11 @@
 #include "quantal/format/codebook/grid_iq1.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct iq1_m {
+struct iq1_m : detail::odd_super_scaled<iq1_m> {
   static constexpr std::string_view name = "iq1_m";
   static constexpr std::uint32_t gguf_id = 29;
   static constexpr role usage = role::weight;
@@ -43,9 +44,6 @@ struct iq1_m {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::bits(b.sc[g / 4].get(), 3 * (g % 4), 3);
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return super(b) * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
   }
 
   QUANTAL_HD static constexpr float super(const block& b) noexcept {

@@ -12,10 +12,11 @@
 #include "quantal/format.hpp"
 #include "quantal/format/codebook/grid_iq1.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct iq1_s {
+struct iq1_s : detail::odd_super_scaled<iq1_s> {
   static constexpr std::string_view name = "iq1_s";
   static constexpr std::uint32_t gguf_id = 19;
   static constexpr role usage = role::weight;
@@ -46,12 +47,7 @@ struct iq1_s {
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::bits(b.qh[g].get(), 12, 3);
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
-  }
 
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.qh[g], 12, 3, v);
   }

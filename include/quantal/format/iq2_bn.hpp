@@ -9,10 +9,11 @@
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct iq2_bn {
+struct iq2_bn : detail::row_scale_field<detail::float_field> {
   static constexpr std::string_view name = "iq2_bn";
   static constexpr std::uint32_t gguf_id = 135;
   static constexpr role usage = role::weight;
@@ -22,13 +23,6 @@ struct iq2_bn {
   struct block {
     std::uint8_t qs[16];
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
 
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return detail::bits(b.qs[e % 16], 2 * (e / 16), 2) - 1;

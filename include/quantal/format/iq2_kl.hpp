@@ -13,11 +13,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq2_kl {
+struct iq2_kl : detail::row_scaled<iq2_kl, detail::half_bits> {
   static constexpr std::string_view name = "iq2_kl";
   static constexpr std::uint32_t gguf_id = 157;
   static constexpr role usage = role::weight;
@@ -31,13 +32,6 @@ struct iq2_kl {
     std::uint8_t qh[16];
   };
 
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::half_bits*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::half_bits*>(row)->set(d);
-  }
-
   static constexpr int vector = 2, grid_size = 32;
   QUANTAL_HD static constexpr int grid_value(int index, int k) noexcept {
     return detail::pairs2_kl(index, k);
@@ -49,9 +43,6 @@ struct iq2_kl {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return b.scales_l.get(g) + 16 * detail::bits(b.scales_h.get(), 2 * g, 2) - 32;
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;

@@ -12,11 +12,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq2_ks {
+struct iq2_ks : detail::row_scaled<iq2_ks, detail::half_bits>, detail::tables_in_extra {
   static constexpr std::string_view name = "iq2_ks";
   static constexpr std::uint32_t gguf_id = 145;
   static constexpr role usage = role::weight;
@@ -29,34 +30,20 @@ struct iq2_ks {
     detail::pair_plane qs;
   };
 
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::half_bits*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::half_bits*>(row)->set(d);
-  }
-
   static constexpr int levels = 4;
   QUANTAL_HD static constexpr int level(int index, int table) noexcept {
     return detail::lut2_k(index) + 5 * table;
   }
   QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return b.qs.get(e); }
-  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept {
-    return detail::bit(b.extra.get(), g);
-  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return level(index(b, e), table(b, e / layout.group));
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return b.scales.get(g) + 16 * detail::bit(b.extra.get(), 8 + g) - 16;
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
-  }
 
   static constexpr int min_sub_scale = -16, max_sub_scale = 15;
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
-  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales.set(g, (v + 16) & 15);
     detail::set_bits(b.extra, 8 + g, 1, (v + 16) >> 4);

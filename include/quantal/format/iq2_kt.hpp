@@ -11,12 +11,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
-#include "quantal/format/detail/tables.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/trellis.hpp"
 
 namespace quantal {
 
-struct iq2_kt {
+struct iq2_kt : detail::row_scaled_levels<iq2_kt, detail::float_field> {
   static constexpr std::string_view name = "iq2_kt";
   static constexpr std::uint32_t gguf_id = 153;
   static constexpr role usage = role::weight;
@@ -27,13 +27,6 @@ struct iq2_kt {
     detail::le_u16 ql[32];
   };
 
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
-
   static constexpr int vector = 8, grid_size = 1 << 16;
   QUANTAL_HD static constexpr int grid_value(int index, int k) noexcept {
     return detail::trellis(4096u + static_cast<std::uint32_t>(index), k);
@@ -42,18 +35,11 @@ struct iq2_kt {
     return grid_value(b.ql[e / 8].get(), e % 8);
   }
 
-  /// Scales come from a table: sub_scale = scale_level(scale index).
-  static constexpr int scale_levels = 16;
-  QUANTAL_HD static constexpr int scale_level(int index) noexcept { return detail::lut4_nl(index); }
   QUANTAL_HD static constexpr int scale_index(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
-    return scale_level(scale_index(b, g));
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
-  }
 
-  QUANTAL_HD static constexpr void set_scale_index(block& b, int g, int index) noexcept { b.scales.set(g, index); }
+  QUANTAL_HD static constexpr void set_scale_index(block& b, int g, int index) noexcept {
+    b.scales.set(g, index);
+  }
   /// Sequence index of the 8-group v.
   QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.ql[v].set(static_cast<std::uint16_t>(index));

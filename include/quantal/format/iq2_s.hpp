@@ -14,10 +14,11 @@
 #include "quantal/format/codebook/grid_iq2_s.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct iq2_s {
+struct iq2_s : detail::odd_super_scaled<iq2_s> {
   static constexpr std::string_view name = "iq2_s";
   static constexpr std::uint32_t gguf_id = 22;
   static constexpr role usage = role::weight;
@@ -46,12 +47,7 @@ struct iq2_s {
     return detail::bit(b.signs[v], e % 8) ? -magnitude : magnitude;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
-  }
 
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index and sign byte of the 8-group v.
   QUANTAL_HD static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {

@@ -12,11 +12,12 @@
 #include "quantal/format/codebook/grid_iq2_xs.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/signs7.hpp"
 
 namespace quantal {
 
-struct iq2_xs {
+struct iq2_xs : detail::odd_super_scaled<iq2_xs> {
   static constexpr std::string_view name = "iq2_xs";
   static constexpr std::uint32_t gguf_id = 17;
   static constexpr role usage = role::weight;
@@ -43,12 +44,7 @@ struct iq2_xs {
     return detail::bit(detail::signs7(detail::bits(q, 9, 7)), e % 8) ? -magnitude : magnitude;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
-  }
 
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index and sign byte (even number of set bits) of the 8-group v.
   QUANTAL_HD static constexpr void set_vector(block& b, int v, int index, int signs) noexcept {

@@ -1,5 +1,5 @@
-// iq2_xxs: 2.0625 bits per weight. Groups of 8 weights are vectors of a 256-entry grid with signs of even parity;
-// 4-bit scales per 32 under one f16 per 256 (formats.md section 7).
+// iq2_xxs: 2.0625 bits per weight. Groups of 8 weights are vectors of a 256-entry grid with signs of even
+// parity; 4-bit scales per 32 under one f16 per 256 (formats.md section 7).
 //
 //   offset 0   f16  d
 //   offset 2   eight records of 8 bytes, one per 32 weights: u8 idx[4], u32 w
@@ -11,11 +11,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/codebook/grid_iq2_xxs.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/signs7.hpp"
 
 namespace quantal {
 
-struct iq2_xxs {
+struct iq2_xxs : detail::odd_super_scaled<iq2_xxs> {
   static constexpr std::string_view name = "iq2_xxs";
   static constexpr std::uint32_t gguf_id = 16;
   static constexpr role usage = role::weight;
@@ -40,17 +41,12 @@ struct iq2_xxs {
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::bits(b.groups[g].w.get(), 28, 4);
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (0.5f + static_cast<float>(sub_scale(b, g))) * 0.25f;
-  }
 
   // Grid and sub-scale parameters, as the quantizer sees them.
   static constexpr int vector = 8, grid_size = 256, max_sub_scale = 15;
   static constexpr bool even_signs = true;
   static constexpr float scale_unit = 0.125f;  ///< scale = d * scale_unit * (2 * sub_scale + 1)
   static constexpr int grid_value(int index, int k) noexcept { return detail::grid_iq2_xxs(index, k); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     auto& w = b.groups[g].w;
     w.set((w.get() & 0x0fffffffu) | static_cast<std::uint32_t>(v) << 28);

@@ -14,11 +14,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq3_k {
+struct iq3_k : detail::super_scaled<iq3_k>, detail::tables_in_extra {
   static constexpr std::string_view name = "iq3_k";
   static constexpr std::uint32_t gguf_id = 138;
   static constexpr role usage = role::weight;
@@ -41,9 +42,6 @@ struct iq3_k {
   QUANTAL_HD static constexpr int index(const block& b, int e) noexcept {
     return b.qs.get(e) + 4 * b.qh.get(e);
   }
-  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept {
-    return detail::bit(b.extra.get(), g);
-  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return level(index(b, e), table(b, e / layout.group));
   }
@@ -51,19 +49,13 @@ struct iq3_k {
     const int magnitude = 2 * b.scales_l.get(g) + 1;
     return detail::bit(b.scales_h.get(), g) ? -magnitude : magnitude;
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
-  }
 
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 3);
     b.qh.set(e, index >> 2);
   }
-  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
 
   static constexpr int min_sub_scale = -31, max_sub_scale = 31, sub_scale_step = 2;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   /// v is odd.
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     b.scales_l.set(g, (v < 0 ? -v : v) / 2);

@@ -14,11 +14,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq3_ks {
+struct iq3_ks : detail::row_scaled<iq3_ks, detail::half_bits> {
   static constexpr std::string_view name = "iq3_ks";
   static constexpr std::uint32_t gguf_id = 156;
   static constexpr role usage = role::weight;
@@ -31,13 +32,6 @@ struct iq3_ks {
     detail::pair_plane qs;
     detail::bit_plane qh;
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::half_bits*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::half_bits*>(row)->set(d);
-  }
 
   static constexpr int levels = 8;
   QUANTAL_HD static constexpr int level(int index, int table) noexcept {
@@ -54,9 +48,6 @@ struct iq3_ks {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return b.scales.get(g) + 16 * detail::bit(b.extra.get(), g) - 16;
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
   static constexpr int min_sub_scale = -16, max_sub_scale = 15;

@@ -12,11 +12,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/trellis.hpp"
 
 namespace quantal {
 
-struct iq3_kt {
+struct iq3_kt : detail::row_scaled<iq3_kt, detail::float_field> {
   static constexpr std::string_view name = "iq3_kt";
   static constexpr std::uint32_t gguf_id = 154;
   static constexpr role usage = role::weight;
@@ -27,13 +28,6 @@ struct iq3_kt {
     detail::le_u16 ql[32];
     detail::bit_plane qh;
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
 
   static constexpr int vector = 8, grid_size = 1 << 16, max_sub_scale = 15;
   static constexpr bool even_signs = false;
@@ -46,9 +40,6 @@ struct iq3_kt {
     return b.qh.get(e) ? -magnitude : magnitude;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
-  }
   /// The sign applies after the product: integers have no -0, the format has.
   QUANTAL_HD static constexpr float weight(const block& b, float row_scale, int e) noexcept {
     const float magnitude =

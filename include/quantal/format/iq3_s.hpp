@@ -14,10 +14,11 @@
 #include "quantal/format/codebook/grid_iq3_s.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct iq3_s {
+struct iq3_s : detail::odd_super_scaled<iq3_s> {
   static constexpr std::string_view name = "iq3_s";
   static constexpr std::uint32_t gguf_id = 21;
   static constexpr role usage = role::weight;
@@ -46,12 +47,7 @@ struct iq3_s {
     return detail::bit(b.signs[e / 8], e % 8) ? -magnitude : magnitude;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
-  }
 
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
   /// Grid index of the 4-group v.
   QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {

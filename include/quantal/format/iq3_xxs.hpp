@@ -12,11 +12,12 @@
 #include "quantal/format/codebook/grid_iq3_xxs.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/signs7.hpp"
 
 namespace quantal {
 
-struct iq3_xxs {
+struct iq3_xxs : detail::odd_super_scaled<iq3_xxs> {
   static constexpr std::string_view name = "iq3_xxs";
   static constexpr std::uint32_t gguf_id = 18;
   static constexpr role usage = role::weight;
@@ -45,13 +46,10 @@ struct iq3_xxs {
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::bits(b.w[g].get(), 28, 4);
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * (scale_unit * static_cast<float>(2 * sub_scale(b, g) + 1));
-  }
 
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.w[g], 28, 4, v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+    detail::set_bits(b.w[g], 28, 4, v);
+  }
   /// Grid index of the 4-group v.
   QUANTAL_HD static constexpr void set_grid(block& b, int v, int index) noexcept {
     b.qs[v] = static_cast<std::uint8_t>(index);

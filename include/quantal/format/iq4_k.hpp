@@ -13,11 +13,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq4_k {
+struct iq4_k : detail::super_scaled<iq4_k>, detail::tables_in_extra {
   static constexpr std::string_view name = "iq4_k";
   static constexpr std::uint32_t gguf_id = 139;
   static constexpr role usage = role::weight;
@@ -35,23 +36,14 @@ struct iq4_k {
     return detail::lut4_nl(index) + 4 * table;
   }
   QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return b.qs.get(e); }
-  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept {
-    return detail::bit(b.extra.get(), g);
-  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return level(index(b, e), table(b, e / layout.group));
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.get(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
-  }
 
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
-  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { detail::set_bits(b.extra, g, 1, bit); }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set(g, v); }
 };
 

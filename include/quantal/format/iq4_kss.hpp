@@ -12,11 +12,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq4_kss {
+struct iq4_kss : detail::row_scaled<iq4_kss, detail::float_field> {
   static constexpr std::string_view name = "iq4_kss";
   static constexpr std::uint32_t gguf_id = 146;
   static constexpr role usage = role::weight;
@@ -25,13 +26,6 @@ struct iq4_kss {
   struct block {
     detail::le_u16 words[64];
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
 
   static constexpr int levels = 16;
   QUANTAL_HD static constexpr int level(int index, int table) noexcept {
@@ -47,9 +41,6 @@ struct iq4_kss {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return scale_byte(b, g).scale();
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
   static constexpr int min_sub_scale = -127, max_sub_scale = 127, sub_scale_step = 2;

@@ -14,11 +14,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/trellis.hpp"
 
 namespace quantal {
 
-struct iq4_kt {
+struct iq4_kt : detail::row_scaled<iq4_kt, detail::float_field> {
   static constexpr std::string_view name = "iq4_kt";
   static constexpr std::uint32_t gguf_id = 155;
   static constexpr role usage = role::weight;
@@ -29,13 +30,6 @@ struct iq4_kt {
     std::uint8_t ql[64];
     detail::nibble_halves<64> qh;
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
 
   static constexpr int vector = 4, grid_size = 1 << 15, min_sub_scale = -64, max_sub_scale = 63;
   /// Output k of a sequence of a group with the given seed bit.
@@ -52,9 +46,6 @@ struct iq4_kt {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::bits(b.sh[g].get(), 1, 7) - 64;
-  }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
   }
 
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {

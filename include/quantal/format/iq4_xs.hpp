@@ -1,5 +1,5 @@
-// iq4_xs: 4.25 bits per weight. The table of iq4_nl in super-blocks of 256: eight groups of 32 with signed 6-bit
-// scales under one f16 super-scale (formats.md section 6).
+// iq4_xs: 4.25 bits per weight. The table of iq4_nl in super-blocks of 256: eight groups of 32 with signed
+// 6-bit scales under one f16 super-scale (formats.md section 6).
 //
 //   offset 0   f16  d
 //   offset 2   u16  scales_h      bits 2g, 2g+1 = upper two bits of group g's scale
@@ -11,11 +11,12 @@
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq4_xs {
+struct iq4_xs : detail::super_scaled<iq4_xs> {
   static constexpr std::string_view name = "iq4_xs";
   static constexpr std::uint32_t gguf_id = 23;
   static constexpr role usage = role::weight;
@@ -37,17 +38,12 @@ struct iq4_xs {
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::nib(b.scales_l[g / 2], g % 2) + 16 * detail::bits(b.scales_h[g / 4], 2 * (g % 4), 2) - 32;
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
-  }
 
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     detail::set_bits(b.qs[16 * (e / 32) + e % 16], 4 * (e % 32 / 16), 4, index);
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.scales_l[g / 2], 4 * (g % 2), 4, (v + 32) & 15);
     detail::set_bits(b.scales_h[g / 4], 2 * (g % 4), 2, (v + 32) >> 4);

@@ -12,11 +12,12 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/fields.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 #include "quantal/format/detail/tables.hpp"
 
 namespace quantal {
 
-struct iq5_ks {
+struct iq5_ks : detail::row_scaled<iq5_ks, detail::float_field> {
   static constexpr std::string_view name = "iq5_ks";
   static constexpr std::uint32_t gguf_id = 152;
   static constexpr role usage = role::weight;
@@ -27,13 +28,6 @@ struct iq5_ks {
     detail::nibble_runs<64> qs;
     detail::bit_plane qh;
   };
-
-  QUANTAL_HD static float row_scale(const std::byte* row) noexcept {
-    return reinterpret_cast<const detail::float_field*>(row)->get();
-  }
-  QUANTAL_HD static void set_row_scale(std::byte* row, float d) noexcept {
-    reinterpret_cast<detail::float_field*>(row)->set(d);
-  }
 
   static constexpr int levels = 32;
   QUANTAL_HD static constexpr int level(int index, int table) noexcept {
@@ -47,18 +41,19 @@ struct iq5_ks {
     return level(index(b, e), table(b, e / layout.group));
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales[g].scale(); }
-  QUANTAL_HD static constexpr float scale(const block& b, float row_scale, int g) noexcept {
-    return row_scale * static_cast<float>(sub_scale(b, g));
-  }
 
   static constexpr int min_sub_scale = -127, max_sub_scale = 127, sub_scale_step = 2;
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
     b.qs.set(e, index & 15);
     b.qh.set(e, index >> 4);
   }
-  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept { b.scales[g].set_table(bit); }
+  QUANTAL_HD static constexpr void set_table(block& b, int g, int bit) noexcept {
+    b.scales[g].set_table(bit);
+  }
   /// v is odd.
-  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g].set_scale(v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+    b.scales[g].set_scale(v);
+  }
 };
 
 static_assert(block_format<iq5_ks>);

@@ -1,5 +1,5 @@
-// q2_K: 2.625 bits per weight. Super-blocks of 256: sixteen groups of 16, each with a 4-bit scale and a 4-bit min
-// under two f16 super-scales (formats.md section 5).
+// q2_K: 2.625 bits per weight. Super-blocks of 256: sixteen groups of 16, each with a 4-bit scale and a 4-bit
+// min under two f16 super-scales (formats.md section 5).
 //
 //   offset 0    u8   scales[16]   low nibble scale, high nibble min of group h
 //   offset 16   u8   qs[64]       byte 32 * n + l: weights 128 * n + l, +32, +64, +96, two bits each
@@ -11,10 +11,11 @@
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct q2_K {
+struct q2_K : detail::super_scaled<q2_K> {
   static constexpr std::string_view name = "q2_K";
   static constexpr std::uint32_t gguf_id = 10;
   static constexpr role usage = role::weight;
@@ -30,10 +31,11 @@ struct q2_K {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return detail::bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2);
   }
-  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return detail::nib(b.scales[g], 0); }
-  QUANTAL_HD static constexpr int sub_min(const block& b, int g) noexcept { return detail::nib(b.scales[g], 1); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
+  QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
+    return detail::nib(b.scales[g], 0);
+  }
+  QUANTAL_HD static constexpr int sub_min(const block& b, int g) noexcept {
+    return detail::nib(b.scales[g], 1);
   }
   QUANTAL_HD static constexpr float offset(const block& b, float, int g) noexcept {
     return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
@@ -45,12 +47,14 @@ struct q2_K {
 
   // Super-block parameters, as the quantizers see them.
   static constexpr int max_sub_scale = 15, max_sub_min = 15;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
   static constexpr float super_min(const block& b) noexcept { return b.dmin.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
-  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 0, 4, v); }
-  QUANTAL_HD static constexpr void set_sub_min(block& b, int g, int v) noexcept { detail::set_bits(b.scales[g], 4, 4, v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+    detail::set_bits(b.scales[g], 0, 4, v);
+  }
+  QUANTAL_HD static constexpr void set_sub_min(block& b, int g, int v) noexcept {
+    detail::set_bits(b.scales[g], 4, 4, v);
+  }
 };
 
 static_assert(block_format<q2_K>);

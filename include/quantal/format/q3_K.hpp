@@ -1,20 +1,21 @@
-// q3_K: 3.4375 bits per weight. Super-blocks of 256: sixteen groups of 16 with signed 6-bit scales under one f16
-// super-scale (formats.md section 5).
+// q3_K: 3.4375 bits per weight. Super-blocks of 256: sixteen groups of 16 with signed 6-bit scales under one
+// f16 super-scale (formats.md section 5).
 //
 //   offset 0     u8   hmask[32]    bit g of byte l = third bit of weight 32 * g + l
 //   offset 32    u8   qs[64]       byte 32 * n + l: low two bits of weights 128 * n + l, +32, +64, +96
-//   offset 96    u8   scales[12]   sixteen 6-bit values: low nibbles in bytes 0..7, upper pairs in bytes 8..11
-//   offset 108   f16  d
+//   offset 96    u8   scales[12]   sixteen 6-bit values: low nibbles in bytes 0..7, upper pairs in
+//   bytes 8..11 offset 108   f16  d
 //
 //   weight[e] = (d * (scale6[h] - 32)) * q[e],   h = e / 16,   q in -4..3
 #pragma once
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct q3_K {
+struct q3_K : detail::super_scaled<q3_K> {
   static constexpr std::string_view name = "q3_K";
   static constexpr std::uint32_t gguf_id = 11;
   static constexpr role usage = role::weight;
@@ -35,9 +36,6 @@ struct q3_K {
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return detail::nib(b.scales[g % 8], g / 8) + 16 * detail::bits(b.scales[8 + g % 4], 2 * (g / 4), 2) - 32;
   }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
-  }
 
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, (code + 4) & 3);
@@ -45,8 +43,6 @@ struct q3_K {
   }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
     detail::set_bits(b.scales[g % 8], 4 * (g / 8), 4, (v + 32) & 15);
     detail::set_bits(b.scales[8 + g % 4], 2 * (g / 4), 2, (v + 32) >> 4);

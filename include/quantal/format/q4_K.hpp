@@ -12,10 +12,11 @@
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
 #include "quantal/format/detail/scale_min_k4.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct q4_K {
+struct q4_K : detail::super_scaled<q4_K> {
   static constexpr std::string_view name = "q4_K";
   static constexpr std::uint32_t gguf_id = 12;
   static constexpr role usage = role::weight;
@@ -33,9 +34,6 @@ struct q4_K {
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales.scale(g); }
   QUANTAL_HD static constexpr int sub_min(const block& b, int g) noexcept { return b.scales.min(g); }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(sub_scale(b, g));
-  }
   QUANTAL_HD static constexpr float offset(const block& b, float, int g) noexcept {
     return -(b.dmin.get() * static_cast<float>(sub_min(b, g)));
   }
@@ -46,11 +44,11 @@ struct q4_K {
 
   // Super-block parameters, as the quantizers see them.
   static constexpr int max_sub_scale = 63, max_sub_min = 63;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
   static constexpr float super_min(const block& b) noexcept { return b.dmin.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
   QUANTAL_HD static constexpr void set_super_min(block& b, float d) noexcept { b.dmin.set(d); }
-  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales.set_scale(g, v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+    b.scales.set_scale(g, v);
+  }
   QUANTAL_HD static constexpr void set_sub_min(block& b, int g, int v) noexcept { b.scales.set_min(g, v); }
 };
 

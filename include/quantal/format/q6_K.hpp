@@ -1,20 +1,20 @@
 // q6_K: 6.5625 bits per weight. Super-blocks of 256: sixteen groups of 16 with int8 scales under one f16
 // super-scale (formats.md section 5).
 //
-//   offset 0     u8   ql[128]      low nibbles; 64 bytes per 128 weights: low halves cover the first 64, high the rest
-//   offset 128   u8   qh[64]       byte 32 * n + l: upper two bits of weights 128 * n + l, +32, +64, +96
-//   offset 192   i8   scales[16]
-//   offset 208   f16  d
+//   offset 0     u8   ql[128]      low nibbles; 64 bytes per 128 weights: low halves cover the first 64, high
+//   the rest offset 128   u8   qh[64]       byte 32 * n + l: upper two bits of weights 128 * n + l, +32, +64,
+//   +96 offset 192   i8   scales[16] offset 208   f16  d
 //
 //   weight[e] = (d * scales[h]) * (q6[e] - 32),   h = e / 16
 #pragma once
 
 #include "quantal/format.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/format/detail/scales.hpp"
 
 namespace quantal {
 
-struct q6_K {
+struct q6_K : detail::super_scaled<q6_K> {
   static constexpr std::string_view name = "q6_K";
   static constexpr std::uint32_t gguf_id = 14;
   static constexpr role usage = role::weight;
@@ -30,12 +30,10 @@ struct q6_K {
 
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     const int j = e % 128 / 32;
-    return detail::nib(b.ql[low_byte(e)], j / 2) + 16 * detail::bits(b.qh[32 * (e / 128) + e % 32], 2 * j, 2) - 32;
+    return detail::nib(b.ql[low_byte(e)], j / 2) +
+           16 * detail::bits(b.qh[32 * (e / 128) + e % 32], 2 * j, 2) - 32;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept { return b.scales[g]; }
-  QUANTAL_HD static constexpr float scale(const block& b, float, int g) noexcept {
-    return b.d.get() * static_cast<float>(b.scales[g]);
-  }
 
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     const int j = e % 128 / 32;
@@ -44,9 +42,9 @@ struct q6_K {
   }
 
   static constexpr int min_sub_scale = -128, max_sub_scale = 127;
-  static constexpr float super(const block& b) noexcept { return b.d.get(); }
-  QUANTAL_HD static constexpr void set_super(block& b, float d) noexcept { b.d.set(d); }
-  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept { b.scales[g] = static_cast<std::int8_t>(v); }
+  QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {
+    b.scales[g] = static_cast<std::int8_t>(v);
+  }
 
  private:
   QUANTAL_HD static constexpr int low_byte(int e) noexcept {

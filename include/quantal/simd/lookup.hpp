@@ -7,6 +7,19 @@
 
 namespace quantal::simd {
 
+namespace detail {
+
+/// Where an arch has no shuffle for it.
+template <class A>
+QUANTAL_INLINE bytes32<A> lookup_each(const std::uint8_t* table, const bytes32<A>& index) noexcept {
+  std::uint8_t i[32], out[32];
+  index.store(i);
+  for (int k = 0; k < 32; ++k) out[k] = table[i[k]];
+  return bytes32<A>::load(out);
+}
+
+}  // namespace detail
+
 /// result[i] = table[index[i]] for indices below 16; the table is 16 bytes.
 template <class A>
 QUANTAL_INLINE bytes32<A> lookup16(const std::uint8_t* table, const bytes32<A>& index) noexcept {
@@ -21,10 +34,7 @@ QUANTAL_INLINE bytes32<A> lookup16(const std::uint8_t* table, const bytes32<A>& 
     return {{vqtbl1q_u8(t, index.part[0]), vqtbl1q_u8(t, index.part[1])}};
   }
 #endif
-  std::uint8_t i[32], out[32];
-  index.store(i);
-  for (int k = 0; k < 32; ++k) out[k] = table[i[k]];
-  return bytes32<A>::load(out);
+  return detail::lookup_each<A>(table, index);
 }
 
 /// The same for 32 entries.
@@ -47,10 +57,7 @@ QUANTAL_INLINE bytes32<A> lookup32(const std::uint8_t* table, const bytes32<A>& 
     return {{vqtbl2q_u8(t, index.part[0]), vqtbl2q_u8(t, index.part[1])}};
   }
 #endif
-  std::uint8_t i[32], out[32];
-  index.store(i);
-  for (int k = 0; k < 32; ++k) out[k] = table[i[k]];
-  return bytes32<A>::load(out);
+  return detail::lookup_each<A>(table, index);
 }
 
 /// The same for 64 entries.
@@ -73,10 +80,7 @@ QUANTAL_INLINE bytes32<A> lookup64(const std::uint8_t* table, const bytes32<A>& 
     return {{vqtbl4q_u8(t, index.part[0]), vqtbl4q_u8(t, index.part[1])}};
   }
 #endif
-  std::uint8_t i[32], out[32];
-  index.store(i);
-  for (int k = 0; k < 32; ++k) out[k] = table[i[k]];
-  return bytes32<A>::load(out);
+  return detail::lookup_each<A>(table, index);
 }
 
 }  // namespace quantal::simd

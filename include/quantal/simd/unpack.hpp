@@ -371,4 +371,11 @@ QUANTAL_INLINE U load_word(const void* p) noexcept {
   return v;
 }
 
+/// out[i] = factor * scales[i] for 16 signed bytes.
+template <class A>
+QUANTAL_INLINE void scale_signed16(float factor, const std::int8_t* scales, float* out) noexcept {
+  for (int i = 0; i < 16; i += 8)
+    scale_bytes8<A>(factor, load_word<std::uint64_t>(scales + i) ^ repeat8(128), 128, out + i);
+}
+
 }  // namespace quantal::simd

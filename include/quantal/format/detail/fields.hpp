@@ -18,7 +18,9 @@ template <int n>
 struct nibble_halves {
   std::uint8_t bytes[n / 2];
   QUANTAL_HD constexpr int get(int i) const noexcept { return nib(bytes[i % (n / 2)], i / (n / 2)); }
-  QUANTAL_HD constexpr void set(int i, int v) noexcept { set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v); }
+  QUANTAL_HD constexpr void set(int i, int v) noexcept {
+    set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v);
+  }
 };
 
 /// 256 nibbles in runs of `run` elements, each run a nibble_halves: 32 as in iq4_xs, 64 as in q4_K.
@@ -60,13 +62,26 @@ struct scales6x16 {
   }
 };
 
-/// Scale byte of iq4_ks, iq5_ks and iq4_kss: bit 0 selects the table, bits 1..7 hold an odd scale in -127..127.
+/// Scale byte of iq4_ks, iq5_ks and iq4_kss: bit 0 selects the table, bits 1..7 hold an odd scale in
+/// -127..127.
 struct odd_scale {
   std::uint8_t byte;
   QUANTAL_HD constexpr int scale() const noexcept { return 2 * (byte >> 1) - 127; }
   QUANTAL_HD constexpr int table() const noexcept { return byte & 1; }
   QUANTAL_HD constexpr void set_scale(int v) noexcept { set_bits(byte, 1, 7, (v + 127) / 2); }
   QUANTAL_HD constexpr void set_table(int bit) noexcept { set_bits(byte, 0, 1, bit); }
+};
+
+/// Base of formats that choose one of two code tables per group: bit g of the block's field `extra`.
+struct tables_in_extra {
+  template <class Block>
+  QUANTAL_HD static constexpr int table(const Block& b, int g) noexcept {
+    return bit(b.extra.get(), g);
+  }
+  template <class Block>
+  QUANTAL_HD static constexpr void set_table(Block& b, int g, int bit) noexcept {
+    set_bits(b.extra, g, 1, bit);
+  }
 };
 
 }  // namespace quantal::detail

@@ -41,10 +41,7 @@ QUANTAL_INLINE void block_scales(const q5_K&, const q5_K::block& b, float, float
 template <class A>
 QUANTAL_INLINE void block_scales(const q6_K&, const q6_K::block& b, float, float* s, float*,
                                  const simd::on<A>& t) noexcept {
-  const float d = simd::half_on(b.d, t);
-  for (int h = 0; h < 2; ++h)
-    simd::scale_bytes8<A>(d, simd::load_word<std::uint64_t>(b.scales + 8 * h) ^ simd::repeat8(128), 128,
-                          s + 8 * h);
+  simd::scale_signed16<A>(simd::half_on(b.d, t), b.scales, s);
 }
 template <class A>
 QUANTAL_INLINE void block_scales(const q2_K&, const q2_K::block& b, float, float* s, float* o,

@@ -164,10 +164,7 @@ QUANTAL_INLINE void block_codes(const iq5_k&, const iq5_k::block& b, std::uint8_
 template <class A>
 QUANTAL_INLINE void block_scales(const iq6_k&, const iq6_k::block& b, float, float* s, float*,
                                  const simd::on<A>& t) noexcept {
-  const float d = simd::half_on(b.d, t);
-  for (int h = 0; h < 2; ++h)
-    simd::scale_bytes8<A>(d, simd::load_word<std::uint64_t>(b.scales + 8 * h) ^ simd::repeat8(128), 128,
-                          s + 8 * h);
+  simd::scale_signed16<A>(simd::half_on(b.d, t), b.scales, s);
 }
 template <class A>
 QUANTAL_INLINE void block_codes(const iq6_k&, const iq6_k::block& b, std::uint8_t* codes,

@@ -1,0 +1,23 @@
+// Options that every program with a quantization plan has.
+#pragma once
+
+#include "cli.hpp"
+#include "run.hpp"
+
+namespace quantal::plan {
+
+inline void add_plan_options(cli::parser& p, run_options& o) {
+  p.option({"--imatrix"}, "FILE", "importance matrix (.gguf or .dat)", o.imatrix);
+  p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides",
+           o.rules);
+  p.option({"--custom-q-file"}, "FILE", "rules from a file, # starts a comment", o.rule_files);
+  p.option({"--token-embedding-type"}, "T", "type of token_embd, before rules and mix",
+           o.token_embedding_type);
+  p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", o.output_type);
+  p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required)
+      .one_of({"all", "lowbit", "none"});
+  p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
+  p.flag({"--json"}, "print JSON", o.json);
+}
+
+}  // namespace quantal::plan
