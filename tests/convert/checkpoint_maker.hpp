@@ -2,6 +2,7 @@
 // backwards, written from the names and shapes of the specification and not from the converter.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -26,6 +27,15 @@ inline float from_e4m3(std::uint8_t b) {
   const int e = b >> 3 & 15, m = b & 7;
   const double v = e ? std::ldexp(1 + m / 8.0, e - 7) : std::ldexp(m / 8.0, -6);
   return static_cast<float>(b & 0x80 ? -v : v);
+}
+
+/// The code whose value is nearest to f, ties to even; |f| <= 448.
+inline std::uint8_t to_e4m3(float f) {
+  int exponent = 0;
+  std::frexp(f, &exponent);
+  exponent = std::max(exponent - 1, -6);  // subnormal below 2^-6
+  const auto eighths = std::lrint(std::ldexp(std::abs(f), 3 - exponent));
+  return static_cast<std::uint8_t>((std::signbit(f) ? 0x80 : 0) | (8 * (exponent + 6) + eighths));
 }
 
 /// A checkpoint in memory, to be damaged and written.
@@ -203,10 +213,8 @@ class checkpoint_maker {
     const auto types = *model_.meta().integers("tokenizer.ggml.token_type");
     json vocab = json::object(), added = json::array();
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (types[i] == 3)
-        added.push_back({{"id", i}, {"content", tokens[i]}, {"special", true}});
-      else
-        vocab[tokens[i]] = i;
+      if (types[i] == 3) added.push_back({{"id", i}, {"content", tokens[i]}, {"special", true}});
+      vocab[tokens[i]] = i;
     }
     out_.tokenizer = {
         {"version", "1.0"},
@@ -223,9 +231,13 @@ class checkpoint_maker {
   fake_checkpoint out_;
 };
 
+/// How to_fp8 chooses scales and codes: at random, which exercises every bit, or nearest to the weights.
+enum class fp8_codes { random, nearest };
+
 /// Turns the projections into fp8 with scales, and answers the same checkpoint in bf16 with the values that
 /// the fp8 one stands for.
-inline fake_checkpoint to_fp8(fake_checkpoint& c, std::int64_t block = 128) {
+inline fake_checkpoint to_fp8(fake_checkpoint& c, std::int64_t block = 128,
+                              fp8_codes how = fp8_codes::random) {
   fake_checkpoint plain = c;
   std::uint32_t state = 1;
   const auto random = [&] { return state = state * 1664525u + 1013904223u, state >> 8; };
@@ -234,18 +246,32 @@ inline fake_checkpoint to_fp8(fake_checkpoint& c, std::int64_t block = 128) {
     if (t.name.find("_proj") == std::string::npos || t.name.ends_with("norm.weight")) continue;
     const std::int64_t rows = t.shape[0], cols = t.shape[1], down = (rows + block - 1) / block,
                        across = (cols + block - 1) / block;
+    const auto weight = [&](std::int64_t i) {
+      std::uint32_t u = 0;
+      std::memcpy(reinterpret_cast<char*>(&u) + 2, t.bytes.data() + 2 * i, 2);
+      float f;
+      std::memcpy(&f, &u, 4);
+      return f;
+    };
     std::vector<float> scale(static_cast<std::size_t>(down * across));
-    for (auto& s : scale) s = static_cast<float>(random() % 1000 + 1) * 1.7e-6f;
+    const auto scale_of = [&](std::int64_t i) -> float& {
+      return scale[static_cast<std::size_t>(i / cols / block * across + i % cols / block)];
+    };
+    if (how == fp8_codes::random)
+      for (auto& s : scale) s = static_cast<float>(random() % 1000 + 1) * 1.7e-6f;
+    else
+      for (std::int64_t i = 0; i < rows * cols; ++i)
+        scale_of(i) = std::max(scale_of(i), std::abs(weight(i)) / 448);
     std::string codes(static_cast<std::size_t>(rows * cols), '\0'), values(codes.size() * 2, '\0');
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t k = 0; k < cols; ++k) {
-        auto code = static_cast<std::uint8_t>(random());
-        if ((code & 0x7f) == 0x7f) code ^= 1;
-        const std::uint16_t v =
-            to_bf16(from_e4m3(code) * scale[static_cast<std::size_t>(r / block * across + k / block)]);
-        codes[static_cast<std::size_t>(r * cols + k)] = static_cast<char>(code);
-        std::memcpy(values.data() + 2 * (r * cols + k), &v, 2);
-      }
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const float s = scale_of(i);
+      auto code = how == fp8_codes::random ? static_cast<std::uint8_t>(random())
+                                           : to_e4m3(s > 0 ? std::clamp(weight(i) / s, -448.0f, 448.0f) : 0);
+      if ((code & 0x7f) == 0x7f) code ^= 1;
+      const std::uint16_t v = to_bf16(from_e4m3(code) * s);
+      codes[static_cast<std::size_t>(i)] = static_cast<char>(code);
+      std::memcpy(values.data() + 2 * i, &v, 2);
+    }
     std::string raw(scale.size() * 4, '\0');
     std::memcpy(raw.data(), scale.data(), raw.size());
     scales.push_back({t.name + "_scale_inv", "F32", {down, across}, raw});

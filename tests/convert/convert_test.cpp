@@ -4,7 +4,10 @@
 
 #include "checkpoint_maker.hpp"
 #include "hf_convert.hpp"
+#include "mla/safetensors.hpp"
+#include "scoring.hpp"
 #include "session.hpp"
+#include "tokenizer.hpp"
 
 namespace quantal::test {
 namespace {
@@ -107,6 +110,40 @@ TEST_F(Convert, Fp8IsExact) {
   EXPECT_TRUE(mla::load_model(dir / "got.gguf"));
 }
 
+/// Perplexity over windows of 512 tokens, second halves scored.
+double perplexity(const std::filesystem::path& gguf, std::size_t windows) {
+  const safetensors golden(QUANTAL_TEST_DATA "/goldens/tiny.golden.safetensors");
+  const auto tokens = golden.get<std::int32_t>("nll512.tokens");
+  const auto m = mla::load_model(gguf);
+  EXPECT_TRUE(m) << m.error().message;
+  const auto vocabulary = static_cast<std::size_t>(m->hyper.vocabulary);
+  thread_pool pool(2);
+  mla::session s(*m, runtime::dispatcher::best(), pool, 512, {});
+  std::vector<float> logits(512 * vocabulary);
+  mla::running_mean nll;
+  for (std::size_t w = 0; w < windows; ++w) {
+    const auto window = std::span(tokens).subspan(w * 512, 512);
+    s.clear();
+    EXPECT_TRUE(s.evaluate(window, logits));
+    for (std::size_t t = 256; t < 511; ++t) {
+      const float* row = logits.data() + t * vocabulary;
+      nll.add(mla::log_sum_exp(row, m->hyper.vocabulary) - row[window[t + 1]]);
+    }
+  }
+  return std::exp(nll.mean());
+}
+
+TEST_F(Convert, Fp8OfTheTrainedModelKeepsItsPerplexity) {
+  const std::string model = QUANTAL_MODEL_DIR "/tiny-mla-moe-bf16.gguf";
+  auto eight = from(model);
+  const auto plain = to_fp8(eight, 128, fp8_codes::nearest);
+  const auto got = converted(eight, "got.gguf");
+  EXPECT_TRUE(got == converted(plain, "want.gguf"));
+  EXPECT_FALSE(got == read_file(model));
+  const double before = perplexity(model, 4), after = perplexity(dir / "got.gguf", 4);
+  EXPECT_NEAR(after / before, 1, 0.01) << before << " " << after;
+}
+
 TEST_F(Convert, OneFileAndOtherFloatTypesGiveTheSame) {
   const auto c = small();
   const auto want = converted(c, "want.gguf");
@@ -121,6 +158,51 @@ TEST_F(Convert, OneFileAndOtherFloatTypesGiveTheSame) {
   wide.write(dir / "hf", false);
   convert(options());
   EXPECT_TRUE(read_file(dir / "out.gguf") == want);
+}
+
+/// Every BF16 tensor as f16, which holds the fixture's weights exactly.
+fake_checkpoint as_f16(fake_checkpoint c) {
+  for (auto& t : c.tensors)
+    if (t.dtype == "BF16") {
+      for (std::size_t i = 0; i < t.bytes.size(); i += 2) {
+        std::uint16_t b;
+        std::memcpy(&b, t.bytes.data() + i, 2);
+        b = detail::float_to_half(detail::bfloat16_to_float(b));
+        std::memcpy(t.bytes.data() + i, &b, 2);
+      }
+      t.dtype = "F16";
+    }
+  c.config["torch_dtype"] = "float16";
+  return c;
+}
+
+TEST_F(Convert, HalfPrecisionIsRoundedToBf16OrKept) {
+  const auto half = as_f16(small());
+  // What the halves stand for, in bf16.
+  auto rounded = half;
+  for (auto& t : rounded.tensors)
+    if (t.dtype == "F16") {
+      for (std::size_t i = 0; i < t.bytes.size(); i += 2) {
+        std::uint16_t b;
+        std::memcpy(&b, t.bytes.data() + i, 2);
+        b = to_bf16(detail::half_to_float(b));
+        std::memcpy(t.bytes.data() + i, &b, 2);
+      }
+      t.dtype = "BF16";
+    }
+  const auto want = converted(rounded, "want.gguf");
+  EXPECT_TRUE(converted(half) == want);
+  auto o = options("half.gguf");
+  o.quantize.type = "F16";
+  convert(o);
+  const auto kept = gguf::reader::open(dir / "half.gguf");
+  ASSERT_TRUE(kept) << kept.error().message;
+  const auto* t = kept->find("output.weight");
+  ASSERT_EQ(t->type, f16::gguf_id);
+  const auto bytes = kept->data(*t);
+  const auto& stored = const_cast<fake_checkpoint&>(half).at("lm_head.weight").bytes;
+  ASSERT_EQ(bytes->size(), stored.size());
+  EXPECT_EQ(std::memcmp(bytes->data(), stored.data(), stored.size()), 0);
 }
 
 TEST_F(Convert, FullPrecisionTypesKeepWhatBf16CannotHold) {
@@ -309,6 +391,73 @@ TEST_F(Convert, ConfigurationsThatAreNotSupported) {
   expect_failure(o, {"is a folder"});
   o.quantize.out = dir / "hf" / "model-00001-of-00002.safetensors";
   expect_failure(o, {"is the input"});
+}
+
+TEST_F(Convert, GroupsOfExperts) {
+  auto c = small();
+  const auto groups = [&](const char* method) {
+    c.config["topk_method"] = method, c.config["n_group"] = 4, c.config["topk_group"] = 2;
+    converted(c);
+    const auto m = gguf::reader::open(dir / "out.gguf");
+    return std::pair(*m->meta().integer("deepseek2.expert_group_count"),
+                     *m->meta().integer("deepseek2.expert_group_used_count"));
+  };
+  EXPECT_EQ(groups("noaux_tc"), std::pair(std::int64_t{4}, std::int64_t{2}));
+  EXPECT_TRUE(mla::load_model(dir / "out.gguf"));
+  for (std::int64_t i = 1; i < c.config["num_hidden_layers"]; ++i)
+    c.erase("model.layers." + std::to_string(i) + ".mlp.gate.e_score_correction_bias");
+  EXPECT_EQ(groups("group_limited_greedy"), std::pair(std::int64_t{4}, std::int64_t{2}));
+  EXPECT_EQ(groups("greedy"), std::pair(std::int64_t{1}, std::int64_t{1}));  // the keys mean nothing then
+}
+
+TEST_F(Convert, ChatTemplates) {
+  auto c = small();
+  const auto chat = [&] {
+    const auto m = gguf::reader::open(dir / "out.gguf");
+    const auto t = m->meta().string("tokenizer.chat_template");
+    return t ? std::string(*t) : "none";
+  };
+  converted(c);
+  EXPECT_EQ(chat(), "none");
+  c.tokenizer_config["chat_template"] = "{{ messages }}\n";
+  converted(c);
+  EXPECT_EQ(chat(), "{{ messages }}\n");
+  c.tokenizer_config["chat_template"] = {{{"name", "tool_use"}, {"template", "tools"}},
+                                         {{"name", "default"}, {"template", "plain"}}};
+  converted(c);
+  EXPECT_EQ(chat(), "plain");
+  write_file(dir / "hf" / "chat_template.jinja", "of its own file");
+  convert(options());
+  EXPECT_EQ(chat(), "of its own file");
+}
+
+TEST_F(Convert, TiktokenInPlaceOfTokenizerJson) {
+  auto c = small();
+  c.write(dir / "hf");
+  std::filesystem::remove(dir / "hf" / "tokenizer.json");
+  const std::int64_t size = c.config["vocab_size"];
+  std::string lines;
+  std::int64_t rank = 0;
+  for (int b = 0; b < 256; ++b)
+    lines += base64(std::string(1, static_cast<char>(b))) + " " + std::to_string(rank++) + "\n";
+  for (const char* t : {"th", "he", "the", " the"}) lines += base64(t) + " " + std::to_string(rank++) + "\n";
+  write_file(dir / "hf" / "tiktoken.model", lines);
+  const json special = {{"content", "[EOS]"}, {"special", true}};
+  write_file(dir / "hf" / "tokenizer_config.json",
+             json{{"tokenizer_class", "TikTokenTokenizer"},
+                  {"eos_token", "[EOS]"},
+                  {"added_tokens_decoder", {{std::to_string(rank), special}}}}
+                 .dump());
+  convert(options());
+  const auto m = gguf::reader::open(dir / "out.gguf");
+  ASSERT_TRUE(m) << m.error().message;
+  EXPECT_EQ(*m->meta().string("tokenizer.ggml.pre"), "kimi-k2");
+  EXPECT_EQ(*m->meta().integer("tokenizer.ggml.eos_token_id"), rank);
+  EXPECT_EQ(static_cast<std::int64_t>((*m->meta().strings("tokenizer.ggml.tokens"))->size()), size);
+  const auto t = mla::tokenizer::from_gguf(m->meta());
+  ASSERT_TRUE(t) << t.error().message;
+  EXPECT_EQ(t->decode(t->encode("the other")), "the other");
+  EXPECT_EQ(t->encode("the other").front(), 258);
 }
 
 TEST_F(Convert, NewerSpellingsOfTheConfiguration) {

@@ -55,4 +55,17 @@ inline std::string index_json(const std::vector<std::pair<std::string, std::vect
   return "{\"metadata\":{\"total_size\":" + std::to_string(total) + "},\"weight_map\":{" + map + "}}";
 }
 
+/// As tiktoken files have it.
+inline std::string base64(const std::string& s) {
+  static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (std::size_t i = 0; i < s.size(); i += 3) {
+    std::uint32_t v = 0;
+    for (std::size_t k = 0; k < 3; ++k)
+      v = v << 8 | (i + k < s.size() ? static_cast<unsigned char>(s[i + k]) : 0u);
+    for (std::size_t k = 0; k < 4; ++k) out += i + k <= s.size() ? digits[v >> (18 - 6 * k) & 63] : '=';
+  }
+  return out;
+}
+
 }  // namespace quantal::test

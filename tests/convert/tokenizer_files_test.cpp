@@ -18,6 +18,14 @@ json split(const std::string& regex) {
 json sequence(const std::vector<json>& steps) { return {{"type", "Sequence"}, {"pretokenizers", steps}}; }
 const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
 
+const json digits = {{"type", "Digits"}, {"individual_digits", true}};
+/// The letters as tokenizer files have them, which spell them out.
+const std::string deepseek_llm_words =
+    R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-Ჺ)"
+    R"(Ჽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝ)"
+    R"(ℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀)"
+    R"(-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
+
 json tiny() {
   return {{"added_tokens",
            {{{"id", 0}, {"content", "<s>"}, {"special", true}},
@@ -71,6 +79,10 @@ TEST_F(TokenizerJson, RecognisesPreTokenizersByTheirExpressions) {
                  R"( ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"),
            byte_level})),
       "deepseek-v3");
+  EXPECT_EQ(
+      pre(sequence({split(R"([\r\n])"), split(deepseek_llm_words), split(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
+                    split(R"(\s+$)"), split("[一-龥ࠀ-一가-퟿]+"), digits, byte_level})),
+      "deepseek-llm");
   const std::string kimi =
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
@@ -114,18 +126,6 @@ TEST_F(TokenizerJson, WhatAGgufCannotDo) {
   expect_error(tiny(), "outside the 4", 4);
   write_file(dir / "tokenizer.json", R"({"model": {"vocab": {"a": 1, "a": 2}}})");
   EXPECT_FALSE(hf::read_tokenizer_json(dir / "tokenizer.json", 8));
-}
-
-std::string base64(const std::string& s) {
-  static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t i = 0; i < s.size(); i += 3) {
-    std::uint32_t v = 0;
-    for (std::size_t k = 0; k < 3; ++k)
-      v = v << 8 | (i + k < s.size() ? static_cast<unsigned char>(s[i + k]) : 0u);
-    for (std::size_t k = 0; k < 4; ++k) out += i + k <= s.size() ? digits[v >> (18 - 6 * k) & 63] : '=';
-  }
-  return out;
 }
 
 class Tiktoken : public ::testing::Test {
