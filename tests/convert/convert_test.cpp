@@ -1,6 +1,9 @@
 // Checkpoints made from GGUF files must convert back to those files, bit for bit, and quantizing on the way
 // must give what quantizing the bf16 file gives.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "checkpoint_maker.hpp"
 #include "hf_convert.hpp"
@@ -9,8 +12,22 @@
 #include "session.hpp"
 #include "tokenizer.hpp"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define QUANTAL_TEST_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define QUANTAL_TEST_ASAN 1
+#endif
+#endif
+
 namespace quantal::test {
 namespace {
+
+#if defined(QUANTAL_TEST_ASAN)
+constexpr bool address_sanitizer = true;
+#else
+constexpr bool address_sanitizer = false;
+#endif
 
 const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/";
 
@@ -142,6 +159,68 @@ TEST_F(Convert, Fp8OfTheTrainedModelKeepsItsPerplexity) {
   EXPECT_FALSE(got == read_file(model));
   const double before = perplexity(model, 4), after = perplexity(dir / "got.gguf", 4);
   EXPECT_NEAR(after / before, 1, 0.01) << before << " " << after;
+}
+
+/// Makes the experts fp8 matrices of `hidden` rows or columns, of zeros, and writes one file that takes no
+/// space on the disk for them. Answers the bytes of all experts of one kind in a layer.
+std::int64_t write_with_large_experts(fake_checkpoint c, std::int64_t hidden,
+                                      const std::filesystem::path& dir) {
+  const std::int64_t old = c.config["moe_intermediate_size"], experts = c.config["n_routed_experts"];
+  c.config["moe_intermediate_size"] = hidden;
+  c.config["quantization_config"] = {
+      {"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {128, 128}}};
+  std::vector<raw_tensor> zeros;
+  std::int64_t bytes = 0;
+  for (auto& t : c.tensors) {
+    if (t.name.find("experts.") == std::string::npos) continue;
+    auto shape = t.shape;
+    std::replace(shape.begin(), shape.end(), old, hidden);
+    bytes = std::max(bytes, experts * shape[0] * shape[1]);
+    zeros.push_back({t.name, "F8_E4M3", shape, {}});
+    zeros.push_back({t.name + "_scale_inv", "F32", {(shape[0] + 127) / 128, (shape[1] + 127) / 128}, {}});
+  }
+  std::erase_if(c.tensors, [](const raw_tensor& t) { return t.name.find("experts.") != std::string::npos; });
+  c.write(dir, false);
+  std::string header = "{\"__metadata__\":{}", data;
+  for (const auto& t : c.tensors) {
+    header += "," + header_entry(t, data.size(), t.bytes.size());
+    data += t.bytes;
+  }
+  std::size_t at = data.size();
+  for (const auto& t : zeros) {
+    const auto size = static_cast<std::size_t>(t.shape[0] * t.shape[1] * (t.dtype == "F32" ? 4 : 1));
+    header += "," + header_entry(t, at, size);
+    at += size;
+  }
+  const auto file = dir / "model.safetensors";
+  const auto start = safetensors_bytes(header + "}", data);
+  write_file(file, start);
+  std::filesystem::resize_file(file, start.size() + at - data.size());
+  return bytes;
+}
+
+std::int64_t resident_kib() {
+  std::ifstream f("/proc/self/statm");
+  std::int64_t all = 0, resident = 0;
+  f >> all >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE) / 1024;
+}
+
+TEST_F(Convert, MemoryStaysBelowAFewTensors) {
+  if (address_sanitizer) GTEST_SKIP() << "it keeps memory of its own";
+  const std::int64_t largest = write_with_large_experts(small(), 32768, dir / "hf");
+  ASSERT_GT(static_cast<std::int64_t>(std::filesystem::file_size(dir / "hf" / "model.safetensors")),
+            5 * largest);
+  auto o = options();
+  o.quantize.type = "Q4_0";
+  const auto before = resident_kib();
+  const auto child = ::fork();
+  if (child == 0) ::_exit(hf::convert(o) ? 0 : 1);
+  int exit_code = -1;
+  rusage used{};
+  ASSERT_EQ(::wait4(child, &exit_code, 0, &used), child);
+  EXPECT_EQ(exit_code, 0);
+  EXPECT_LT((used.ru_maxrss - before) * 1024, 3 * largest);
 }
 
 TEST_F(Convert, OneFileAndOtherFloatTypesGiveTheSame) {

@@ -17,12 +17,12 @@ struct raw_tensor {
   std::string bytes;
 };
 
-/// The JSON entry of a tensor at `begin`.
-inline std::string header_entry(const raw_tensor& t, std::size_t begin) {
+/// The JSON entry of a tensor of `size` bytes at `begin`.
+inline std::string header_entry(const raw_tensor& t, std::size_t begin, std::size_t size) {
   std::string shape;
   for (const auto d : t.shape) shape += (shape.empty() ? "" : ",") + std::to_string(d);
   return "\"" + t.name + "\":{\"dtype\":\"" + t.dtype + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +
-         std::to_string(begin) + "," + std::to_string(begin + t.bytes.size()) + "]}";
+         std::to_string(begin) + "," + std::to_string(begin + size) + "]}";
 }
 
 /// A file from its JSON and data, padded to 8 bytes as writers do.
@@ -37,7 +37,7 @@ inline std::string safetensors_bytes(std::string header, const std::string& data
 inline std::string safetensors_bytes(const std::vector<raw_tensor>& tensors) {
   std::string header = "{\"__metadata__\":{\"format\":\"pt\"}", data;
   for (const auto& t : tensors) {
-    header += "," + header_entry(t, data.size());
+    header += "," + header_entry(t, data.size(), t.bytes.size());
     data += t.bytes;
   }
   return safetensors_bytes(header + "}", data);
