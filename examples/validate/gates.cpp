@@ -7,6 +7,7 @@
 
 #include "json.hpp"
 #include "text.hpp"
+#include "yaml.hpp"
 
 namespace quantal::validate {
 namespace {
@@ -72,6 +73,25 @@ result<gate> gate_of_object(const json& o, const std::string& where) {
   return finish(std::move(g), who, where);
 }
 
+result<json> parse_json(std::string_view content, const std::string& origin) {
+  // The parser recurses for every level: a gate file has three.
+  int depth = 0, deepest = 0;
+  for (const char c : content) {
+    if (c == '[' || c == '{') deepest = std::max(deepest, ++depth);
+    if (c == ']' || c == '}') --depth;
+  }
+  if (deepest > 1000) return error{origin + ": nested too deeply"};
+  json document = json::parse(content, nullptr, false);
+  if (document.is_discarded()) return error{origin + ": not valid JSON"};
+  return document;
+}
+
+/// What YAML makes of a gate without quotes, "REGEX: METRIC<=VALUE".
+bool is_pair(const json& item) {
+  return item.is_object() && item.size() == 1 && item.begin()->is_string() &&
+         item.begin().key() != "metric" && item.begin().key() != "tensors";
+}
+
 }  // namespace
 
 std::vector<std::string> tensor_metrics() { return {"nmse", "wnmse", "cosine", "max_error", "output_nmse"}; }
@@ -113,22 +133,18 @@ result<gate> parse_gate(std::string_view given, const std::string& origin) {
   return error{where + "expected 'REGEX: METRIC<=VALUE' (or <, >=, >)"};
 }
 
-result<std::vector<gate>> parse_gate_file(std::string_view content, const std::string& origin) {
-  // The parser recurses for every level: a gate file has three.
-  int depth = 0, deepest = 0;
-  for (const char c : content) {
-    if (c == '[' || c == '{') deepest = std::max(deepest, ++depth);
-    if (c == ']' || c == '}') --depth;
-  }
-  if (deepest > 1000) return error{origin + ": nested too deeply"};
-  const json document = json::parse(content, nullptr, false);
-  if (document.is_discarded()) return error{origin + ": not valid JSON"};
+result<std::vector<gate>> parse_gate_file(std::string_view content, gate_syntax syntax,
+                                          const std::string& origin) {
+  const auto read = syntax == gate_syntax::yaml ? parse_yaml(content, origin) : parse_json(content, origin);
+  if (!read) return read.error();
+  const json& document = *read;
   if (!document.is_object() || !document.contains("gates") || !document["gates"].is_array())
-    return error{origin + ": expected {\"gates\": [...]}"};
+    return error{origin + ": expected a list called \"gates\""};
   std::vector<gate> out;
   for (const auto& item : document["gates"]) {
     const std::string where = origin + ": gate " + std::to_string(out.size() + 1);
-    auto g = item.is_string()   ? parse_gate(item.get<std::string>(), where)
+    auto g = item.is_string() ? parse_gate(item.get<std::string>(), where)
+             : is_pair(item) ? parse_gate(item.begin().key() + ": " + item.begin()->get<std::string>(), where)
              : item.is_object() ? gate_of_object(item, where + ": ")
                                 : result<gate>(error{where + ": neither a string nor an object"});
     if (!g) return g.error();
@@ -136,6 +152,11 @@ result<std::vector<gate>> parse_gate_file(std::string_view content, const std::s
   }
   if (out.empty()) return error{origin + ": holds no gates"};
   return out;
+}
+
+gate_syntax gate_syntax_of(const std::filesystem::path& path) {
+  const auto ending = path.extension();
+  return ending == ".yaml" || ending == ".yml" ? gate_syntax::yaml : gate_syntax::json;
 }
 
 result<std::vector<check>> evaluate(const std::vector<gate>& gates, const std::vector<subject>& subjects) {

@@ -1,6 +1,7 @@
-// Accuracy gates: `REGEX: METRIC<=VALUE`, on the command line or in a JSON file.
+// Accuracy gates: `REGEX: METRIC<=VALUE`, on the command line or in a JSON or YAML file.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <regex>
@@ -36,10 +37,16 @@ struct gate {
 /// `origin`.
 result<gate> parse_gate(std::string_view text, const std::string& origin);
 
-/// The gates of a JSON document: {"gates": ["REGEX: METRIC<=VALUE", {"tensors": REGEX, "metric": NAME, "max":
+enum class gate_syntax : std::uint8_t { json, yaml };
+/// YAML for .yaml and .yml.
+gate_syntax gate_syntax_of(const std::filesystem::path& path);
+
+/// The gates of a document: {"gates": ["REGEX: METRIC<=VALUE", {"tensors": REGEX, "metric": NAME, "max":
 /// VALUE},
-/// {"metric": NAME, "min": VALUE}, ...]}. Errors name `origin` and the entry.
-result<std::vector<gate>> parse_gate_file(std::string_view json_text, const std::string& origin);
+/// {"metric": NAME, "min": VALUE}, ...]}, or the same in YAML, where strings need no quotes. Errors name
+/// `origin` and the entry.
+result<std::vector<gate>> parse_gate_file(std::string_view text, gate_syntax syntax,
+                                          const std::string& origin);
 
 enum class verdict : std::uint8_t { passed, failed, not_measured };
 

@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
            o.text);
   p.option({"--gate"}, "GATE",
            "'REGEX: METRIC<=VALUE' for tensors, 'METRIC<=VALUE' for the model; also <, >=, >", o.gates);
-  p.option({"--gates"}, "FILE", "gates from a JSON file", o.gate_files);
+  p.option({"--gates"}, "FILE", "gates from a JSON file, or a YAML one (.yaml, .yml)", o.gate_files);
   p.option({"-o", "--output"}, "FORMAT[=FILE]",
            "table, json, junit or markdown; to standard output or a file", o.outputs);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of the text", o.context, {4, 1 << 20});

@@ -16,7 +16,7 @@ result<std::vector<gate>> read_gates(const run_options& o) {
   for (const auto& path : o.gate_files) {
     const auto content = file::read_text(path);
     if (!content) return content.error();
-    auto gates = parse_gate_file(*content, path);
+    auto gates = parse_gate_file(*content, gate_syntax_of(path), path);
     if (!gates) return gates.error();
     std::move(gates->begin(), gates->end(), std::back_inserter(out));
   }

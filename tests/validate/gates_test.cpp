@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "support/temp_dir.hpp"
+
 namespace quantal::validate {
 namespace {
 
@@ -55,15 +57,90 @@ TEST(Gates, SayWhatIsWrong) {
   }
 }
 
-TEST(GateFile, StringsAndObjects) {
-  const auto g = parse_gate_file(R"({"gates": ["a: nmse<=1", {"tensors": "b", "metric": "cosine", "min": 0.9},
-                                     {"metric": "kld", "max": 0.1}]})",
-                                 "g.json");
+void expect_three_gates(const result<std::vector<gate>>& g) {
   ASSERT_TRUE(g) << g.error().message;
   ASSERT_EQ(g->size(), 3u);
+  EXPECT_EQ((*g)[0].text, "a: nmse<=1");
+  EXPECT_TRUE((*g)[0].who);
   EXPECT_EQ((*g)[1].text, "b: cosine>=0.9");
   EXPECT_EQ((*g)[1].how, comparison::greater_equal);
   EXPECT_FALSE((*g)[2].who);
+  EXPECT_EQ((*g)[2].bound, 0.1);
+}
+
+TEST(GateFile, StringsAndObjects) {
+  expect_three_gates(
+      parse_gate_file(R"({"gates": ["a: nmse<=1", {"tensors": "b", "metric": "cosine", "min": 0.9},
+                          {"metric": "kld", "max": 0.1}]})",
+                      gate_syntax::json, "g.json"));
+}
+
+TEST(GateFile, Yaml) {
+  expect_three_gates(
+      parse_gate_file("# of the nightly build\n"
+                      "gates:\n"
+                      "  - a: nmse<=1\n"
+                      "  - tensors: b\n"
+                      "    metric: cosine\n"
+                      "    min: 9e-1\n"
+                      "  - kld<=0.1\n",
+                      gate_syntax::yaml, "g.yaml"));
+  expect_three_gates(parse_gate_file("gates: ['a: nmse<=1', \"b: cosine>=0.9\", {metric: kld, max: 0.1}]",
+                                     gate_syntax::yaml, "g.yaml"));
+  const auto quoted =
+      parse_gate_file("gates: [{tensors: '0.5', metric: nmse, max: 1}]", gate_syntax::yaml, "y");
+  ASSERT_TRUE(quoted) << quoted.error().message;
+  EXPECT_TRUE(std::regex_search("blk.0.5", *quoted->front().who));
+}
+
+TEST(GateFile, TheExamplesSayTheSame) {
+  std::vector<std::vector<gate>> all;
+  for (const std::string name : {"gates.json", "gates.yaml"}) {
+    const std::string path = QUANTAL_MODEL_DIR "/../validate/" + name;
+    auto g = parse_gate_file(test::read_file(path), gate_syntax_of(path), path);
+    ASSERT_TRUE(g) << g.error().message;
+    all.push_back(std::move(*g));
+  }
+  ASSERT_EQ(all[0].size(), all[1].size());
+  for (std::size_t i = 0; i < all[0].size(); ++i) {
+    EXPECT_EQ(all[0][i].text, all[1][i].text);
+    EXPECT_EQ(all[0][i].bound, all[1][i].bound);
+  }
+}
+
+TEST(GateFile, SyntaxFollowsFromTheName) {
+  EXPECT_EQ(gate_syntax_of("a/gates.yaml"), gate_syntax::yaml);
+  EXPECT_EQ(gate_syntax_of("gates.yml"), gate_syntax::yaml);
+  EXPECT_EQ(gate_syntax_of("gates.json"), gate_syntax::json);
+  EXPECT_EQ(gate_syntax_of("yaml"), gate_syntax::json);
+}
+
+TEST(GateFile, SaysWhatIsWrongInYaml) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"", "holds no YAML document"},
+      {"a: [", "line"},
+      {"gates:\n  - a: nmse<=1\n - b", "line 3"},
+      {"- a", "expected a list called \"gates\""},
+      {"gates: []", "holds no gates"},
+      {"gates: [1]", "gate 1: neither a string nor an object"},
+      {"gates: [a: nmse]", "gate 1"},
+      {"gates: [{metric: nmse, tensors: a, max: '1'}]", "the bound is not a number"},
+      {"gates: [{metric: nmse, tensors: a, max: .inf}]", "the bound is not a number"},
+      {"gates: [{metric: nmse, max: 1, maks: 2}]", "unknown key 'maks'"},
+      {"gates: [&x a, *x]", "anchors and aliases"},
+      {"gates: [!t a]", "tags"},
+      {"gates: [a]\ngates: [b]", "line 2: key 'gates' came before"},
+      {"? [a]\n: b", "a key is no scalar"},
+      {"gates: ['kld<1']\n---\ngates: []", "more than one"},
+      {"gates: " + std::string(100000, '['), "not valid YAML"},
+      {std::string(100000, '-'), "g.yaml"},
+  };
+  for (const auto& [text, part] : cases) {
+    const auto g = parse_gate_file(text, gate_syntax::yaml, "g.yaml");
+    ASSERT_FALSE(g) << text.substr(0, 100);
+    EXPECT_NE(g.error().message.find(part), std::string::npos) << g.error().message;
+    EXPECT_EQ(g.error().message.find("g.yaml: "), 0u);
+  }
 }
 
 TEST(GateFile, SaysWhatIsWrong) {
@@ -71,8 +148,8 @@ TEST(GateFile, SaysWhatIsWrong) {
       {"", "not valid JSON"},
       {"{", "not valid JSON"},
       {std::string(100000, '['), "nested too deeply"},
-      {"[]", "expected {\"gates\": [...]}"},
-      {R"({"gates": 1})", "expected {\"gates\": [...]}"},
+      {"[]", "expected a list called \"gates\""},
+      {R"({"gates": 1})", "expected a list called \"gates\""},
       {R"({"gates": []})", "holds no gates"},
       {R"({"gates": [1]})", "gate 1: neither a string nor an object"},
       {R"({"gates": [{"metric": "nmse", "tensors": "a"}]})", "expected one of \"max\" and \"min\""},
@@ -82,7 +159,7 @@ TEST(GateFile, SaysWhatIsWrong) {
       {R"({"gates": ["a: nmse<=1", "b: nmse"]})", "gate 2"},
   };
   for (const auto& [text, part] : cases) {
-    const auto g = parse_gate_file(text, "g.json");
+    const auto g = parse_gate_file(text, gate_syntax::json, "g.json");
     ASSERT_FALSE(g) << text.substr(0, 100);
     EXPECT_NE(g.error().message.find(part), std::string::npos) << g.error().message;
     EXPECT_EQ(g.error().message.find("g.json: "), 0u);
