@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "json.hpp"
+#include "pattern.hpp"
 #include "progress.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/quantize/error.hpp"
@@ -161,9 +162,10 @@ void spend_rest(const std::vector<std::vector<choice_of_type>>& tensors, std::ui
 }  // namespace
 
 result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, const std::string& origin) {
-  const json document = json::parse(content, nullptr, false);
-  if (document.is_discarded() || !document.is_object() || !document.contains("classes") ||
-      !document["classes"].is_array())
+  const auto read = parse_json(content, origin);
+  if (!read) return read.error();
+  const json& document = *read;
+  if (!document.is_object() || !document.contains("classes") || !document["classes"].is_array())
     return error{origin + ": expected JSON with {\"classes\": [...]}, as examples/study writes"};
   std::vector<sensitivity> out;
   for (const auto& c : document["classes"]) {
@@ -172,11 +174,9 @@ result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, c
         !c.contains("kld_per_nmse") || !c["kld_per_nmse"].is_number() ||
         !(c["kld_per_nmse"].get<double>() >= 0))
       return error{where + "expected {\"tensors\": REGEX, \"kld_per_nmse\": NUMBER >= 0}"};
-    try {
-      out.push_back({std::regex(c["tensors"].get<std::string>()), c["kld_per_nmse"].get<double>()});
-    } catch (const std::regex_error& e) {
-      return error{where + "bad regular expression: " + e.what()};
-    }
+    auto pattern = compile_pattern(c["tensors"].get_ref<const std::string&>());
+    if (!pattern) return error{where + pattern.error().message};
+    out.push_back({std::move(*pattern), c["kld_per_nmse"].get<double>()});
   }
   if (out.empty()) return error{origin + ": holds no classes"};
   return out;

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "pattern.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -20,17 +21,11 @@ result<rule> parse_rule(std::string_view item, const std::string& where) {
   if (equals == std::string_view::npos) return error{shown + "expected REGEX=TYPE"};
   const auto pattern = text::trim(item.substr(0, equals));
   if (pattern.empty()) return error{shown + "the pattern is empty"};
-  // The library compiles and matches recursively: a pattern of a sane length cannot exhaust the stack.
-  if (pattern.size() > 1000) return error{shown + "the pattern is longer than 1000 characters"};
   const auto type = parse_type(text::trim(item.substr(equals + 1)));
   if (!type) return error{shown + type.error().message};
-  try {
-    return rule{std::string(pattern),
-                std::regex(std::string(pattern), std::regex::ECMAScript | std::regex::optimize), *type,
-                where};
-  } catch (const std::regex_error& e) {
-    return error{shown + "bad regular expression: " + e.what()};
-  }
+  auto compiled = compile_pattern(pattern);
+  if (!compiled) return error{shown + compiled.error().message};
+  return rule{std::string(pattern), std::move(*compiled), *type, where};
 }
 
 }  // namespace

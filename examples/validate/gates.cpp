@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "json.hpp"
+#include "pattern.hpp"
 #include "text.hpp"
 #include "yaml.hpp"
 
@@ -42,14 +43,9 @@ result<gate> finish(gate g, const std::string& pattern, const std::string& where
     return error{where + g.metric + " is a metric of the model: write 'model: ' or nothing in front of it"};
   if (of_model) return g;
   if (pattern.empty()) return error{where + "expected 'REGEX: METRIC<=VALUE'"};
-  // libstdc++ matches recursively: patterns of a sane length cannot exhaust its stack while they are
-  // compiled.
-  if (pattern.size() > 1000) return error{where + "the regular expression is longer than 1000 characters"};
-  try {
-    g.who = std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
-  } catch (const std::regex_error& e) {
-    return error{where + "bad regular expression: " + e.what()};
-  }
+  auto compiled = compile_pattern(pattern);
+  if (!compiled) return error{where + compiled.error().message};
+  g.who = std::move(*compiled);
   return g;
 }
 
@@ -71,19 +67,6 @@ result<gate> gate_of_object(const json& o, const std::string& where) {
   g.text = (who.empty() ? "model" : who) + ": " + g.metric + (o.contains("max") ? "<=" : ">=") +
            text::format("%g", g.bound);
   return finish(std::move(g), who, where);
-}
-
-result<json> parse_json(std::string_view content, const std::string& origin) {
-  // The parser recurses for every level: a gate file has three.
-  int depth = 0, deepest = 0;
-  for (const char c : content) {
-    if (c == '[' || c == '{') deepest = std::max(deepest, ++depth);
-    if (c == ']' || c == '}') --depth;
-  }
-  if (deepest > 1000) return error{origin + ": nested too deeply"};
-  json document = json::parse(content, nullptr, false);
-  if (document.is_discarded()) return error{origin + ": not valid JSON"};
-  return document;
 }
 
 /// What YAML makes of a gate without quotes, "REGEX: METRIC<=VALUE".

@@ -5,6 +5,7 @@
 
 #include "file.hpp"
 #include "json.hpp"
+#include "pattern.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 #include "text.hpp"
@@ -81,6 +82,21 @@ TEST(progress, line_has_share_and_remaining_time) {
 TEST(json_output, non_finite_numbers_are_null) {
   EXPECT_EQ(json_number(std::numeric_limits<double>::quiet_NaN()).dump(), "null");
   EXPECT_EQ(json_number(2.5).dump(), "2.5");
+}
+
+TEST(Pattern, LimitsWhatTheLibraryCannotBear) {
+  for (const char* good : {"ffn_(?:up|down)", "a{2,1000}", "blk\\.123456\\.", "(a)\\1", ""})
+    EXPECT_TRUE(compile_pattern(good)) << good;
+  for (const auto& [bad, why] : {std::pair{std::string(1001, 'a'), "longer than 1000"},
+                                 {std::string("(a)\\44444444444444444444444"), "more than four digits"},
+                                 {std::string("a{99999999999999999999}"), "more than four digits"},
+                                 {std::string("a{2,99999999999999999999}"), "more than four digits"},
+                                 {std::string("(a"), "bad regular expression"},
+                                 {std::string("((a{999}){999}){999}"), "bad regular expression"}}) {
+    const auto r = compile_pattern(bad);
+    ASSERT_FALSE(r) << bad;
+    EXPECT_NE(r.error().message.find(why), std::string::npos) << r.error().message;
+  }
 }
 
 }  // namespace
