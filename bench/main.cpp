@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
@@ -19,33 +20,61 @@ double measure_read_bandwidth() {
   return rate;
 }
 
+double read_bandwidth() {
+  static const double measured = measure_read_bandwidth();
+  return measured;
+}
+
+/// Operations per second of a loop, over runs of at least 20 ms.
+template <class T>
+double measure_peak(void (*loop)(std::int64_t, T*) noexcept, double ops_per_round) {
+  T sink{};
+  std::int64_t rounds = 1000;
+  while (cpu_seconds([&] { loop(rounds, &sink); }) < 0.02) rounds *= 2;
+  const double rate = best_rate(ops_per_round * static_cast<double>(rounds), [&] { loop(rounds, &sink); });
+  benchmark::DoNotOptimize(sink);
+  return rate;
+}
+
+/// The ceilings of every arch that this machine runs become part of the output, before anything is measured
+/// against them; scripts/bench_report draws them.
+void add_context() {
+  const auto add = [](std::string_view key, double rate) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4g", rate);
+    benchmark::AddCustomContext("ceiling:" + std::string(key), text);
+  };
+  add("read_bytes/s", read_bandwidth());
+  for (const auto arch : runtime::dispatcher::compiled()) {
+    if (!runtime::dispatcher::named(arch)) continue;
+    const ceiling& top = ceiling_of(arch);
+    add(std::string(arch) + "/exact_op/s", top.fma);
+    add(std::string(arch) + "/q8_op/s", top.dot);
+  }
+}
+
 }  // namespace
 
 const ceiling& ceiling_of(std::string_view arch) {
-  static const double bandwidth = measure_read_bandwidth();
   static std::map<std::string_view, ceiling> known;
   if (const auto it = known.find(arch); it != known.end()) return it->second;
   const peak_loops loops = peaks_of(arch);
-  constexpr std::int64_t rounds = 2'000'000;
-  float f = 0;
-  std::int32_t i = 0;
-  const double fma = best_rate(loops.fma_ops * rounds, [&] { loops.fma(rounds, &f); });
-  const double dot = best_rate(loops.dot_ops * rounds, [&] { loops.dot(rounds, &i); });
-  benchmark::DoNotOptimize(f);
-  benchmark::DoNotOptimize(i);
-  std::fprintf(stderr, "ceilings of %.*s, one thread: read %.1f GB/s, fp32 FMA %.0f GFLOP/s, int8 dot %.0f GOP/s\n",
-               static_cast<int>(arch.size()), arch.data(), bandwidth / 1e9, fma / 1e9, dot / 1e9);
-  return known.emplace(arch, ceiling{bandwidth, fma, dot}).first->second;
+  const double fma = measure_peak(loops.fma, loops.fma_ops), dot = measure_peak(loops.dot, loops.dot_ops);
+  return known.emplace(arch, ceiling{read_bandwidth(), fma, dot}).first->second;
 }
 
 }  // namespace quantal::bench
 
 int main(int argc, char** argv) {
+  const bool list = std::any_of(argv, argv + argc, [](std::string_view a) {
+    return a.starts_with("--benchmark_list_tests") && !a.ends_with("=false");
+  });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   quantal::bench::register_mul_mat();
   quantal::bench::register_mul_mat_id();
   quantal::bench::register_rows();
+  if (!list) quantal::bench::add_context();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;
