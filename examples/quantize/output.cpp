@@ -66,7 +66,7 @@ gguf::metadata output_metadata(const gguf::model_view& model, const file_type& t
 
 result<output> output::create(const std::vector<fs::path>& paths, const gguf::metadata& meta,
                               const model_plan& plan) {
-  output out(paths);
+  output out;
   for (std::size_t shard = 0; shard < paths.size(); ++shard) {
     std::vector<gguf::tensor_info> tensors;
     for (const auto& s : plan.steps)
@@ -85,15 +85,6 @@ result<void> output::append(const step& s, std::span<const std::byte> bytes) {
   return writers_[writers_.size() == 1 ? 0 : static_cast<std::size_t>(s.tensor->shard)].append(bytes);
 }
 
-result<void> output::finish() {
-  for (std::size_t i = 0; i < writers_.size(); ++i) {
-    auto done = writers_[i].finish();
-    if (done) continue;
-    std::error_code ignored;
-    for (std::size_t k = 0; k < i; ++k) fs::remove(paths_[k], ignored);
-    return done;
-  }
-  return {};
-}
+result<void> output::finish() { return gguf::writer::finish_all(writers_); }
 
 }  // namespace quantal::plan

@@ -38,12 +38,11 @@ class output {
                                const model_plan& plan);
   /// Next bytes of the tensor of `s`; tensors come in the order of the plan.
   result<void> append(const step& s, std::span<const std::byte> bytes);
-  /// Makes every file visible; on failure none stays that was not there.
+  /// Makes every file visible, or on failure none; files that they replace are put back then.
   result<void> finish();
 
  private:
-  output(std::vector<std::filesystem::path> paths) : paths_(std::move(paths)) {}
-  std::vector<std::filesystem::path> paths_;
+  output() = default;
   std::vector<gguf::writer> writers_;
 };
 

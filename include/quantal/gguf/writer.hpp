@@ -44,10 +44,18 @@ class writer {
 
   /// Syncs and renames; an error if tensor data is missing.
   result<void> finish() {
-    if (auto s = skip_complete(); !s) return s;
-    if (current_ != tensors_.size())
-      return error{path_ + ": tensor '" + tensors_[current_].name + "' is incomplete"};
+    if (auto s = check_complete(); !s) return s;
     return file_.commit();
+  }
+
+  /// Finishes the shards of a model: all become visible or none, and none that one replaces is lost.
+  static result<void> finish_all(std::span<writer> shards) {
+    std::vector<atomic_file*> files;
+    for (auto& w : shards) {
+      if (auto s = w.check_complete(); !s) return s;
+      files.push_back(&w.file_);
+    }
+    return atomic_file::commit_all(files);
   }
 
  private:
@@ -69,6 +77,13 @@ class writer {
       const auto padded = checked_round_up(t.nbytes, alignment);
       if (!padded || __builtin_add_overflow(offset, *padded, &offset)) return error{where + ": file size overflows"};
     }
+    return {};
+  }
+
+  result<void> check_complete() {
+    if (auto s = skip_complete(); !s) return s;
+    if (current_ != tensors_.size())
+      return error{path_ + ": tensor '" + tensors_[current_].name + "' is incomplete"};
     return {};
   }
 
