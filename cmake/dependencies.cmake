@@ -1,4 +1,4 @@
-# find_package first, the headers that scripts/setup put into .deps second, pinned FetchContent last.
+# What is installed, or what scripts/setup put into .deps; pinned FetchContent last.
 find_package(Threads REQUIRED)
 
 # quantal_host_headers(TARGET FOLDER): a header-only library of the build machine, for a cross build. Only its own
@@ -13,22 +13,19 @@ function(quantal_host_headers target folder)
   endif()
 endfunction()
 
-if(NOT TARGET xsimd AND NOT CMAKE_CROSSCOMPILING)
-  find_package(xsimd 13 CONFIG QUIET)
+set(quantal_deps ${CMAKE_CURRENT_LIST_DIR}/../.deps/usr/include)
+if(NOT CMAKE_CROSSCOMPILING)
+  include(quantalXsimd)
+  quantal_find_xsimd(${quantal_deps})
+elseif(EXISTS ${quantal_deps}/xsimd)
+  add_library(xsimd INTERFACE IMPORTED GLOBAL)
+  target_include_directories(xsimd INTERFACE ${quantal_deps})
+else()
+  quantal_host_headers(xsimd xsimd)
 endif()
 if(NOT TARGET xsimd)
-  find_path(QUANTAL_XSIMD_INCLUDE xsimd/xsimd.hpp
-    PATHS ${CMAKE_CURRENT_LIST_DIR}/../.deps/usr/include NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
-  if(QUANTAL_XSIMD_INCLUDE)
-    add_library(xsimd INTERFACE IMPORTED GLOBAL)
-    target_include_directories(xsimd INTERFACE ${QUANTAL_XSIMD_INCLUDE})
-  elseif(CMAKE_CROSSCOMPILING)
-    quantal_host_headers(xsimd xsimd)
-  endif()
-  if(NOT TARGET xsimd)
-    include(FetchContent)
-    FetchContent_Declare(xsimd
-      GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.2.0 GIT_SHALLOW TRUE)
-    FetchContent_MakeAvailable(xsimd)
-  endif()
+  include(FetchContent)
+  FetchContent_Declare(xsimd
+    GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.2.0 GIT_SHALLOW TRUE)
+  FetchContent_MakeAvailable(xsimd)
 endif()

@@ -20,7 +20,7 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/quantalConfig.cmake.in q
   INSTALL_DESTINATION ${quantal_package_dir} NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(quantalConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/quantalConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/quantalConfigVersion.cmake
-  DESTINATION ${quantal_package_dir})
+  ${CMAKE_CURRENT_LIST_DIR}/quantalXsimd.cmake DESTINATION ${quantal_package_dir})
 
 # The prefix is found from the place of the file, so that an installed tree can move.
 file(RELATIVE_PATH quantal_pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
