@@ -19,6 +19,7 @@ enum class status : std::uint8_t {
   unsupported,       ///< the format exists but this operation does not (for example quantizing to an activation format)
   not_finite,        ///< a weight is NaN or infinite
   bad_importance,    ///< an importance is NaN, infinite or negative
+  device_error,      ///< a CUDA call failed; cudaGetLastError() says how
 };
 
 constexpr std::string_view to_string(status s) noexcept {
@@ -33,6 +34,7 @@ constexpr std::string_view to_string(status s) noexcept {
     case status::unsupported: return "operation not supported for this format";
     case status::not_finite: return "weight is not finite";
     case status::bad_importance: return "importance is not finite or negative";
+    case status::device_error: return "CUDA call failed";
   }
   return "unknown status";
 }

@@ -14,6 +14,13 @@ QUANTAL_HD constexpr std::uint32_t bits_from_float(float f) noexcept { return __
 
 /// Exact; subnormals and infinities included.
 QUANTAL_HD constexpr float half_to_float(std::uint16_t h) noexcept {
+#if defined(__CUDA_ARCH__)
+  if (!__builtin_is_constant_evaluated()) {
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+  }
+#endif
   const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
   const std::uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);

@@ -1,0 +1,108 @@
+// Octets as bf16: the weights of a lane, scaled, in the register order of tensor-core fragments.
+#pragma once
+
+#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/ptx.cuh"
+
+namespace quantal::cuda {
+
+/// Eight bf16 weights; word j holds weights 2 * j and 2 * j + 1 of the octet.
+struct bf16_octet {
+  std::uint32_t pairs[4];
+};
+
+/// The scales of one row's group of 256 weights, shared by the four lanes of the row: lane t works out scales
+/// t, t + 4, ... once and hands them out.
+///
+/// Codes of up to 7 bits are widened in bf16 pairs: 0x4300 | u is 128 + u, exactly, and one fma turns it into
+/// the centred code; a second one applies scale and offset, rounded to bf16. Wider codes go through float32:
+/// 0x47000000 | u << 8 is 32768 + u.
+template <block_format F>
+class bf16_scales {
+  static constexpr bool narrow = octets<F>::bias != 128;
+  static constexpr int count = group_weights / F::layout.group;
+  static constexpr int own = (count + 3) / 4;
+  /// What is subtracted from codes first, so that scale * code and offset are both small.
+  QUANTAL_HD static constexpr int centre() {
+    if constexpr (F::layout.has_offset) return (F::min_code + F::max_code + 1) / 2;
+    return 0;
+  }
+
+ public:
+  template <class Bytes>
+  __device__ bf16_scales(const Bytes& bytes, float row_scale, int t) noexcept {
+#pragma unroll
+    for (int i = 0; i < own; ++i) {
+      const affine a = octets<F>::scale(bytes, row_scale, count >= 4 ? 4 * i + t : t % count);
+      if constexpr (narrow) {
+        scale_[i] = ptx::pack_bf16(a.scale, a.scale);
+        if constexpr (F::layout.has_offset) {
+          const float o = a.offset + centre() * a.scale;
+          offset_[i] = ptx::pack_bf16(o, o);
+        }
+      } else {
+        scale_[i] = __float_as_uint(a.scale);
+        offset_[i] = __float_as_uint(a.offset - (32768 + octets<F>::bias) * a.scale);
+      }
+    }
+  }
+
+  /// Octet of chunk C; all lanes of the warp take part.
+  template <int C>
+  __device__ bf16_octet apply(const octet& o, int lane) const noexcept {
+    bf16_octet out;
+    if constexpr (split_octets<F>) {
+      convert(o.low, out.pairs, at<2 * C>(lane, 0));
+      convert(o.high, out.pairs + 2, at<2 * C + 1>(lane, 0));
+    } else {
+      const pair s =
+          F::layout.group < 32 ? at<2 * C>(lane, (lane & 3) >> 1) : at<32 * C / F::layout.group>(lane, 0);
+      convert(o.low, out.pairs, s);
+      convert(o.high, out.pairs + 2, s);
+    }
+    return out;
+  }
+
+ private:
+  struct pair {
+    std::uint32_t scale, offset;
+  };
+
+  /// Scale G + plus of the group, plus being 0 or 1 and G even where it may be 1.
+  template <int G>
+  __device__ pair at(int lane, int plus) const noexcept {
+    if constexpr (count == 1) return {scale_[0], has_offset ? offset_[0] : 0};
+    const int from = (lane & ~3) + G % 4 + plus;
+    pair p{__shfl_sync(0xffffffffu, scale_[G / 4], from), 0};
+    if constexpr (has_offset) p.offset = __shfl_sync(0xffffffffu, offset_[G / 4], from);
+    return p;
+  }
+
+  __device__ static void convert(std::uint32_t codes, std::uint32_t* pairs, const pair& s) noexcept {
+    if constexpr (narrow) {
+      constexpr std::uint32_t one = 0x3f803f80u;
+      // -(128 + bias + centre), an integer below 256 and so a bf16.
+      constexpr std::uint32_t shift =
+          __builtin_bit_cast(std::uint32_t, -static_cast<float>(128 + octets<F>::bias + centre())) >> 16;
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const std::uint32_t wide = __byte_perm(codes, 0x43434343u, j ? 0x4342 : 0x4140);
+        const std::uint32_t code = ptx::fma_bf16(wide, one, shift << 16 | shift);
+        pairs[j] = ptx::fma_bf16(code, s.scale, F::layout.has_offset ? s.offset : 0x80008000u);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) pairs[j] = ptx::pack_bf16(wide(codes, 2 * j, s), wide(codes, 2 * j + 1, s));
+    }
+  }
+  __device__ static float wide(std::uint32_t codes, int i, const pair& s) noexcept {
+    return fmaf(__uint_as_float(__byte_perm(codes, 0x47000000u, 0x7404 | i << 4)), __uint_as_float(s.scale),
+                __uint_as_float(s.offset));
+  }
+
+  static constexpr bool has_offset = !narrow || F::layout.has_offset;
+  std::uint32_t scale_[own];
+  std::uint32_t offset_[has_offset ? own : 1];
+};
+
+}  // namespace quantal::cuda

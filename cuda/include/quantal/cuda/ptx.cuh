@@ -1,0 +1,143 @@
+// The PTX instructions that the kernels are made of, one function each.
+#pragma once
+
+#include <cstdint>
+
+namespace quantal::cuda::ptx {
+
+/// threadIdx.x, read once: the compiler likes to read the slow special register again and again.
+__device__ inline int thread_index() noexcept {
+  int i;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
+  return i;
+}
+
+__device__ inline std::uint32_t shared_address(const void* p) noexcept {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// Asynchronous copies of 16 bytes, global to shared memory; `valid` (0..16) bytes are read, the rest become
+// zero.
+__device__ inline void copy16(std::uint32_t shared, const void* global) noexcept {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+}
+__device__ inline void copy16(std::uint32_t shared, const void* global, int valid) noexcept {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid)
+               : "memory");
+}
+__device__ inline void commit_copies() noexcept { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits until at most `pending` committed groups of this thread are under way.
+template <int pending>
+__device__ inline void wait_copies() noexcept {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// Barriers in shared memory (mbarrier).
+__device__ inline void init_barrier(std::uint32_t barrier, int arrivals) noexcept {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void fence_barrier_init() noexcept {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(std::uint32_t barrier) noexcept {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+/// Arrives on the barrier at the same place in the block of rank `rank` of the cluster.
+__device__ inline void arrive_remote(std::uint32_t barrier, int rank) noexcept {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+__device__ inline void arrive_expecting(std::uint32_t barrier, int bytes) noexcept {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+__device__ inline void wait_barrier(std::uint32_t barrier, int parity) noexcept {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+/// Contiguous bulk copy; size and both addresses are multiples of 16. Completes on the barrier.
+__device__ inline void bulk_copy(std::uint32_t shared, const void* global, int bytes,
+                                 std::uint32_t barrier) noexcept {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+/// Barrier `id` (1..15) among `threads` threads of the block.
+template <int id, int threads>
+__device__ inline void sync_threads() noexcept {
+  asm volatile("bar.sync %0, %1;" ::"n"(id), "n"(threads) : "memory");
+}
+
+/// The same to all blocks of the cluster whose bits are set in `blocks`, each with its barrier at this place.
+__device__ inline void bulk_copy(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier,
+                                 std::uint16_t blocks) noexcept {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+
+// Warpgroup products.
+__device__ inline void wgmma_fence() noexcept { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void wgmma_commit() noexcept {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int pending>
+__device__ inline void wgmma_wait() noexcept {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+template <int registers>
+__device__ inline void more_registers() noexcept {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+}
+template <int registers>
+__device__ inline void fewer_registers() noexcept {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+// Thread block clusters.
+__device__ inline int cluster_rank() noexcept {
+  std::uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+__device__ inline void cluster_arrive() noexcept {
+  asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() noexcept { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+// Programmatic dependent launch: a kernel may start before the one in front of it has ended.
+__device__ inline void launch_dependents() noexcept { asm volatile("griddepcontrol.launch_dependents;"); }
+__device__ inline void wait_for_prerequisites() noexcept {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// Pairs of bf16; the first of a pair is the low half.
+__device__ inline std::uint32_t pack_bf16(float first, float second) noexcept {
+  std::uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(second), "f"(first));
+  return r;
+}
+__device__ inline std::uint32_t fma_bf16(std::uint32_t a, std::uint32_t b, std::uint32_t c) noexcept {
+  std::uint32_t r;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+  return r;
+}
+
+}  // namespace quantal::cuda::ptx

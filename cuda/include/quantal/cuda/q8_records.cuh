@@ -1,0 +1,98 @@
+// Activations rounded to int8, for products with few vectors.
+//
+// A record holds 256 values of one vector: their codes in the octet order of the weight format, what an int32
+// sum starts from, the sums of the codes, and the scale. The scale is that of the largest of the 256 values,
+// max / 127, so the normalised mean squared error is about 5e-5 for Gaussian values.
+#pragma once
+
+#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/ptx.cuh"
+
+namespace quantal::cuda {
+
+/// Layout of a record; records of a group of 256 follow each other, vector by vector.
+template <block_format F>
+struct q8_record {
+  static constexpr int sums_per_chunk = F::layout.group < 32 ? 2 : 1;
+  static constexpr int starts = 256;                         ///< int32[8][sums_per_chunk]
+  static constexpr int sums = starts + 32 * sums_per_chunk;  ///< float32, only for formats with offsets
+  static constexpr int scale = sums + (F::layout.has_offset ? 32 * sums_per_chunk : 0);
+  /// An odd multiple of 32 bytes (modulo 128), so that the fragments of eight records lie in different banks.
+  static constexpr int bytes = (scale + 4 + 31) / 64 * 64 + 32;
+};
+
+/// A float of this magnitude holds an integer below 2^22 in its low bits: int32 sums become floats by one
+/// subtraction.
+inline constexpr std::int32_t integer_float_bits = 0x4b400000;
+inline constexpr float integer_float = 12582912.0f;
+
+struct q8_prepare_args {
+  const float* activations;
+  std::int64_t n, stride, cols;
+  std::uint8_t* out;
+};
+
+/// One warp per record: lane = 4 * chunk + quarter.
+template <block_format F>
+__global__ void prepare_q8(const q8_prepare_args p) {
+  using record = q8_record<F>;
+  ptx::launch_dependents();
+  const int lane = threadIdx.x & 31, chunk = lane >> 2, quarter = lane & 3;
+  const std::int64_t warp = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) >> 5;
+  const std::int64_t groups = (p.cols + group_weights - 1) / group_weights;
+  if (warp >= groups * p.n) return;
+  const std::int64_t column = warp % p.n, group = warp / p.n;
+  const float* x = p.activations + column * p.stride;
+  float v[8], largest = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const std::int64_t k = group_weights * group + 32 * chunk + octet_element(octets<F>::order, quarter, i);
+    v[i] = k < p.cols ? x[k] : 0.0f;
+    largest = fmaxf(largest, fabsf(v[i]));
+  }
+#pragma unroll
+  for (int m = 16; m; m >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, m));
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  std::uint32_t words[2] = {0, 0};
+  int sums[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int q = __float2int_rn(v[i] * inverse);
+    words[i / 4] |= static_cast<std::uint32_t>(q & 255) << (8 * (i % 4));
+    sums[i / 4] += q;
+  }
+  std::uint8_t* out = p.out + (group * p.n + column) * record::bytes;
+  *reinterpret_cast<uint2*>(out + 8 * lane) = make_uint2(words[0], words[1]);
+
+  // Sums of the chunk, or of its halves: those of an octet's words, or those of two lanes.
+  int first = split_octets<F> ? sums[0] : sums[0] + sums[1], second = sums[1];
+  first += __shfl_xor_sync(0xffffffffu, first, 1);
+  if constexpr (split_octets<F>) {
+    second += __shfl_xor_sync(0xffffffffu, second, 1);
+    first += __shfl_xor_sync(0xffffffffu, first, 2);
+    second += __shfl_xor_sync(0xffffffffu, second, 2);
+  } else {
+    const int other = __shfl_xor_sync(0xffffffffu, first, 2);
+    if constexpr (record::sums_per_chunk == 2)
+      second = other;
+    else
+      first += other;
+  }
+  if (quarter == 0) {
+    const auto store = [&](int h, int sum) {
+      const int at = 4 * (record::sums_per_chunk * chunk + h);
+      *reinterpret_cast<std::int32_t*>(out + record::starts + at) =
+          integer_float_bits - octets<F>::bias * sum;
+      if constexpr (F::layout.has_offset)
+        *reinterpret_cast<float*>(out + record::sums + at) = static_cast<float>(sum);
+    };
+    store(0, first);
+    if constexpr (record::sums_per_chunk == 2) store(1, second);
+  }
+  if (lane == 0) {
+    // A vector that is not finite makes its products so too.
+    *reinterpret_cast<float*>(out + record::scale) = largest / 127.0f;
+  }
+}
+
+}  // namespace quantal::cuda

@@ -1,0 +1,267 @@
+// The Hopper product: wgmma with the weights as the operand in registers.
+//
+// A block of Groups * 64 rows and N columns. Each of `Groups` warpgroups owns 64 rows: its warps copy their
+// rows' bytes to shared memory (weight_stages), decode octets straight into the registers of wgmma's A
+// operand and multiply them with activations that one more warp keeps copying in bulk. Weights are decoded
+// once for all N columns.
+//
+// The blocks of a cluster have rows of their own and columns in common: each copies a share of the
+// activations to all of them. Several blocks may share a tile by splitting the columns of the weight matrix;
+// the last of them to finish adds the partial sums, in the order of the parts whatever the order of the
+// blocks.
+#pragma once
+
+#include "quantal/cuda/activations.cuh"
+#include "quantal/cuda/bf16_octets.cuh"
+#include "quantal/cuda/weight_stages.cuh"
+#include "quantal/cuda/wgmma.cuh"
+
+namespace quantal::cuda {
+
+struct tile_args {
+  const std::byte* weights;
+  std::int64_t row_stride;
+  int rows, cols;
+  const std::uint8_t* prepared;  ///< activations.cuh
+  std::int64_t groups;           ///< groups of 8 vectors per chunk of it
+  int n;
+  float* out;
+  std::int64_t out_stride;
+  int split;                ///< parts of the columns of the matrix
+  float* partial;           ///< [row tile][column tile][part][N][rows of a tile], if split > 1
+  std::uint32_t* finished;  ///< parts that are done, per tile; zero at the start
+};
+
+/// Shared memory that a block may use (compute capability 9.0).
+inline constexpr int shared_limit = 227 * 1024;
+
+/// Cluster: blocks that share activations.
+template <int Groups_, int N_, int ActivationStages_, int Cluster_>
+struct tile_shape {
+  static constexpr int Groups = Groups_, N = N_, ActivationStages = ActivationStages_, Cluster = Cluster_;
+  static constexpr int rows = 64 * Groups;
+  static constexpr int threads = 128 * (Groups + 1);
+  static constexpr int activation_bytes = N * chunk_values * 2;
+  static constexpr int max_weight_stages = 4;
+  static constexpr int barrier_bytes = 128 + 8 * 4 * Groups * max_weight_stages;
+  static constexpr int producer_registers = 24;
+  /// What the block was launched with, less the producers' share; setmaxnreg counts in eights and stalls on
+  /// more.
+  static constexpr int launch_registers = 65536 / threads / 8 * 8;
+  static constexpr int consumer_registers =
+      (launch_registers + (launch_registers - producer_registers) / Groups) / 8 * 8 > 240
+          ? 240
+          : (launch_registers + (launch_registers - producer_registers) / Groups) / 8 * 8;
+
+  /// Stages of a warp's weight ring: what fits, up to 4.
+  template <any_format F, int Align>
+  static constexpr int weight_stage_count() {
+    const int left = shared_limit - barrier_bytes - ActivationStages * activation_bytes;
+    const int fit = left / (4 * Groups * weight_stages<F, Align, 1, 1>::stage_bytes);
+    return fit < max_weight_stages ? fit : max_weight_stages;
+  }
+  template <any_format F, int Align>
+  using weights = weight_stages<F, Align, 1, weight_stage_count<F, Align>()>;
+};
+
+template <any_format F, int Align, class Shape>
+constexpr int tile_shared_bytes() noexcept {
+  return Shape::barrier_bytes + Shape::ActivationStages * Shape::activation_bytes +
+         4 * Shape::Groups * Shape::template weights<F, Align>::bytes;
+}
+
+namespace detail {
+
+/// wgmma's description of a K-major operand without swizzle: 8 x 16 byte core matrices, 128 bytes apart along
+/// K and a chunk's eight of them along N.
+__device__ inline std::uint64_t activation_descriptor(std::uint32_t shared) noexcept {
+  constexpr std::uint64_t along_k = 128 >> 4, along_n = 1024 >> 4;
+  // In a cluster the upper bits name the block; the field has 14 bits.
+  return (shared & 0x3ffff) >> 4 | along_k << 16 | along_n << 32;
+}
+
+/// The A operand of two steps of 16 along K: octets of rows g and g + 8.
+__device__ inline void fragments(const bf16_octet& upper, const bf16_octet& lower,
+                                 std::uint32_t (*a)[4]) noexcept {
+#pragma unroll
+  for (int s = 0; s < 2; ++s) {
+    a[s][0] = upper.pairs[2 * s];
+    a[s][1] = lower.pairs[2 * s];
+    a[s][2] = upper.pairs[2 * s + 1];
+    a[s][3] = lower.pairs[2 * s + 1];
+  }
+}
+
+/// Position in the ring of activation stages, and the phase of its barriers.
+template <int Stages>
+struct ring_position {
+  int stage = 0, phase = 0;
+  __device__ void next() noexcept {
+    if (++stage == Stages) stage = 0, phase ^= 1;
+  }
+};
+
+}  // namespace detail
+
+template <any_format F, int Align, class Shape>
+__global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_constant__ tile_args p) {
+  constexpr int N = Shape::N, stages = Shape::ActivationStages, cluster = Shape::Cluster;
+  using weights_t = typename Shape::template weights<F, Align>;
+  constexpr int weight_stages = weights_t::stages;
+  static_assert(weight_stages >= 2);
+  extern __shared__ __align__(128) std::uint8_t shared[];
+  std::uint8_t* activations = shared + Shape::barrier_bytes;
+  std::uint8_t* weights = activations + stages * Shape::activation_bytes;
+  const std::uint32_t full = ptx::shared_address(shared), empty = full + 8 * stages;
+
+  const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32;
+  const int rank = blockIdx.x % cluster;
+  const int row0 = blockIdx.x * Shape::rows, column0 = blockIdx.y * N, part = blockIdx.z;
+  const int groups = (p.cols + group_weights - 1) / group_weights;
+  const int first = groups * part / p.split, last = groups * (part + 1) / p.split;
+  const int chunks = (p.cols + chunk_values - 1) / chunk_values;
+
+  if (thread == 0) {
+    for (int i = 0; i < stages; ++i) {
+      ptx::init_barrier(full + 8 * i, 1);
+      ptx::init_barrier(empty + 8 * i, 4 * Shape::Groups * cluster);
+    }
+    ptx::fence_barrier_init();
+  }
+  if constexpr (cluster > 1)
+    ptx::cluster_arrive(), ptx::cluster_wait();
+  else
+    __syncthreads();
+
+  if (warp >= 4 * Shape::Groups) {
+    ptx::fewer_registers<Shape::producer_registers>();
+    if (warp == 4 * Shape::Groups && lane == 0) {
+      ptx::wait_for_prerequisites();
+      const int tiles = min(N / 8, static_cast<int>(p.groups) - column0 / 8);
+      const int from = tiles * rank / cluster, share = tiles * (rank + 1) / cluster - from;
+      const std::uint8_t* source = p.prepared + (column0 / 8 + from) * tile_group_bytes;
+      const std::uint32_t target = ptx::shared_address(activations) + from * tile_group_bytes;
+      detail::ring_position<stages> at;
+      for (int c = 4 * first; c < min(4 * last, chunks); ++c, at.next()) {
+        ptx::wait_barrier(empty + 8 * at.stage, at.phase ^ 1);
+        ptx::arrive_expecting(full + 8 * at.stage, tiles * tile_group_bytes);
+        if (cluster == 1 || share > 0) {
+          const std::uint32_t to = target + at.stage * Shape::activation_bytes;
+          const std::uint8_t* chunk = source + c * p.groups * tile_group_bytes;
+          if constexpr (cluster > 1)
+            ptx::bulk_copy(to, chunk, share * tile_group_bytes, full + 8 * at.stage, (1 << cluster) - 1);
+          else
+            ptx::bulk_copy(to, chunk, share * tile_group_bytes, full + 8 * at.stage);
+        }
+      }
+    }
+    __syncwarp();
+  } else {
+    ptx::more_registers<Shape::consumer_registers>();
+    const int g = lane / 4, t = lane % 4;
+    const auto row_of = [&](int i) {
+      return p.weights + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1);
+    };
+    const std::byte* end = p.weights + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
+    weights_t ring(weights + warp * weights_t::bytes, full + 128 + 8 * warp * Shape::max_weight_stages, lane,
+                   p.cols, end, row_of);
+    // Where the groups of this lane's two rows lie, as far as their skew depends on it.
+    const auto address_of = [&](int i) {
+      return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
+    };
+    const std::uint32_t upper_address = address_of(g), lower_address = address_of(g + 8);
+    const float upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
+#pragma unroll
+    for (int i = 0; i < weight_stages; ++i)
+      if (first + i < last) ring.start(first + i, i);
+
+    float sums[N / 2];
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) sums[i] = 0;
+    std::uint32_t a[2][4][4];  // two chunks of 64, in turn
+    detail::ring_position<stages> at;
+    int previous = 0;
+    detail::ring_position<weight_stages> weights_at;
+    for (int group = first; group < last; ++group) {
+      ring.wait(group, weights_at.stage, weights_at.phase);
+      const auto upper = ring.row(weights_at.stage, g, 0, upper_address + group * group_size<F>);
+      const auto lower = ring.row(weights_at.stage, g + 8, 0, lower_address + group * group_size<F>);
+      const bf16_scales<F> upper_scales(upper, upper_scale, t), lower_scales(lower, lower_scale, t);
+      const int here = min(4, chunks - 4 * group);
+      const auto chunk = [&]<int C>() {
+        std::uint32_t(&registers)[4][4] = a[C & 1];
+        const auto decode = [&]<int Half>() {
+          constexpr int c = 2 * C + Half;
+          detail::fragments(upper_scales.template apply<c>(octets<F>::template codes<c>(upper, t), lane),
+                            lower_scales.template apply<c>(octets<F>::template codes<c>(lower, t), lane),
+                            registers + 2 * Half);
+        };
+        decode.template operator()<0>();
+        decode.template operator()<1>();
+        if (C < here) {
+          ptx::wait_barrier(full + 8 * at.stage, at.phase);
+          const std::uint64_t b = detail::activation_descriptor(
+              ptx::shared_address(activations + at.stage * Shape::activation_bytes));
+          ptx::wgmma_fence();
+#pragma unroll
+          for (int s = 0; s < 4; ++s) wgmma_bf16<N>::multiply(sums, registers[s], b + s * (256 >> 4));
+          ptx::wgmma_commit();
+          ptx::wgmma_wait<1>();
+          // The products of the chunk before this one are done: its activations may go.
+          if (lane < cluster && (C > 0 || group > first)) {
+            if constexpr (cluster > 1)
+              ptx::arrive_remote(empty + 8 * previous, lane);
+            else
+              ptx::arrive(empty + 8 * previous);
+          }
+          previous = at.stage;
+          at.next();
+        }
+      };
+      chunk.template operator()<0>();
+      chunk.template operator()<1>();
+      chunk.template operator()<2>();
+      chunk.template operator()<3>();
+      __syncwarp();
+      if (group + weight_stages < last) ring.start(group + weight_stages, weights_at.stage);
+      weights_at.next();
+    }
+    ptx::wgmma_wait<0>();
+
+    const int fragment_row = 16 * warp + g;
+    if (p.split == 1) {
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i) {
+        const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = column0 + 8 * (i / 4) + 2 * t + i % 2;
+        if (row < p.rows && column < p.n) p.out[column * p.out_stride + row] = sums[i];
+      }
+    } else {
+      const int tile = blockIdx.x * gridDim.y + blockIdx.y;
+      float* partial = p.partial + static_cast<std::int64_t>(tile) * p.split * N * Shape::rows;
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i)
+        partial[(part * N + 8 * (i / 4) + 2 * t + i % 2) * Shape::rows + fragment_row + 8 * (i % 4 / 2)] =
+            sums[i];
+      __threadfence();
+      ptx::sync_threads<1, 128 * Shape::Groups>();
+      std::uint32_t* last_one = reinterpret_cast<std::uint32_t*>(weights);
+      if (thread == 0)
+        *last_one = atomicAdd(p.finished + tile, 1u) + 1 == static_cast<std::uint32_t>(p.split);
+      ptx::sync_threads<1, 128 * Shape::Groups>();
+      if (*last_one) {
+        __threadfence();
+        const int columns = min(N, p.n - column0);
+        for (int i = thread; i < Shape::rows * columns; i += 128 * Shape::Groups) {
+          float sum = 0;
+          for (int s = 0; s < p.split; ++s) sum += __ldcg(partial + s * N * Shape::rows + i);
+          const int row = row0 + i % Shape::rows, column = column0 + i / Shape::rows;
+          if (row < p.rows) p.out[column * p.out_stride + row] = sum;
+        }
+      }
+    }
+  }
+  // Nobody leaves while others may still write to its shared memory or arrive on its barriers.
+  if constexpr (cluster > 1) ptx::cluster_arrive(), ptx::cluster_wait();
+}
+
+}  // namespace quantal::cuda
