@@ -46,16 +46,17 @@ dim3 tile_grid(std::int64_t rows, std::int64_t n, int split) noexcept {
               static_cast<unsigned>((n + Shape::N - 1) / Shape::N), static_cast<unsigned>(split));
 }
 
-/// A launch whose prologue may overlap the kernel in front of it.
+/// A launch in clusters along x; its prologue may overlap the kernel in front of it if it is `dependent` on
+/// that.
 template <class... Params, class... Args>
-cudaError_t launch_dependent(void (*kernel)(Params...), dim3 grid, int threads, int shared, int cluster,
-                             cudaStream_t stream, Args&&... args) noexcept {
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared, int cluster, bool dependent,
+                   cudaStream_t stream, Args&&... args) noexcept {
   if (const auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
       e != cudaSuccess)
     return e;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[0].val.programmaticStreamSerializationAllowed = dependent;
   attributes[1].id = cudaLaunchAttributeClusterDimension;
   attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
   attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
@@ -153,9 +154,9 @@ status launch_tiles(const mul_mat_args& a, const tile_plan& plan, void* workspac
   cudaError_t error = cudaErrorInvalidValue;
   detail::with_tile_shape(plan, [&]<class Shape>() {
     const auto go = [&]<int Align>() {
-      error = detail::launch_dependent(&tile_kernel<F, Align, Shape>,
-                                       detail::tile_grid<Shape>(a.rows, a.n, plan.split), Shape::threads,
-                                       tile_shared_bytes<F, Align, Shape>(), Shape::Cluster, stream, tiles);
+      error = detail::launch(&tile_kernel<F, Align, Shape>, detail::tile_grid<Shape>(a.rows, a.n, plan.split),
+                             Shape::threads, tile_shared_bytes<F, Align, Shape>(), Shape::Cluster, true,
+                             stream, tiles);
     };
     if (aligned)
       go.template operator()<group_alignment<F>()>();
@@ -169,16 +170,13 @@ template <block_format F, class Shape>
 status launch_stream(const mul_mat_args& a, void* workspace, cudaStream_t stream) noexcept {
   const q8_prepare_args prepare{a.activations, a.n, a.activation_stride, a.cols,
                                 static_cast<std::uint8_t*>(workspace)};
-  const std::int64_t warps = (a.cols + group_weights - 1) / group_weights * a.n;
-  prepare_q8<F><<<static_cast<unsigned>((warps + 7) / 8), 256, 0, stream>>>(prepare);
-  const stream_args args{a.weights,
-                         a.weight_row_stride,
-                         static_cast<int>(a.rows),
-                         static_cast<int>(a.cols),
-                         prepare.out,
-                         static_cast<int>(a.n),
-                         a.out,
-                         a.out_stride};
+  if (!Shape::Rounds) {
+    const std::int64_t warps = (a.cols + group_weights - 1) / group_weights * a.n;
+    prepare_q8<F><<<static_cast<unsigned>((warps + 7) / 8), 256, 0, stream>>>(prepare);
+  }
+  const stream_args args{a.weights,   a.weight_row_stride, static_cast<int>(a.rows), static_cast<int>(a.cols),
+                         prepare.out, a.activations,       a.activation_stride,      static_cast<int>(a.n),
+                         a.out,       a.out_stride};
   const dim3 grid(static_cast<unsigned>((a.rows + Shape::rows - 1) / Shape::rows),
                   static_cast<unsigned>((a.n + Shape::n - 1) / Shape::n));
   const bool aligned =
@@ -187,9 +185,9 @@ status launch_stream(const mul_mat_args& a, void* workspace, cudaStream_t stream
       0;
   cudaError_t error = cudaErrorInvalidValue;
   const auto go = [&]<int Align>() {
-    error = detail::launch_dependent(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
-                                     stream_shared_bytes<F, Align, Shape>(static_cast<int>(a.n)), 1, stream,
-                                     args);
+    error = detail::launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
+                           stream_shared_bytes<F, Align, Shape>(static_cast<int>(a.n)), 1, !Shape::Rounds,
+                           stream, args);
   };
   if (aligned)
     go.template operator()<group_alignment<F>()>();

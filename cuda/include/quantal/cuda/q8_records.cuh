@@ -26,30 +26,21 @@ struct q8_record {
 inline constexpr std::int32_t integer_float_bits = 0x4b400000;
 inline constexpr float integer_float = 12582912.0f;
 
-struct q8_prepare_args {
-  const float* activations;
-  std::int64_t n, stride, cols;
-  std::uint8_t* out;
-};
-
-/// One warp per record: lane = 4 * chunk + quarter.
+/// Writes the record of 256 values of a vector, x[256 * group] on, by one warp; values from `cols` on are
+/// zero.
 template <block_format F>
-__global__ void prepare_q8(const q8_prepare_args p) {
+__device__ inline void write_record(const float* x, std::int64_t group, std::int64_t cols, std::uint8_t* out,
+                                    int lane) noexcept {
   using record = q8_record<F>;
-  ptx::launch_dependents();
-  const int lane = threadIdx.x & 31, chunk = lane >> 2, quarter = lane & 3;
-  const std::int64_t warp = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) >> 5;
-  const std::int64_t groups = (p.cols + group_weights - 1) / group_weights;
-  if (warp >= groups * p.n) return;
-  const std::int64_t column = warp % p.n, group = warp / p.n;
-  const float* x = p.activations + column * p.stride;
+  const int chunk = lane >> 2, quarter = lane & 3;
   float v[8], largest = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const std::int64_t k = group_weights * group + 32 * chunk + octet_element(octets<F>::order, quarter, i);
-    v[i] = k < p.cols ? x[k] : 0.0f;
-    largest = fmaxf(largest, fabsf(v[i]));
+    v[i] = k < cols ? x[k] : 0.0f;
   }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(v[i]));
 #pragma unroll
   for (int m = 16; m; m >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, m));
   const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
@@ -61,7 +52,6 @@ __global__ void prepare_q8(const q8_prepare_args p) {
     words[i / 4] |= static_cast<std::uint32_t>(q & 255) << (8 * (i % 4));
     sums[i / 4] += q;
   }
-  std::uint8_t* out = p.out + (group * p.n + column) * record::bytes;
   *reinterpret_cast<uint2*>(out + 8 * lane) = make_uint2(words[0], words[1]);
 
   // Sums of the chunk, or of its halves: those of an octet's words, or those of two lanes.
@@ -89,10 +79,26 @@ __global__ void prepare_q8(const q8_prepare_args p) {
     store(0, first);
     if constexpr (record::sums_per_chunk == 2) store(1, second);
   }
-  if (lane == 0) {
-    // A vector that is not finite makes its products so too.
-    *reinterpret_cast<float*>(out + record::scale) = largest / 127.0f;
-  }
+  // A vector that is not finite makes its products so too.
+  if (lane == 0) *reinterpret_cast<float*>(out + record::scale) = largest / 127.0f;
+}
+
+struct q8_prepare_args {
+  const float* activations;
+  std::int64_t n, stride, cols;
+  std::uint8_t* out;
+};
+
+/// One warp per record.
+template <block_format F>
+__global__ void prepare_q8(const q8_prepare_args p) {
+  ptx::launch_dependents();
+  const std::int64_t warp = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) >> 5;
+  const std::int64_t groups = (p.cols + group_weights - 1) / group_weights;
+  if (warp >= groups * p.n) return;
+  const std::int64_t column = warp % p.n, group = warp / p.n;
+  write_record<F>(p.activations + column * p.stride, group, p.cols,
+                  p.out + (group * p.n + column) * q8_record<F>::bytes, threadIdx.x & 31);
 }
 
 }  // namespace quantal::cuda

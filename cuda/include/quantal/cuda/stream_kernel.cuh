@@ -15,20 +15,22 @@ struct stream_args {
   const std::byte* weights;
   std::int64_t row_stride;
   int rows, cols;
-  const std::uint8_t* records;  ///< q8_records.cuh
+  const std::uint8_t* records;  ///< q8_records.cuh; null where the kernel rounds the activations itself
+  const float* activations;
+  std::int64_t activation_stride;
   int n;
   float* out;
   std::int64_t out_stride;
 };
 
 /// Columns: 8 * Columns_ vectors. Groups: of 256 weights per stage. Blocks: how many are meant to share a
-/// multiprocessor.
-template <int Tiles_, int Columns_, int Warps_, int Groups_, int Stages_, int Blocks_>
+/// multiprocessor. Rounds: the kernel rounds the activations itself, which pays for one or two vectors.
+template <int Tiles_, int Columns_, int Warps_, int Groups_, int Stages_, int Blocks_, bool Rounds_ = false>
 struct stream_shape {
   static constexpr int Tiles = Tiles_, Columns = Columns_, Warps = Warps_, Groups = Groups_, Stages = Stages_,
                        Blocks = Blocks_;
+  static constexpr bool Rounds = Rounds_;
   static constexpr int rows = 16 * Tiles, n = 8 * Columns, threads = 32 * Warps;
-  static constexpr int barrier_bytes = (8 * Warps * (Tiles + 1) * Stages + 127) / 128 * 128;
 };
 
 namespace detail {
@@ -94,7 +96,7 @@ constexpr int stream_shared_bytes(int n) noexcept {
                                        Shape::Stages * Shape::Groups * record_bytes) +
                        Shape::n * q8_record<F>::bytes;
   const int result = Shape::Warps * Shape::rows * Shape::n * 4;
-  return Shape::barrier_bytes + (pipeline > result ? pipeline : result);
+  return pipeline > result ? pipeline : result;
 }
 
 template <block_format F, int Align, class Shape>
@@ -104,27 +106,22 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
   using ring_t = stream_weights<F, Align, Shape>;
   using record = q8_record<F>;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  std::uint8_t* memory = shared + Shape::barrier_bytes;
 
   const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
   const int row0 = blockIdx.x * Shape::rows, column0 = blockIdx.y * Shape::n;
   const int here = min(Shape::n, p.n - column0);
   const int groups = (p.cols + group_weights - 1) / group_weights;
   const int record_bytes = here * record::bytes;
-  std::uint8_t* records = memory + Shape::Warps * tiles * ring_t::bytes + warp * stages * step * record_bytes;
-  const std::uint32_t barriers = ptx::shared_address(shared) + 8 * warp * (tiles + 1) * stages;
-  const std::uint32_t record_barriers = barriers + 8 * tiles * stages;
-  if (lane < stages) ptx::init_barrier(record_barriers + 8 * lane, step);
+  std::uint8_t* records = shared + Shape::Warps * tiles * ring_t::bytes + warp * stages * step * record_bytes;
 
   const auto row_of = [&](int i) { return p.weights + p.row_stride * min(row0 + i, p.rows - 1); };
-  const std::byte* end = p.weights + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
   ring_t ring[tiles];
   std::uint32_t addresses[tiles][2];
   float row_scales[tiles][2];
 #pragma unroll
   for (int m = 0; m < tiles; ++m) {
-    ring[m] = ring_t(memory + (warp * tiles + m) * ring_t::bytes, barriers + 8 * m * stages, lane, p.cols,
-                     end, [&](int i) { return row_of(16 * m + i); });
+    ring[m] = ring_t(shared + (warp * tiles + m) * ring_t::bytes, lane, p.cols,
+                     [&](int i) { return row_of(16 * m + i); });
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const std::byte* row = row_of(16 * m + 8 * h + g);
@@ -134,28 +131,36 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
     }
   }
   const auto start_weights = [&](int group, int stage) {
+    if (group >= groups) return;
 #pragma unroll
     for (int m = 0; m < tiles; ++m) ring[m].start(group, stage);
   };
   const auto start_records = [&](int group, int stage) {
-    const int j = lane - 16;
-    if (j < 0 || j >= step) return;
-    const int bytes = group + j < groups ? record_bytes : 0;
-    ptx::arrive_expecting(record_barriers + 8 * stage, bytes);
-    if (bytes)
-      ptx::bulk_copy(ptx::shared_address(records + (stage * step + j) * record_bytes),
-                     p.records + (static_cast<std::int64_t>(group + j) * p.n + column0) * record::bytes,
-                     bytes, record_barriers + 8 * stage);
+    for (int j = 0; j < step && group + j < groups; ++j) {
+      std::uint8_t* to = records + (stage * step + j) * record_bytes;
+      if constexpr (Shape::Rounds) {
+        for (int c = 0; c < here; ++c)
+          write_record<F>(p.activations + (column0 + c) * p.activation_stride, group + j, p.cols,
+                          to + c * record::bytes, lane);
+      } else {
+        const std::uint8_t* from =
+            p.records + (static_cast<std::int64_t>(group + j) * p.n + column0) * record::bytes;
+        for (int i = 16 * lane; i < record_bytes; i += 512)
+          ptx::copy16(ptx::shared_address(to) + i, from + i);
+      }
+    }
   };
 
-  constexpr int stride = Shape::Warps * step;
+  constexpr int stride = Shape::Warps * step, ahead = stages - 1;
 #pragma unroll
-  for (int i = 0; i < stages; ++i)
-    if (warp * step + i * stride < groups) start_weights(warp * step + i * stride, i);
+  for (int i = 0; i < ahead; ++i) start_weights(warp * step + i * stride, i);
+  if constexpr (Shape::Rounds) ptx::commit_copies();
   ptx::wait_for_prerequisites();
 #pragma unroll
-  for (int i = 0; i < stages; ++i)
-    if (warp * step + i * stride < groups) start_records(warp * step + i * stride, i);
+  for (int i = 0; i < ahead; ++i) {
+    start_records(warp * step + i * stride, i);
+    ptx::commit_copies();
+  }
 
   float sums[tiles][columns][4] = {};
   const auto multiply = [&](const std::uint8_t* here_records, int stage, int j, int first) {
@@ -242,24 +247,22 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
         for (int i = 0; i < 4; ++i) sums[m][c][i] = fmaf(part[m][c][i], i % 2 ? y : x, sums[m][c][i]);
     }
   };
-  int stage = 0, phase = 0;
+  int stage = 0, next = ahead;
   for (int first = warp * step; first < groups; first += stride) {
-#pragma unroll
-    for (int m = 0; m < tiles; ++m) ring[m].wait(first, stage, phase);
-    ptx::wait_barrier(record_barriers + 8 * stage, phase);
-    for (int j = 0; j < step && first + j < groups; ++j) {
-      const std::uint8_t* here_records = records + (stage * step + j) * record_bytes;
-      multiply(here_records, stage, j, first);
-    }
+    start_weights(first + ahead * stride, next);
+    start_records(first + ahead * stride, next);
+    ptx::commit_copies();
+    ptx::wait_copies<ahead>();
     __syncwarp();
-    if (first + stages * stride < groups) {
-      start_weights(first + stages * stride, stage);
-      start_records(first + stages * stride, stage);
-    }
-    if (++stage == stages) stage = 0, phase ^= 1;
+    for (int j = 0; j < step && first + j < groups; ++j)
+      multiply(records + (stage * step + j) * record_bytes, stage, j, first);
+    __syncwarp();
+    stage = stage + 1 == stages ? 0 : stage + 1;
+    next = next + 1 == stages ? 0 : next + 1;
   }
+  ptx::wait_copies<0>();
   __syncthreads();
-  float* result = reinterpret_cast<float*>(memory);  // [warp][column][row]
+  float* result = reinterpret_cast<float*>(shared);  // [warp][column][row]
 #pragma unroll
   for (int m = 0; m < tiles; ++m)
 #pragma unroll

@@ -43,7 +43,7 @@ struct tile_shape {
   static constexpr int threads = 128 * (Groups + 1);
   static constexpr int activation_bytes = N * chunk_values * 2;
   static constexpr int max_weight_stages = 4;
-  static constexpr int barrier_bytes = 128 + 8 * 4 * Groups * max_weight_stages;
+  static constexpr int barrier_bytes = 128;
   static constexpr int producer_registers = 24;
   /// What the block was launched with, less the producers' share; setmaxnreg counts in eights and stalls on
   /// more.
@@ -102,6 +102,41 @@ struct ring_position {
 };
 
 }  // namespace detail
+
+/// Adds the parts of a tile in order; by all consumers of a block.
+template <class Shape>
+__device__ inline void add_parts(const tile_args& p, const float* partial, int row0, int column0,
+                                 int thread) noexcept {
+  constexpr int quads = Shape::rows / 4, threads = 128 * Shape::Groups, batch = 4;
+  const int total = quads * min(Shape::N, p.n - column0);
+  const auto* parts = reinterpret_cast<const float4*>(partial);
+  for (int start = thread; start < total; start += batch * threads) {
+    float4 sum[batch] = {};
+    for (int s = 0; s < p.split; ++s) {
+      float4 v[batch];
+#pragma unroll
+      for (int i = 0; i < batch; ++i)
+        v[i] = __ldcg(parts + s * Shape::N * quads + min(start + i * threads, total - 1));
+#pragma unroll
+      for (int i = 0; i < batch; ++i) {
+        sum[i].x += v[i].x;
+        sum[i].y += v[i].y;
+        sum[i].z += v[i].z;
+        sum[i].w += v[i].w;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      const int at = start + i * threads, row = row0 + at % quads * 4;
+      if (at >= total) break;
+      float* out = p.out + (column0 + at / quads) * p.out_stride + row;
+      const float values[4] = {sum[i].x, sum[i].y, sum[i].z, sum[i].w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        if (row + k < p.rows) out[k] = values[k];
+    }
+  }
+}
 
 template <any_format F, int Align, class Shape>
 __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_constant__ tile_args p) {
@@ -162,9 +197,7 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
     const auto row_of = [&](int i) {
       return p.weights + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1);
     };
-    const std::byte* end = p.weights + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
-    weights_t ring(weights + warp * weights_t::bytes, full + 128 + 8 * warp * Shape::max_weight_stages, lane,
-                   p.cols, end, row_of);
+    weights_t ring(weights + warp * weights_t::bytes, lane, p.cols, row_of);
     // Where the groups of this lane's two rows lie, as far as their skew depends on it.
     const auto address_of = [&](int i) {
       return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
@@ -172,8 +205,10 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
     const std::uint32_t upper_address = address_of(g), lower_address = address_of(g + 8);
     const float upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
 #pragma unroll
-    for (int i = 0; i < weight_stages; ++i)
+    for (int i = 0; i < weight_stages - 1; ++i) {
       if (first + i < last) ring.start(first + i, i);
+      ptx::commit_copies();
+    }
 
     float sums[N / 2];
 #pragma unroll
@@ -181,11 +216,14 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
     std::uint32_t a[2][4][4];  // two chunks of 64, in turn
     detail::ring_position<stages> at;
     int previous = 0;
-    detail::ring_position<weight_stages> weights_at;
+    int stage = 0, next = weight_stages - 1;
     for (int group = first; group < last; ++group) {
-      ring.wait(group, weights_at.stage, weights_at.phase);
-      const auto upper = ring.row(weights_at.stage, g, 0, upper_address + group * group_size<F>);
-      const auto lower = ring.row(weights_at.stage, g + 8, 0, lower_address + group * group_size<F>);
+      ptx::wait_copies<weight_stages - 2>();
+      __syncwarp();
+      if (group + weight_stages - 1 < last) ring.start(group + weight_stages - 1, next);
+      ptx::commit_copies();
+      const auto upper = ring.row(stage, g, 0, upper_address + group * group_size<F>);
+      const auto lower = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
       const bf16_scales<F> upper_scales(upper, upper_scale, t), lower_scales(lower, lower_scale, t);
       const int here = min(4, chunks - 4 * group);
       const auto chunk = [&]<int C>() {
@@ -222,9 +260,8 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
       chunk.template operator()<1>();
       chunk.template operator()<2>();
       chunk.template operator()<3>();
-      __syncwarp();
-      if (group + weight_stages < last) ring.start(group + weight_stages, weights_at.stage);
-      weights_at.next();
+      stage = stage + 1 == weight_stages ? 0 : stage + 1;
+      next = next + 1 == weight_stages ? 0 : next + 1;
     }
     ptx::wgmma_wait<0>();
 
@@ -250,13 +287,7 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
       ptx::sync_threads<1, 128 * Shape::Groups>();
       if (*last_one) {
         __threadfence();
-        const int columns = min(N, p.n - column0);
-        for (int i = thread; i < Shape::rows * columns; i += 128 * Shape::Groups) {
-          float sum = 0;
-          for (int s = 0; s < p.split; ++s) sum += __ldcg(partial + s * N * Shape::rows + i);
-          const int row = row0 + i % Shape::rows, column = column0 + i / Shape::rows;
-          if (row < p.rows) p.out[column * p.out_stride + row] = sum;
-        }
+        add_parts<Shape>(p, partial, row0, column0, thread);
       }
     }
   }

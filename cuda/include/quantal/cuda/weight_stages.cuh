@@ -1,9 +1,9 @@
 // A warp's sixteen weight rows on their way from global to shared memory.
 //
 // Every warp copies what it decodes itself, some groups of 256 weights at a time, into a ring of its own: no
-// barrier is shared with other warps, and the bytes arrive as they are in the file. Copies are bulk copies of
-// the copy engine, which move aligned units of 16 bytes, so a row's bytes keep their position within 16 (a
-// "skew" that the decoder undoes).
+// barrier is shared with other warps, and the bytes arrive as they are in the file. Copies (cp.async) move
+// aligned units of 16 bytes, so a row's bytes keep their position within 16 (a "skew" that the decoder
+// undoes). Eight lanes copy 128 bytes of a row, four rows at a time.
 #pragma once
 
 #include "quantal/cuda/octets.hpp"
@@ -22,61 +22,37 @@ struct weight_stages {
   static constexpr int stage_bytes = rows * pitch;
   static constexpr int bytes = Stages * stage_bytes;
 
-  const std::uint8_t* source = nullptr;  ///< first group of row lane % 16
-  const std::uint8_t* end = nullptr;     ///< of the matrix: nothing is read from there on
-  int row_bytes = 0;                     ///< bytes behind the row metadata
-  std::uint8_t* ring = nullptr;
-  std::uint32_t barriers = 0;  ///< one per stage
-  int lane = 0;
+  const std::uint8_t* source[4];  ///< first group of rows lane / 8, + 4, + 8, + 12
+  int row_bytes;                  ///< bytes behind the row metadata
+  std::uint8_t* ring;
+  int lane;
 
   weight_stages() = default;
 
   /// `row_of(i)` is the address of row i of the sixteen.
   template <class RowOf>
-  __device__ weight_stages(std::uint8_t* ring_, std::uint32_t barriers_, int lane_, std::int64_t cols,
-                           const std::byte* end_, RowOf&& row_of) noexcept
-      : source(reinterpret_cast<const std::uint8_t*>(row_of(lane_ % 16)) + F::layout.row_meta),
-        end(reinterpret_cast<const std::uint8_t*>(end_)),
-        row_bytes(static_cast<int>(cols / F::layout.elements) * F::layout.bytes),
-        ring(ring_),
-        barriers(barriers_),
-        lane(lane_) {
-    if (lane < Stages) ptx::init_barrier(barriers + 8 * lane, rows);
-    ptx::fence_barrier_init();
-    __syncwarp();
+  __device__ weight_stages(std::uint8_t* ring_, int lane_, std::int64_t cols, RowOf&& row_of) noexcept
+      : row_bytes(static_cast<int>(cols / F::layout.elements) * F::layout.bytes), ring(ring_), lane(lane_) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      source[i] = reinterpret_cast<const std::uint8_t*>(row_of(lane / 8 + 4 * i)) + F::layout.row_meta;
   }
 
-  /// Starts the copy of groups g .. g + Groups - 1 into a stage; g lies in the row.
+  /// Starts the copy of groups g .. g + Groups - 1 into a stage; what lies behind the row becomes zeros,
+  /// which decode to finite weights. The caller commits.
   __device__ void start(int g, int stage) noexcept {
-    if (lane >= rows) return;
-    const std::uint8_t* from = source + static_cast<std::int64_t>(g) * group_size<F>;
-    const int skew = Align < 16 ? static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 15) : 0;
-    const int wanted = min(Groups * group_size<F>, row_bytes - g * group_size<F>) + skew;
-    from -= skew;
-    std::uint8_t* to = ring + stage * stage_bytes + lane * pitch;
-    int size = (wanted + 15) & ~15;
-    if (from + size > end) {
-      // The last unit of the matrix is not whole.
-      size = wanted & ~15;
-      for (int i = size; i < wanted; ++i) to[i] = from[i];
-    }
-    ptx::arrive_expecting(barriers + 8 * stage, size);
-    if (size > 0) ptx::bulk_copy(ptx::shared_address(to), from, size, barriers + 8 * stage);
-  }
-
-  /// Waits for the copy; what lies behind the end of the rows becomes zeros, which decode to finite weights.
-  __device__ void wait(int g, int stage, int phase) const noexcept {
-    ptx::wait_barrier(barriers + 8 * stage, phase);
-    if ((g + Groups) * group_size < F >> row_bytes) {
-      if (lane < rows) {
-        const std::uintptr_t from =
-            reinterpret_cast<std::uintptr_t>(source) + static_cast<std::int64_t>(g) * group_size<F>;
-        std::uint8_t* to = ring + stage * stage_bytes + lane * pitch;
-        for (int i = row_bytes - g * group_size<F> + static_cast<int>(Align < 16 ? from & 15 : 0); i < pitch;
-             ++i)
-          to[i] = 0;
-      }
-      __syncwarp();
+    const bool whole = (g + Groups) * group_size<F> + 16 <= row_bytes;
+    const std::uint32_t to =
+        ptx::shared_address(ring) + stage * stage_bytes + lane / 8 * pitch + 16 * (lane % 8);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::uint8_t* from = source[i] + g * group_size<F>;
+      const int skew = Align < 16 ? static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 15) : 0;
+      from += 16 * (lane % 8) - skew;
+      if (whole)
+        copy_row(to + 4 * i * pitch, from);
+      else
+        copy_end(to + 4 * i * pitch, from, row_bytes - g * group_size<F> + skew - 16 * (lane % 8));
     }
   }
 
@@ -90,6 +66,19 @@ struct weight_stages {
               0};
     const int at = stage * stage_bytes + i * pitch + j * group_size<F> + skew;
     return {reinterpret_cast<const std::uint32_t*>(ring) + at / 4, at % 4};
+  }
+
+ private:
+  __device__ void copy_row(std::uint32_t to, const std::uint8_t* from) const noexcept {
+#pragma unroll
+    for (int u = 0; u < units; u += 8)
+      if (u + 8 <= units || lane % 8 < units - u) ptx::copy16(to + 16 * u, from + 16 * u);
+  }
+  /// `left` bytes of the row remain.
+  __device__ void copy_end(std::uint32_t to, const std::uint8_t* from, int left) const noexcept {
+#pragma unroll 1
+    for (int u = lane % 8; 16 * u < pitch; u += 8, to += 128, from += 128, left -= 128)
+      ptx::copy16(to, left > 0 ? from : source[0], max(0, min(16, left)));
   }
 };
 
