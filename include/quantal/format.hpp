@@ -34,7 +34,7 @@ struct block_layout {
   int row_meta = 0;         ///< bytes of row metadata in front of every row's blocks
   bool has_offset = false;  ///< weights have an additive term (q4_1, q2_K, q4_K, ...)
 
-  QUANTAL_HD constexpr int groups() const { return elements / group; }
+  constexpr int groups() const { return elements / group; }
   /// Bits per weight of the blocks alone.
   constexpr double bpw() const { return 8.0 * bytes / elements; }
   constexpr bool operator==(const block_layout&) const = default;

@@ -12,6 +12,7 @@ enum class status : std::uint8_t {
   ok,
   bad_shape,         ///< a dimension is negative, zero where it may not be, or not a multiple of the block
   bad_stride,        ///< a stride is smaller than the row it must step over
+  bad_alignment,     ///< a device pointer is not aligned as the function asks
   null_pointer,      ///< a required pointer is null
   small_workspace,   ///< the caller's workspace is smaller than the size query said
   bad_expert_id,     ///< mul_mat_id: an id lies outside [0, experts)
@@ -27,6 +28,7 @@ constexpr std::string_view to_string(status s) noexcept {
     case status::ok: return "ok";
     case status::bad_shape: return "bad shape";
     case status::bad_stride: return "bad stride";
+    case status::bad_alignment: return "pointer is not aligned";
     case status::null_pointer: return "null pointer";
     case status::small_workspace: return "workspace too small";
     case status::bad_expert_id: return "expert id out of range";

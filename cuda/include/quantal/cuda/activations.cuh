@@ -24,37 +24,45 @@ inline std::int64_t prepared_bytes(std::int64_t cols, std::int64_t groups) noexc
   return prepared_chunks(cols) * groups * tile_group_bytes;
 }
 
-struct prepare_args {
-  const float* activations;
-  std::int64_t n, stride, cols;
-  std::int64_t groups;  ///< groups of 8 vectors in the result
-  std::uint8_t* out;
-  std::uint32_t* finished;  ///< counters to clear for the product that follows
-  int counters;
+/// The vectors to be prepared: dense, or gathered through `source`.
+struct vectors {
+  const float* data;
+  std::int64_t n, cols;
+  std::int64_t stride;         ///< dense: floats between vectors
+  const std::int64_t* source;  ///< gathered: offset in floats of each of the n; negative: none
+  const std::int32_t* count;   ///< gathered: how many of the n are in use
+
+  /// Vector i, or null if there is none.
+  __device__ const float* at(std::int64_t i) const noexcept {
+    if (!source) return i < n ? data + i * stride : nullptr;
+    return i < *count && source[i] >= 0 ? data + source[i] : nullptr;
+  }
 };
 
-/// One warp per chunk of 32 and group of 8 vectors: lane = 4 * vector + quarter, so that the warp reads whole
-/// lines.
+/// One warp per chunk of 32 and group of 8 vectors: lane = 8 * quarter + vector. Clears `counters` words at
+/// `finished` for the product that follows.
 template <octet_order Order>
-__global__ void prepare_bf16(const prepare_args p) {
+__global__ void prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
+  ptx::wait_for_prerequisites();
   ptx::launch_dependents();
+  const std::int64_t thread = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x,
+                     warp = thread >> 5;
   const int lane = threadIdx.x & 31;
-  const std::int64_t warp = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) >> 5;
-  const std::int64_t chunks = 2 * ((p.cols + chunk_values - 1) / chunk_values);
-  if (const int i = blockIdx.x * blockDim.x + threadIdx.x; i < p.counters) p.finished[i] = 0;
-  if (warp >= chunks * p.groups) return;
-  const std::int64_t group = warp % p.groups, chunk = warp / p.groups;
+  if (thread < counters) finished[thread] = 0;
+  const std::int64_t groups = (x.n + 7) / 8, chunks = 2 * ((x.cols + chunk_values - 1) / chunk_values);
+  if (warp >= chunks * groups) return;
+  const std::int64_t group = warp % groups, chunk = warp / groups;
   const int vector = lane & 7, quarter = lane >> 3;
-  const std::int64_t column = 8 * group + vector;
   std::uint32_t words[4] = {0, 0, 0, 0};
-  if (column < p.n && 32 * chunk < p.cols) {
-    const float* x = p.activations + column * p.stride + 32 * chunk;
+  const float* v = x.at(8 * group + vector);
+  if (v && 32 * chunk < x.cols) {
+    v += 32 * chunk;
 #pragma unroll
     for (int t = 0; t < 4; ++t)
-      words[t] = ptx::pack_bf16(x[octet_element(Order, t, 2 * quarter)],
-                                x[octet_element(Order, t, 2 * quarter + 1)]);
+      words[t] = ptx::pack_bf16(v[octet_element(Order, t, 2 * quarter)],
+                                v[octet_element(Order, t, 2 * quarter + 1)]);
   }
-  std::uint8_t* out = p.out + ((chunk >> 1) * p.groups + group) * tile_group_bytes;
+  out += ((chunk >> 1) * groups + group) * tile_group_bytes;
   const int sub_chunk = 4 * static_cast<int>(chunk & 1) + quarter;
   *reinterpret_cast<uint4*>(out + sub_chunk * 128 + vector * 16) =
       make_uint4(words[0], words[1], words[2], words[3]);

@@ -105,4 +105,51 @@ class bf16_scales {
   std::uint32_t offset_[has_offset ? own : 1];
 };
 
+/// One row's group of 256 weights, as bf16 octets.
+template <any_format F, class Bytes>
+class row_group {
+ public:
+  static constexpr octet_order order = octets<F>::order;
+
+  __device__ row_group(const Bytes& bytes, float row_scale, int t) noexcept
+      : bytes_(bytes), scales_(bytes, row_scale, t), t_(t) {}
+  /// The octet of chunk C; all lanes of the warp take part.
+  template <int C>
+  __device__ bf16_octet get(int lane) const noexcept {
+    return scales_.template apply<C>(octets<F>::template codes<C>(bytes_, t_), lane);
+  }
+
+ private:
+  Bytes bytes_;
+  bf16_scales<F> scales_;
+  int t_;
+};
+
+template <float_format F, class Bytes>
+class row_group<F, Bytes> {
+ public:
+  static constexpr octet_order order = octet_order::consecutive;
+
+  __device__ row_group(const Bytes& bytes, float, int t) noexcept : bytes_(bytes), t_(t) {}
+  template <int C>
+  __device__ bf16_octet get(int) const noexcept {
+    static_assert(F::layout.bytes == 2, "16-bit formats only");
+    const word_pair a = bytes_.template u64<64 * C>(16 * t_), b = bytes_.template u64<64 * C + 8>(16 * t_);
+    return {{pair(a.low), pair(a.high), pair(b.low), pair(b.high)}};
+  }
+
+ private:
+  __device__ static std::uint32_t pair(std::uint32_t w) noexcept {
+    if constexpr (std::is_same_v<F, bf16>) return w;
+    return ptx::pack_bf16(quantal::detail::half_to_float(static_cast<std::uint16_t>(w)),
+                          quantal::detail::half_to_float(static_cast<std::uint16_t>(w >> 16)));
+  }
+  Bytes bytes_;
+  int t_;
+};
+
+/// The order in which octets of a format want the activations.
+template <any_format F>
+inline constexpr octet_order fragment_order = row_group<F, group_bytes<1>>::order;
+
 }  // namespace quantal::cuda

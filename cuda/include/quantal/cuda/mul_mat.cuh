@@ -1,199 +1,266 @@
-// mul_mat on the device: out[t * out_stride + r] = sum_c W[r][c] * activations[t * activation_stride + c].
+// mul_mat and mul_mat_id on the device; shapes and strides as in quantal/kernel/args.hpp, all pointers to
+// device memory.
 //
-// Weights are GGUF bytes in device memory. Calls only launch kernels on the caller's stream: no allocation,
-// no synchronisation, no global state; they may be captured in a graph. Results do not depend on timing.
+// Weights are GGUF bytes, their first byte aligned to 16. Calls only launch kernels on the caller's stream:
+// no allocation, no synchronisation, no global state; they may be captured in a graph. Results do not depend
+// on timing.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
+#include <limits>
 
-#include "quantal/cuda/status.cuh"
-#include "quantal/cuda/stream_kernel.cuh"
-#include "quantal/cuda/tile_kernel.cuh"
+#include "quantal/cuda/launch.cuh"
+#include "quantal/cuda/plan.cuh"
+#include "quantal/cuda/route.cuh"
 #include "quantal/kernel/args.hpp"
+#include "quantal/status.hpp"
 
 namespace quantal::cuda {
-
-/// How a product is cut: a tile shape, and the number of blocks that share a tile along the columns of the
-/// matrix.
-struct tile_plan {
-  int groups, n, split;
-};
-
 namespace detail {
 
-/// Calls fn with the tile shape of a plan; false if it is not compiled.
-template <class Fn>
-bool with_tile_shape(const tile_plan& plan, Fn&& fn) {
-  const auto is = [&]<class Shape>() {
-    if (Shape::Groups != plan.groups || Shape::N != plan.n) return false;
-    fn.template operator()<Shape>();
-    return true;
-  };
-  return is.template operator()<tile_shape<4, 8, 8, 1>>() ||
-         is.template operator()<tile_shape<4, 16, 8, 1>>() ||
-         is.template operator()<tile_shape<4, 32, 6, 1>>() ||
-         is.template operator()<tile_shape<3, 64, 6, 1>>() ||
-         is.template operator()<tile_shape<3, 128, 5, 2>>() ||
-         is.template operator()<tile_shape<2, 128, 6, 2>>() ||
-         is.template operator()<tile_shape<2, 256, 4, 2>>();
+/// Hands out aligned parts of the caller's workspace, or only counts when there is none.
+class arena {
+ public:
+  explicit arena(void* memory) noexcept : memory_(static_cast<std::uint8_t*>(memory)) {}
+  template <class T>
+  T* take(std::int64_t count) noexcept {
+    T* p = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 255) / 256 * 256;
+    return p;
+  }
+  std::size_t used() const noexcept { return used_; }
+
+ private:
+  std::uint8_t* memory_;
+  std::size_t used_ = 0;
+};
+
+/// A product whose vectors are known: dense or routed.
+struct product {
+  const std::byte* weights;
+  std::int64_t rows, cols, row_stride, expert_stride;
+  vectors x;
+  columns y;
+  float* out;
+};
+
+template <any_format F>
+bool well_aligned(const product& p) noexcept {
+  const auto bits = reinterpret_cast<std::uintptr_t>(p.weights) | static_cast<std::uintptr_t>(p.row_stride) |
+                    static_cast<std::uintptr_t>(p.expert_stride);
+  return bits % group_alignment<F>() == 0;
 }
 
-template <class Shape>
-dim3 tile_grid(std::int64_t rows, std::int64_t n, int split) noexcept {
-  const std::int64_t row_tiles = (rows + Shape::rows - 1) / Shape::rows;
-  return dim3(static_cast<unsigned>((row_tiles + Shape::Cluster - 1) / Shape::Cluster * Shape::Cluster),
-              static_cast<unsigned>((n + Shape::N - 1) / Shape::N), static_cast<unsigned>(split));
-}
+inline unsigned blocks_of(std::int64_t warps) noexcept { return static_cast<unsigned>((warps + 7) / 8); }
 
-/// A launch in clusters along x; its prologue may overlap the kernel in front of it if it is `dependent` on
-/// that.
-template <class... Params, class... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared, int cluster, bool dependent,
-                   cudaStream_t stream, Args&&... args) noexcept {
-  if (const auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+/// Products with few vectors per tile. Without a workspace: only counts its bytes.
+template <block_format F>
+cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_tiles, arena& memory,
+                           bool run, cudaStream_t stream) noexcept {
+  const std::int64_t records = (p.cols + group_weights - 1) / group_weights * p.x.n;
+  auto* prepared = memory.take<std::uint8_t>(records * q8_record<F>::bytes);
+  if (!run) return cudaSuccess;
+  if (const auto e = launch(&prepare_q8<F>, dim3(blocks_of(records)), 256, 0, 1, stream, p.x, prepared);
       e != cudaSuccess)
     return e;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = dependent;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Args&&>(args)...);
+  const stream_args args{
+      p.weights, p.row_stride, p.expert_stride, static_cast<int>(p.rows), static_cast<int>(p.cols), prepared,
+      p.y,       p.out};
+  cudaError_t error = cudaErrorInvalidValue;
+  with_stream_shape(tile, [&]<class Shape>() {
+    const auto go = [&]<int Align>() {
+      const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
+      error = launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
+                     stream_shared_bytes<F, Align, Shape>(tile), 1, stream, args);
+    };
+    if (well_aligned<F>(p))
+      go.template operator()<group_alignment<F>()>();
+    else if constexpr (natural_alignment<F>() < group_alignment<F>())
+      go.template operator()<natural_alignment<F>()>();
+  });
+  return error;
+}
+
+/// The others.
+template <any_format F>
+cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned column_tiles, arena& memory,
+                         bool run, cudaStream_t stream) noexcept {
+  cudaError_t error = cudaErrorInvalidValue;
+  with_tile_shape<F>(plan, [&]<class Shape>() {
+    const std::int64_t row_tiles = (p.rows + Shape::rows - 1) / Shape::rows;
+    const dim3 grid(static_cast<unsigned>((row_tiles + Shape::Cluster - 1) / Shape::Cluster * Shape::Cluster),
+                    column_tiles, static_cast<unsigned>(plan.split));
+    const std::int64_t tiles = plan.split > 1 ? static_cast<std::int64_t>(grid.x) * grid.y : 0;
+    auto* prepared = memory.take<std::uint8_t>(prepared_bytes(p.cols, (p.x.n + 7) / 8));
+    auto* partial = memory.take<float>(tiles * plan.split * Shape::N * Shape::rows);
+    auto* finished = memory.take<std::uint32_t>(tiles);
+    error = cudaSuccess;
+    if (!run) return;
+    const std::int64_t warps = std::max(2 * prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
+    error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x, prepared,
+                   finished, static_cast<int>(tiles));
+    if (error != cudaSuccess) return;
+    const tile_args args{p.weights,
+                         p.row_stride,
+                         p.expert_stride,
+                         static_cast<int>(p.rows),
+                         static_cast<int>(p.cols),
+                         prepared,
+                         p.y,
+                         p.out,
+                         plan.split,
+                         partial,
+                         finished};
+    const auto go = [&]<int Align>() {
+      static_assert(Shape::template weights<F, Align>::stages >= 2);
+      error = launch(&tile_kernel<F, Align, Shape>, grid, Shape::threads,
+                     tile_shared_bytes<F, Align, Shape>(), Shape::Cluster, stream, args);
+    };
+    if (well_aligned<F>(p))
+      go.template operator()<group_alignment<F>()>();
+    else if constexpr (natural_alignment<F>() < group_alignment<F>())
+      go.template operator()<natural_alignment<F>()>();
+  });
+  return error;
+}
+
+/// Checks that both products share.
+template <any_format F>
+status check(const std::byte* weights, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
+             const float* activations, std::int64_t n, const float* out, const device_info& device) noexcept {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() / 2;
+  if (rows < 0 || cols < 0 || n < 0 || rows > most || cols > most || n > most) return status::bad_shape;
+  if (cols == 0 || cols % F::layout.elements) return status::bad_shape;
+  if (row_stride < row_bytes<F>(cols) || row_stride % natural_alignment<F>()) return status::bad_stride;
+  if (rows && n && (!weights || !activations || !out)) return status::null_pointer;
+  if (reinterpret_cast<std::uintptr_t>(weights) % 16) return status::bad_alignment;
+  if (device.multiprocessors <= 0) return status::device_error;
+  // The bulk copies and warpgroup products of the tile kernel need compute capability 9.0.
+  return device.major < 9 || (float_format<F> && F::layout.bytes > 2) ? status::unsupported : status::ok;
+}
+
+template <any_format F>
+cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& device, arena& memory,
+                    bool run, cudaStream_t stream) noexcept {
+  const product p{a.weights,
+                  a.rows,
+                  a.cols,
+                  a.weight_row_stride,
+                  0,
+                  {a.activations, a.n, a.cols, a.activation_stride, nullptr, nullptr},
+                  {a.n, a.out_stride, nullptr, nullptr, nullptr},
+                  a.out};
+  if constexpr (block_format<F>) {
+    if (policy == precision::q8 && a.n <= max_stream_columns)
+      return stream_product<F>(p, a.n, 1, memory, run, stream);
+  }
+  const tile_plan plan =
+      plan_tiles<F>(a.rows, a.cols, device, [&](std::int64_t n) { return (a.n + n - 1) / n; });
+  return tile_product<F>(p, plan, static_cast<unsigned>((a.n + plan.n - 1) / plan.n), memory, run, stream);
+}
+
+template <any_format F>
+cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_info& device, arena& memory,
+                       bool run, cudaStream_t stream) noexcept {
+  const std::int64_t pairs = a.tokens * a.used, positions = routed_positions(pairs, a.experts);
+  // What an expert gets on average decides for all.
+  const std::int64_t each = std::max<std::int64_t>(1, pairs / std::min(pairs, a.experts));
+  const bool streams = block_format<F> && policy == precision::q8 && each <= max_stream_columns;
+  tile_plan plan{};
+  if (!streams)
+    plan = plan_tiles<F>(
+        a.rows, a.cols, device, [&](std::int64_t n) { return pairs / n + std::min(pairs, a.experts) / 2; },
+        1);
+  const int tile_columns = streams ? stream_columns(each) : plan.n;
+  const std::int64_t tiles = routed_tiles(pairs, a.experts, tile_columns);
+
+  route_args r{};
+  r.ids = a.ids;
+  r.tokens = a.tokens, r.used = a.used, r.ids_stride = a.ids_stride;
+  r.token_stride = a.token_stride, r.slot_stride = a.slot_stride;
+  r.out_token_stride = a.out_token_stride, r.out_slot_stride = a.out_slot_stride;
+  r.experts = static_cast<int>(a.experts), r.tile_columns = tile_columns;
+  r.starts = memory.take<std::int32_t>(a.experts + 1);
+  r.source = memory.take<std::int64_t>(positions);
+  r.out_offset = memory.take<std::int64_t>(positions);
+  r.tiles = memory.take<column_tile>(tiles);
+  r.tile_count = memory.take<std::int32_t>(1);
+  r.out = a.out, r.rows = a.rows;
+  if (run) {
+    const auto e = launch(&route<1024>, dim3(1), 1024, route_shared_bytes(pairs, a.experts), 1, stream, r);
+    if (e != cudaSuccess) return e;
+  }
+  const product p{a.weights,
+                  a.rows,
+                  a.cols,
+                  a.weight_row_stride,
+                  a.expert_stride,
+                  {a.activations, positions, a.cols, 0, r.source, r.starts + (r.starts ? a.experts : 0)},
+                  {positions, 0, r.tiles, r.tile_count, r.out_offset},
+                  a.out};
+  if constexpr (block_format<F>) {
+    if (streams) return stream_product<F>(p, tile_columns, static_cast<unsigned>(tiles), memory, run, stream);
+  }
+  return tile_product<F>(p, plan, static_cast<unsigned>(tiles), memory, run, stream);
 }
 
 }  // namespace detail
 
-/// The plan with the least estimated time on `multiprocessors`.
-inline tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, std::int64_t n,
-                            int multiprocessors) noexcept {
-  constexpr tile_plan shapes[] = {{4, 8, 1},   {4, 16, 1},  {4, 32, 1}, {3, 64, 1},
-                                  {3, 128, 1}, {2, 128, 1}, {2, 256, 1}};
-  tile_plan best = shapes[0];
-  double least = 1e300;
-  for (const tile_plan& s : shapes) {
-    const std::int64_t tiles = (rows + 64 * s.groups - 1) / (64 * s.groups) * ((n + s.n - 1) / s.n);
-    const std::int64_t groups = (cols + group_weights - 1) / group_weights;
-    for (int split = 1; split <= 8 && split <= groups; ++split) {
-      // Cycles of a block per chunk of 64: its products, or the decode, whichever takes longer.
-      const double chunk = s.groups * std::max(2.0 * s.n, 200.0);
-      const double waves = static_cast<double>((tiles * split + multiprocessors - 1) / multiprocessors);
-      const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
-      const double time = waves * (chunks * chunk + 3000 + (split > 1 ? 2000 + 8 * s.n : 0));
-      if (time < least) {
-        least = time;
-        best = {s.groups, s.n, split};
-      }
-    }
-  }
-  return best;
+/// Bytes of device memory, aligned to 256, that mul_mat needs for these shapes.
+template <any_format F>
+std::size_t mul_mat_workspace(const mul_mat_args& a, precision policy, const device_info& device) noexcept {
+  detail::arena count(nullptr);
+  detail::mul_mat<F>(a, policy, device, count, false, nullptr);
+  return count.used();
 }
 
-/// Where the parts of the workspace lie.
-struct tile_workspace {
-  std::size_t prepared, partial, finished, total;
-  int counters;
-
-  tile_workspace(std::int64_t rows, std::int64_t cols, std::int64_t n, const tile_plan& plan) noexcept {
-    const auto round = [](std::int64_t bytes) { return static_cast<std::size_t>((bytes + 255) / 256 * 256); };
-    std::int64_t tiles = 0, tile_floats = 0;
-    detail::with_tile_shape(plan, [&]<class Shape>() {
-      const dim3 grid = detail::tile_grid<Shape>(rows, n, plan.split);
-      tiles = static_cast<std::int64_t>(grid.x) * grid.y;
-      tile_floats = Shape::rows * Shape::N;
-    });
-    counters = plan.split > 1 ? static_cast<int>(tiles) : 0;
-    prepared = 0;
-    partial = round(prepared_bytes(cols, (n + 7) / 8));
-    finished = partial + (plan.split > 1 ? round(tiles * plan.split * tile_floats * 4) : 0);
-    total = finished + round(4 * counters);
-  }
-};
-
-template <block_format F>
-status launch_tiles(const mul_mat_args& a, const tile_plan& plan, void* workspace,
-                    cudaStream_t stream) noexcept {
-  const std::int64_t groups = (a.n + 7) / 8;
-  auto* memory = static_cast<std::uint8_t*>(workspace);
-  const tile_workspace layout(a.rows, a.cols, a.n, plan);
-  const prepare_args prepare{a.activations,
-                             a.n,
-                             a.activation_stride,
-                             a.cols,
-                             groups,
-                             memory + layout.prepared,
-                             reinterpret_cast<std::uint32_t*>(memory + layout.finished),
-                             layout.counters};
-  const std::int64_t warps = 2 * prepared_chunks(a.cols) * groups;
-  const std::int64_t blocks = std::max<std::int64_t>((warps + 7) / 8, (layout.counters + 255) / 256);
-  prepare_bf16<octets<F>::order><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(prepare);
-  const tile_args tiles{a.weights,
-                        a.weight_row_stride,
-                        static_cast<int>(a.rows),
-                        static_cast<int>(a.cols),
-                        prepare.out,
-                        groups,
-                        static_cast<int>(a.n),
-                        a.out,
-                        a.out_stride,
-                        plan.split,
-                        reinterpret_cast<float*>(memory + layout.partial),
-                        prepare.finished};
-  const bool aligned =
-      (reinterpret_cast<std::uintptr_t>(a.weights) | static_cast<std::uintptr_t>(a.weight_row_stride)) %
-          group_alignment<F>() ==
-      0;
-  cudaError_t error = cudaErrorInvalidValue;
-  detail::with_tile_shape(plan, [&]<class Shape>() {
-    const auto go = [&]<int Align>() {
-      error = detail::launch(&tile_kernel<F, Align, Shape>, detail::tile_grid<Shape>(a.rows, a.n, plan.split),
-                             Shape::threads, tile_shared_bytes<F, Align, Shape>(), Shape::Cluster, true,
-                             stream, tiles);
-    };
-    if (aligned)
-      go.template operator()<group_alignment<F>()>();
-    else if constexpr (natural_alignment<F>() != group_alignment<F>())
-      go.template operator()<natural_alignment<F>()>();
-  });
-  return error == cudaSuccess ? status::ok : status::device_error;
+/// out[t * out_stride + r] = sum_c W[r][c] * activations[t * activation_stride + c].
+template <any_format F>
+status mul_mat(const mul_mat_args& a, precision policy, const device_info& device, void* workspace,
+               std::size_t bytes, cudaStream_t stream) noexcept {
+  const status s =
+      detail::check<F>(a.weights, a.rows, a.cols, a.weight_row_stride, a.activations, a.n, a.out, device);
+  if (s != status::ok) return s;
+  if (a.n == 0 || a.rows == 0) return status::ok;
+  if ((a.n > 1 && a.activation_stride < a.cols) || (a.n > 1 && a.out_stride < a.rows))
+    return status::bad_stride;
+  if (!workspace) return status::null_pointer;
+  if (bytes < mul_mat_workspace<F>(a, policy, device)) return status::small_workspace;
+  detail::arena memory(workspace);
+  return detail::mul_mat<F>(a, policy, device, memory, true, stream) == cudaSuccess ? status::ok
+                                                                                    : status::device_error;
 }
 
-template <block_format F, class Shape>
-status launch_stream(const mul_mat_args& a, void* workspace, cudaStream_t stream) noexcept {
-  const q8_prepare_args prepare{a.activations, a.n, a.activation_stride, a.cols,
-                                static_cast<std::uint8_t*>(workspace)};
-  if (!Shape::Rounds) {
-    const std::int64_t warps = (a.cols + group_weights - 1) / group_weights * a.n;
-    prepare_q8<F><<<static_cast<unsigned>((warps + 7) / 8), 256, 0, stream>>>(prepare);
-  }
-  const stream_args args{a.weights,   a.weight_row_stride, static_cast<int>(a.rows), static_cast<int>(a.cols),
-                         prepare.out, a.activations,       a.activation_stride,      static_cast<int>(a.n),
-                         a.out,       a.out_stride};
-  const dim3 grid(static_cast<unsigned>((a.rows + Shape::rows - 1) / Shape::rows),
-                  static_cast<unsigned>((a.n + Shape::n - 1) / Shape::n));
-  const bool aligned =
-      (reinterpret_cast<std::uintptr_t>(a.weights) | static_cast<std::uintptr_t>(a.weight_row_stride)) %
-          group_alignment<F>() ==
-      0;
-  cudaError_t error = cudaErrorInvalidValue;
-  const auto go = [&]<int Align>() {
-    error = detail::launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
-                           stream_shared_bytes<F, Align, Shape>(static_cast<int>(a.n)), 1, !Shape::Rounds,
-                           stream, args);
-  };
-  if (aligned)
-    go.template operator()<group_alignment<F>()>();
-  else if constexpr (natural_alignment<F>() != group_alignment<F>())
-    go.template operator()<natural_alignment<F>()>();
-  return error == cudaSuccess ? status::ok : status::device_error;
+/// Bytes of device memory, aligned to 256, that mul_mat_id needs for these shapes, whatever the ids.
+template <any_format F>
+std::size_t mul_mat_id_workspace(const mul_mat_id_args& a, precision policy,
+                                 const device_info& device) noexcept {
+  if (a.tokens == 0 || a.used == 0 || a.experts == 0) return 0;
+  detail::arena count(nullptr);
+  detail::mul_mat_id<F>(a, policy, device, count, false, nullptr);
+  return count.used();
+}
+
+/// The product through the expert of each (token, slot). Ids stay on the device, so a bad one cannot be
+/// reported: the results of its pair are NaN.
+template <any_format F>
+status mul_mat_id(const mul_mat_id_args& a, precision policy, const device_info& device, void* workspace,
+                  std::size_t bytes, cudaStream_t stream) noexcept {
+  if (a.tokens < 0 || a.used < 0 || a.experts < 0 || a.experts > 8192) return status::bad_shape;
+  const std::int64_t pairs = a.tokens * a.used;
+  const status s =
+      detail::check<F>(a.weights, a.rows, a.cols, a.weight_row_stride, a.activations, pairs, a.out, device);
+  if (s != status::ok) return s;
+  if (pairs == 0 || a.rows == 0) return status::ok;
+  if (a.experts == 0) return status::bad_shape;
+  if (a.expert_stride < (a.rows - 1) * a.weight_row_stride + row_bytes<F>(a.cols) ||
+      a.expert_stride % natural_alignment<F>() || a.ids_stride < a.used)
+    return status::bad_stride;
+  if (!workspace || !a.ids) return status::null_pointer;
+  if (bytes < mul_mat_id_workspace<F>(a, policy, device)) return status::small_workspace;
+  detail::arena memory(workspace);
+  return detail::mul_mat_id<F>(a, policy, device, memory, true, stream) == cudaSuccess ? status::ok
+                                                                                       : status::device_error;
 }
 
 }  // namespace quantal::cuda

@@ -5,6 +5,7 @@
 // max / 127, so the normalised mean squared error is about 5e-5 for Gaussian values.
 #pragma once
 
+#include "quantal/cuda/activations.cuh"
 #include "quantal/cuda/octets.hpp"
 #include "quantal/cuda/ptx.cuh"
 
@@ -83,22 +84,17 @@ __device__ inline void write_record(const float* x, std::int64_t group, std::int
   if (lane == 0) *reinterpret_cast<float*>(out + record::scale) = largest / 127.0f;
 }
 
-struct q8_prepare_args {
-  const float* activations;
-  std::int64_t n, stride, cols;
-  std::uint8_t* out;
-};
-
-/// One warp per record.
+/// One warp per record of vectors 0..x.n - 1; see activations.cuh for the rest.
 template <block_format F>
-__global__ void prepare_q8(const q8_prepare_args p) {
+__global__ void prepare_q8(const vectors x, std::uint8_t* out) {
+  ptx::wait_for_prerequisites();
   ptx::launch_dependents();
   const std::int64_t warp = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) >> 5;
-  const std::int64_t groups = (p.cols + group_weights - 1) / group_weights;
-  if (warp >= groups * p.n) return;
-  const std::int64_t column = warp % p.n, group = warp / p.n;
-  write_record<F>(p.activations + column * p.stride, group, p.cols,
-                  p.out + (group * p.n + column) * q8_record<F>::bytes, threadIdx.x & 31);
+  const std::int64_t groups = (x.cols + group_weights - 1) / group_weights;
+  if (warp >= groups * x.n) return;
+  const std::int64_t i = warp % x.n, group = warp / x.n;
+  if (const float* v = x.at(i))
+    write_record<F>(v, group, x.cols, out + warp * q8_record<F>::bytes, threadIdx.x & 31);
 }
 
 }  // namespace quantal::cuda

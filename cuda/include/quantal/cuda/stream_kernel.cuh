@@ -6,6 +6,7 @@
 // partial sums are added in the order of the warps.
 #pragma once
 
+#include "quantal/cuda/columns.cuh"
 #include "quantal/cuda/q8_records.cuh"
 #include "quantal/cuda/weight_stages.cuh"
 
@@ -13,23 +14,19 @@ namespace quantal::cuda {
 
 struct stream_args {
   const std::byte* weights;
-  std::int64_t row_stride;
+  std::int64_t row_stride, expert_stride;
   int rows, cols;
-  const std::uint8_t* records;  ///< q8_records.cuh; null where the kernel rounds the activations itself
-  const float* activations;
-  std::int64_t activation_stride;
-  int n;
+  const std::uint8_t* records;  ///< q8_records.cuh
+  columns x;
   float* out;
-  std::int64_t out_stride;
 };
 
 /// Columns: 8 * Columns_ vectors. Groups: of 256 weights per stage. Blocks: how many are meant to share a
-/// multiprocessor. Rounds: the kernel rounds the activations itself, which pays for one or two vectors.
-template <int Tiles_, int Columns_, int Warps_, int Groups_, int Stages_, int Blocks_, bool Rounds_ = false>
+/// multiprocessor.
+template <int Tiles_, int Columns_, int Warps_, int Groups_, int Stages_, int Blocks_>
 struct stream_shape {
   static constexpr int Tiles = Tiles_, Columns = Columns_, Warps = Warps_, Groups = Groups_, Stages = Stages_,
                        Blocks = Blocks_;
-  static constexpr bool Rounds = Rounds_;
   static constexpr int rows = 16 * Tiles, n = 8 * Columns, threads = 32 * Warps;
 };
 
@@ -87,10 +84,10 @@ class float_scales {
 template <block_format F, int Align, class Shape>
 using stream_weights = weight_stages<F, Align, Shape::Groups, Shape::Stages>;
 
-/// Bytes of shared memory of a block, for n vectors.
+/// Bytes of shared memory of a block, for tiles of up to n vectors.
 template <block_format F, int Align, class Shape>
-constexpr int stream_shared_bytes(int n) noexcept {
-  const int record_bytes = (n < Shape::n ? n : Shape::n) * q8_record<F>::bytes;
+constexpr int stream_shared_bytes(std::int64_t n) noexcept {
+  const int record_bytes = static_cast<int>(n < Shape::n ? n : Shape::n) * q8_record<F>::bytes;
   // Lanes of columns that do not exist read what lies behind the last records; their results are dropped.
   const int pipeline = Shape::Warps * (Shape::Tiles * stream_weights<F, Align, Shape>::bytes +
                                        Shape::Stages * Shape::Groups * record_bytes) +
@@ -108,13 +105,19 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
   extern __shared__ __align__(128) std::uint8_t shared[];
 
   const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
-  const int row0 = blockIdx.x * Shape::rows, column0 = blockIdx.y * Shape::n;
-  const int here = min(Shape::n, p.n - column0);
+  ptx::launch_dependents();
+  // Routing is the work of the kernels in front of this one; without it the weights may be fetched while they
+  // run.
+  if (p.x.tiles) ptx::wait_for_prerequisites();
+  const column_tile vectors = p.x.template tile<Shape::n>(blockIdx.y);
+  if (vectors.count == 0) return;
+  const std::byte* matrix = p.weights + vectors.expert * p.expert_stride;
+  const int row0 = blockIdx.x * Shape::rows, here = vectors.count;
   const int groups = (p.cols + group_weights - 1) / group_weights;
   const int record_bytes = here * record::bytes;
   std::uint8_t* records = shared + Shape::Warps * tiles * ring_t::bytes + warp * stages * step * record_bytes;
 
-  const auto row_of = [&](int i) { return p.weights + p.row_stride * min(row0 + i, p.rows - 1); };
+  const auto row_of = [&](int i) { return matrix + p.row_stride * min(row0 + i, p.rows - 1); };
   ring_t ring[tiles];
   std::uint32_t addresses[tiles][2];
   float row_scales[tiles][2];
@@ -138,23 +141,15 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
   const auto start_records = [&](int group, int stage) {
     for (int j = 0; j < step && group + j < groups; ++j) {
       std::uint8_t* to = records + (stage * step + j) * record_bytes;
-      if constexpr (Shape::Rounds) {
-        for (int c = 0; c < here; ++c)
-          write_record<F>(p.activations + (column0 + c) * p.activation_stride, group + j, p.cols,
-                          to + c * record::bytes, lane);
-      } else {
-        const std::uint8_t* from =
-            p.records + (static_cast<std::int64_t>(group + j) * p.n + column0) * record::bytes;
-        for (int i = 16 * lane; i < record_bytes; i += 512)
-          ptx::copy16(ptx::shared_address(to) + i, from + i);
-      }
+      const std::uint8_t* from =
+          p.records + (static_cast<std::int64_t>(group + j) * p.x.n + vectors.begin) * record::bytes;
+      for (int i = 16 * lane; i < record_bytes; i += 512) ptx::copy16(ptx::shared_address(to) + i, from + i);
     }
   };
 
   constexpr int stride = Shape::Warps * step, ahead = stages - 1;
 #pragma unroll
   for (int i = 0; i < ahead; ++i) start_weights(warp * step + i * stride, i);
-  if constexpr (Shape::Rounds) ptx::commit_copies();
   ptx::wait_for_prerequisites();
 #pragma unroll
   for (int i = 0; i < ahead; ++i) {
@@ -276,8 +271,8 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < Shape::Warps; ++w) sum += result[w * Shape::n * Shape::rows + i];
-    const int row = row0 + i % Shape::rows, column = column0 + i / Shape::rows;
-    if (row < p.rows) p.out[column * p.out_stride + row] = sum;
+    const int row = row0 + i % Shape::rows;
+    if (row < p.rows) p.out[p.x.out(vectors.begin + i / Shape::rows) + row] = sum;
   }
 }
 

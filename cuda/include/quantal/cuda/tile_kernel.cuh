@@ -13,6 +13,7 @@
 
 #include "quantal/cuda/activations.cuh"
 #include "quantal/cuda/bf16_octets.cuh"
+#include "quantal/cuda/columns.cuh"
 #include "quantal/cuda/weight_stages.cuh"
 #include "quantal/cuda/wgmma.cuh"
 
@@ -20,13 +21,11 @@ namespace quantal::cuda {
 
 struct tile_args {
   const std::byte* weights;
-  std::int64_t row_stride;
+  std::int64_t row_stride, expert_stride;
   int rows, cols;
-  const std::uint8_t* prepared;  ///< activations.cuh
-  std::int64_t groups;           ///< groups of 8 vectors per chunk of it
-  int n;
+  const std::uint8_t* prepared;  ///< activations.cuh, x.n / 8 groups of 8 vectors
+  columns x;
   float* out;
-  std::int64_t out_stride;
   int split;                ///< parts of the columns of the matrix
   float* partial;           ///< [row tile][column tile][part][N][rows of a tile], if split > 1
   std::uint32_t* finished;  ///< parts that are done, per tile; zero at the start
@@ -105,10 +104,10 @@ struct ring_position {
 
 /// Adds the parts of a tile in order; by all consumers of a block.
 template <class Shape>
-__device__ inline void add_parts(const tile_args& p, const float* partial, int row0, int column0,
+__device__ inline void add_parts(const tile_args& p, const float* partial, int row0, const column_tile& tile,
                                  int thread) noexcept {
   constexpr int quads = Shape::rows / 4, threads = 128 * Shape::Groups, batch = 4;
-  const int total = quads * min(Shape::N, p.n - column0);
+  const int total = quads * tile.count;
   const auto* parts = reinterpret_cast<const float4*>(partial);
   for (int start = thread; start < total; start += batch * threads) {
     float4 sum[batch] = {};
@@ -129,7 +128,7 @@ __device__ inline void add_parts(const tile_args& p, const float* partial, int r
     for (int i = 0; i < batch; ++i) {
       const int at = start + i * threads, row = row0 + at % quads * 4;
       if (at >= total) break;
-      float* out = p.out + (column0 + at / quads) * p.out_stride + row;
+      float* out = p.out + p.x.out(tile.begin + at / quads) + row;
       const float values[4] = {sum[i].x, sum[i].y, sum[i].z, sum[i].w};
 #pragma unroll
       for (int k = 0; k < 4; ++k)
@@ -151,10 +150,18 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
 
   const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32;
   const int rank = blockIdx.x % cluster;
-  const int row0 = blockIdx.x * Shape::rows, column0 = blockIdx.y * N, part = blockIdx.z;
+  const int row0 = blockIdx.x * Shape::rows, part = blockIdx.z;
   const int groups = (p.cols + group_weights - 1) / group_weights;
   const int first = groups * part / p.split, last = groups * (part + 1) / p.split;
   const int chunks = (p.cols + chunk_values - 1) / chunk_values;
+
+  ptx::launch_dependents();
+  // Routing is the work of the kernels in front of this one; without it the weights may be fetched while they
+  // run.
+  if (p.x.tiles) ptx::wait_for_prerequisites();
+  const column_tile columns = p.x.template tile<N>(blockIdx.y);
+  if (columns.count == 0) return;
+  const std::byte* matrix = p.weights + columns.expert * p.expert_stride;
 
   if (thread == 0) {
     for (int i = 0; i < stages; ++i) {
@@ -172,9 +179,9 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
     ptx::fewer_registers<Shape::producer_registers>();
     if (warp == 4 * Shape::Groups && lane == 0) {
       ptx::wait_for_prerequisites();
-      const int tiles = min(N / 8, static_cast<int>(p.groups) - column0 / 8);
+      const int tiles = (columns.count + 7) / 8, groups_of_8 = static_cast<int>((p.x.n + 7) / 8);
       const int from = tiles * rank / cluster, share = tiles * (rank + 1) / cluster - from;
-      const std::uint8_t* source = p.prepared + (column0 / 8 + from) * tile_group_bytes;
+      const std::uint8_t* source = p.prepared + (columns.begin / 8 + from) * tile_group_bytes;
       const std::uint32_t target = ptx::shared_address(activations) + from * tile_group_bytes;
       detail::ring_position<stages> at;
       for (int c = 4 * first; c < min(4 * last, chunks); ++c, at.next()) {
@@ -182,7 +189,7 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
         ptx::arrive_expecting(full + 8 * at.stage, tiles * tile_group_bytes);
         if (cluster == 1 || share > 0) {
           const std::uint32_t to = target + at.stage * Shape::activation_bytes;
-          const std::uint8_t* chunk = source + c * p.groups * tile_group_bytes;
+          const std::uint8_t* chunk = source + static_cast<std::int64_t>(c) * groups_of_8 * tile_group_bytes;
           if constexpr (cluster > 1)
             ptx::bulk_copy(to, chunk, share * tile_group_bytes, full + 8 * at.stage, (1 << cluster) - 1);
           else
@@ -194,16 +201,16 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
   } else {
     ptx::more_registers<Shape::consumer_registers>();
     const int g = lane / 4, t = lane % 4;
-    const auto row_of = [&](int i) {
-      return p.weights + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1);
-    };
+    const auto row_of = [&](int i) { return matrix + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1); };
     weights_t ring(weights + warp * weights_t::bytes, lane, p.cols, row_of);
     // Where the groups of this lane's two rows lie, as far as their skew depends on it.
     const auto address_of = [&](int i) {
       return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
     };
     const std::uint32_t upper_address = address_of(g), lower_address = address_of(g + 8);
-    const float upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
+    float upper_scale = 1, lower_scale = 1;
+    if constexpr (block_format<F>)
+      upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
 #pragma unroll
     for (int i = 0; i < weight_stages - 1; ++i) {
       if (first + i < last) ring.start(first + i, i);
@@ -222,17 +229,16 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
       __syncwarp();
       if (group + weight_stages - 1 < last) ring.start(group + weight_stages - 1, next);
       ptx::commit_copies();
-      const auto upper = ring.row(stage, g, 0, upper_address + group * group_size<F>);
-      const auto lower = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
-      const bf16_scales<F> upper_scales(upper, upper_scale, t), lower_scales(lower, lower_scale, t);
+      const auto upper_bytes = ring.row(stage, g, 0, upper_address + group * group_size<F>);
+      const auto lower_bytes = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
+      using row_t = row_group<F, std::remove_cv_t<decltype(upper_bytes)>>;
+      const row_t upper(upper_bytes, upper_scale, t), lower(lower_bytes, lower_scale, t);
       const int here = min(4, chunks - 4 * group);
       const auto chunk = [&]<int C>() {
         std::uint32_t(&registers)[4][4] = a[C & 1];
         const auto decode = [&]<int Half>() {
           constexpr int c = 2 * C + Half;
-          detail::fragments(upper_scales.template apply<c>(octets<F>::template codes<c>(upper, t), lane),
-                            lower_scales.template apply<c>(octets<F>::template codes<c>(lower, t), lane),
-                            registers + 2 * Half);
+          detail::fragments(upper.template get<c>(lane), lower.template get<c>(lane), registers + 2 * Half);
         };
         decode.template operator()<0>();
         decode.template operator()<1>();
@@ -269,8 +275,8 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
     if (p.split == 1) {
 #pragma unroll
       for (int i = 0; i < N / 2; ++i) {
-        const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = column0 + 8 * (i / 4) + 2 * t + i % 2;
-        if (row < p.rows && column < p.n) p.out[column * p.out_stride + row] = sums[i];
+        const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = 8 * (i / 4) + 2 * t + i % 2;
+        if (row < p.rows && column < columns.count) p.out[p.x.out(columns.begin + column) + row] = sums[i];
       }
     } else {
       const int tile = blockIdx.x * gridDim.y + blockIdx.y;
@@ -287,7 +293,7 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
       ptx::sync_threads<1, 128 * Shape::Groups>();
       if (*last_one) {
         __threadfence();
-        add_parts<Shape>(p, partial, row0, column0, thread);
+        add_parts<Shape>(p, partial, row0, columns, thread);
       }
     }
   }

@@ -1,0 +1,286 @@
+// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH and
+// cuda/mul_mat_id/FORMAT/PRECISION/....
+//
+// Manual time: the median of replays of a graph of products over rotating weight matrices (more than 300 MB
+// for up to 128 columns), preparation of the activations included. Ceilings of the same run: a copy kernel
+// for the share of the bandwidth, cuBLAS bf16 (cuda/cublas/...) to compare with.
+#include <benchmark/benchmark.h>
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "quantal/cuda/operations.hpp"
+#include "quantal/formats.hpp"
+#include "quantal/runtime/ops.hpp"
+
+namespace quantal::bench {
+
+void copy(const void* from, void* to, std::size_t bytes, cudaStream_t stream);  // copy.cu
+
+namespace {
+
+void require(cudaError_t e, const char* what) {
+  if (e == cudaSuccess) return;
+  std::fprintf(stderr, "quantal_cuda_bench: %s: %s\n", what, cudaGetErrorString(e));
+  std::exit(1);
+}
+
+/// Device memory, filled with small random bf16 values where asked.
+struct device_memory {
+  void* data = nullptr;
+  explicit device_memory(std::size_t bytes) { require(cudaMalloc(&data, bytes), "cudaMalloc"); }
+  device_memory(const device_memory&) = delete;
+  device_memory& operator=(const device_memory&) = delete;
+  ~device_memory() { cudaFree(data); }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+template <class T>
+void upload(void* to, const std::vector<T>& v) {
+  require(cudaMemcpy(to, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+
+std::vector<float> gaussian(std::size_t n) {
+  std::mt19937_64 g(n);
+  std::normal_distribution<float> d;
+  std::vector<float> v(n);
+  for (float& x : v) x = d(g);
+  return v;
+}
+
+/// `copies` matrices of `rows` quantized rows; 32 different rows repeat.
+void fill_weights(const format_info& f, std::byte* to, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row = f.row_bytes(cols), distinct = std::min<std::int64_t>(32, rows);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(row * rows));
+  for (std::int64_t r = 0; r < distinct; ++r)
+    runtime::quantize_row(f.gguf_id, gaussian(static_cast<std::size_t>(cols + r)).data(), nullptr,
+                          bytes.data() + r * row, cols);
+  for (std::int64_t r = distinct; r < rows; ++r)
+    std::copy_n(bytes.data() + r % distinct * row, row, bytes.data() + r * row);
+  upload(to, bytes);
+}
+
+/// Median seconds of one call of `run(stream, i)`, i counting through the rotation, in replays of a graph.
+double seconds_of(int rotation, const std::function<void(cudaStream_t, int)>& run) {
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t replay;
+  cudaEvent_t begin, end;
+  require(cudaStreamCreate(&stream), "cudaStreamCreate");
+  int calls = rotation;
+  while (calls < 20) calls += rotation;
+  run(stream, 0);  // what is set up once
+  require(cudaStreamSynchronize(stream), "a product");
+  require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
+  for (int i = 0; i < calls; ++i) run(stream, i % rotation);
+  require(cudaStreamEndCapture(stream, &graph), "capture");
+  require(cudaGraphInstantiate(&replay, graph, 0), "cudaGraphInstantiate");
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  std::vector<double> times;
+  for (int i = 0; i < 12; ++i) {
+    cudaEventRecord(begin, stream);
+    require(cudaGraphLaunch(replay, stream), "cudaGraphLaunch");
+    cudaEventRecord(end, stream);
+    require(cudaEventSynchronize(end), "a replay");
+    float ms = 0;
+    cudaEventElapsedTime(&ms, begin, end);
+    if (i) times.push_back(ms * 1e-3 / calls);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  cudaGraphExecDestroy(replay);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+  std::nth_element(times.begin(), times.begin() + 5, times.end());
+  return times[5];
+}
+
+/// Bytes per second of a device copy, read and written.
+double copy_bandwidth() {
+  static const double best = [] {
+    const std::size_t bytes = std::size_t{1} << 30;
+    device_memory a(bytes), b(bytes);
+    cudaMemset(a.data, 1, bytes);
+    const double t = seconds_of(1, [&](cudaStream_t s, int) { copy(a.data, b.data, bytes, s); });
+    return 2.0 * static_cast<double>(bytes) / t;
+  }();
+  return best;
+}
+
+void report(benchmark::State& state, double seconds, double bytes, double ops) {
+  for (auto _ : state) state.SetIterationTime(seconds);
+  state.counters["bytes/s"] = bytes / seconds;
+  state.counters["op/s"] = ops / seconds;
+  state.counters["copy share"] = bytes / seconds / copy_bandwidth();
+}
+
+int rotation_of(double bytes, std::int64_t n) { return n <= 128 ? static_cast<int>(300e6 / bytes) + 1 : 1; }
+
+void mul_mat(benchmark::State& state, const cuda::operations& ops, cuda::precision policy, std::int64_t m,
+             std::int64_t n, std::int64_t k) {
+  const format_info& f = *find_format(ops.gguf_id);
+  const std::int64_t bytes = f.row_bytes(k) * m;
+  const int rotation = rotation_of(static_cast<double>(bytes), n);
+  device_memory weights(static_cast<std::size_t>(bytes * rotation)), x(static_cast<std::size_t>(4 * n * k)),
+      out(static_cast<std::size_t>(4 * n * m));
+  fill_weights(f, weights.as<std::byte>(), m, k);
+  for (int i = 1; i < rotation; ++i)
+    cudaMemcpy(weights.as<std::byte>() + i * bytes, weights.data, static_cast<std::size_t>(bytes),
+               cudaMemcpyDeviceToDevice);
+  upload(x.data, gaussian(static_cast<std::size_t>(n * k)));
+  const auto device = cuda::device_info::of(0);
+  mul_mat_args a{weights.as<std::byte>(), m, k, f.row_bytes(k), x.as<float>(), n, k, out.as<float>(), m};
+  const std::size_t size = ops.mul_mat_workspace(a, policy, device);
+  device_memory workspace(size);
+  bool refused = false;
+  const double t = seconds_of(rotation, [&](cudaStream_t s, int i) {
+    a.weights = weights.as<std::byte>() + i * bytes;
+    refused |= ops.mul_mat(a, policy, device, workspace.data, size, s) != status::ok;
+  });
+  if (refused) return state.SkipWithError("refused");
+  report(state, t, static_cast<double>(bytes), 2.0 * static_cast<double>(m * n * k));
+}
+
+void mul_mat_id(benchmark::State& state, const cuda::operations& ops, cuda::precision policy,
+                std::int64_t n) {
+  constexpr std::int64_t experts = 32, m = 2048, k = 4096, used = 4;
+  const format_info& f = *find_format(ops.gguf_id);
+  const std::int64_t bytes = f.row_bytes(k) * m * experts;
+  const int rotation = rotation_of(static_cast<double>(bytes), n);
+  device_memory weights(static_cast<std::size_t>(bytes * rotation)), x(static_cast<std::size_t>(4 * n * k)),
+      out(static_cast<std::size_t>(4 * n * used * m)), ids(static_cast<std::size_t>(4 * n * used));
+  fill_weights(f, weights.as<std::byte>(), m * experts, k);
+  for (int i = 1; i < rotation; ++i)
+    cudaMemcpy(weights.as<std::byte>() + i * bytes, weights.data, static_cast<std::size_t>(bytes),
+               cudaMemcpyDeviceToDevice);
+  upload(x.data, gaussian(static_cast<std::size_t>(n * k)));
+  std::mt19937 g(1);
+  std::vector<std::int32_t> chosen;
+  std::vector<std::int32_t> all(experts);
+  for (int e = 0; e < experts; ++e) all[static_cast<std::size_t>(e)] = e;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::shuffle(all.begin(), all.end(), g);
+    chosen.insert(chosen.end(), all.begin(), all.begin() + used);
+  }
+  upload(ids.data, chosen);
+  const auto device = cuda::device_info::of(0);
+  mul_mat_id_args a{weights.as<std::byte>(),
+                    experts,
+                    m,
+                    k,
+                    f.row_bytes(k),
+                    f.row_bytes(k) * m,
+                    x.as<float>(),
+                    n,
+                    k,
+                    0,
+                    ids.as<std::int32_t>(),
+                    used,
+                    used,
+                    out.as<float>(),
+                    used * m,
+                    m};
+  const std::size_t size = ops.mul_mat_id_workspace(a, policy, device);
+  device_memory workspace(size);
+  bool refused = false;
+  const double t = seconds_of(rotation, [&](cudaStream_t s, int i) {
+    a.weights = weights.as<std::byte>() + i * bytes;
+    refused |= ops.mul_mat_id(a, policy, device, workspace.data, size, s) != status::ok;
+  });
+  if (refused) return state.SkipWithError("refused");
+  const double touched =
+      static_cast<double>(bytes) * std::min<double>(1, static_cast<double>(n * used) / experts);
+  report(state, t, touched, 2.0 * static_cast<double>(n * used * m * k));
+}
+
+void cublas(benchmark::State& state, std::int64_t m, std::int64_t n, std::int64_t k) {
+  const std::int64_t values = m * k;
+  const int rotation = rotation_of(2.0 * static_cast<double>(values), n);
+  device_memory weights(static_cast<std::size_t>(2 * values * rotation)),
+      x(static_cast<std::size_t>(2 * n * k)), out(static_cast<std::size_t>(2 * n * m));
+  const auto random_bf16 = [](std::int64_t count) {
+    std::mt19937 g(3);
+    std::vector<std::uint16_t> v(static_cast<std::size_t>(count));
+    for (auto& e : v) e = static_cast<std::uint16_t>((g() & 0x80ff) | 0x3c00);  // +-0.008..0.03
+    return v;
+  };
+  const auto w = random_bf16(values);
+  for (int i = 0; i < rotation; ++i) upload(weights.as<std::uint16_t>() + i * values, w);
+  upload(x.data, random_bf16(n * k));
+  cublasHandle_t handle;
+  if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return state.SkipWithError("no cuBLAS");
+  device_memory workspace(64 << 20);
+  cublasSetWorkspace(handle, workspace.data, 64 << 20);
+  const float one = 1, zero = 0;
+  const double t = seconds_of(rotation, [&](cudaStream_t s, int i) {
+    cublasSetStream(handle, s);
+    cublasSetWorkspace(handle, workspace.data, 64 << 20);
+    cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(m), static_cast<int>(n),
+                 static_cast<int>(k), &one, weights.as<std::uint16_t>() + i * values, CUDA_R_16BF,
+                 static_cast<int>(k), x.data, CUDA_R_16BF, static_cast<int>(k), &zero, out.data, CUDA_R_16BF,
+                 static_cast<int>(m), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  });
+  cublasDestroy(handle);
+  report(state, t, 2.0 * static_cast<double>(values), 2.0 * static_cast<double>(m * n * k));
+}
+
+void add(const std::string& name, std::function<void(benchmark::State&)> fn) {
+  benchmark::RegisterBenchmark(name.c_str(), std::move(fn))
+      ->UseManualTime()
+      ->Iterations(1)
+      ->Unit(benchmark::kMicrosecond);
+}
+
+std::string shape_name(std::int64_t m, std::int64_t n, std::int64_t k) {
+  return "/m:" + std::to_string(m) + "/n:" + std::to_string(n) + "/k:" + std::to_string(k);
+}
+
+void register_all() {
+  constexpr std::int64_t k = 8192;
+  const std::pair<std::int64_t, std::vector<std::int64_t>> shapes[] = {
+      {8192, {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096}}, {28672, {1, 8, 16, 64, 512}}};
+  for (const auto& [m, columns] : shapes)
+    for (const std::int64_t n : columns)
+      add("cuda/cublas/bf16" + shape_name(m, n, k), [=](benchmark::State& s) { cublas(s, m, n, k); });
+  for (const cuda::operations* ops : cuda::all_operations())
+    for (const auto policy : {cuda::precision::q8, cuda::precision::bf16}) {
+      const std::string name = std::string(ops->name) + (policy == cuda::precision::q8 ? "/q8" : "/bf16");
+      for (const auto& [m, columns] : shapes)
+        for (const std::int64_t n : columns)
+          if (policy == cuda::precision::q8 ? n <= 16 : n <= 16 ? n == 1 || n == 16 : true)
+            add("cuda/mul_mat/" + name + shape_name(m, n, k),
+                [=](benchmark::State& s) { mul_mat(s, *ops, policy, m, n, k); });
+      for (const std::int64_t n : {1, 4, 16, 64, 128, 512, 4096})
+        if (policy == cuda::precision::q8 ? n <= 128 : n >= 64)
+          add("cuda/mul_mat_id/" + name + "/experts:32/used:4" + shape_name(2048, n, 4096),
+              [=](benchmark::State& s) { mul_mat_id(s, *ops, policy, n); });
+    }
+}
+
+}  // namespace
+}  // namespace quantal::bench
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::fprintf(stderr, "quantal_cuda_bench: no CUDA device\n");
+    return 1;
+  }
+  benchmark::AddCustomContext("copy_bandwidth", std::to_string(quantal::bench::copy_bandwidth()));
+  quantal::bench::register_all();
+  benchmark::RunSpecifiedBenchmarks();
+}

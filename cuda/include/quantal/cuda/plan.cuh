@@ -1,0 +1,87 @@
+// How products are cut into blocks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "quantal/cuda/device.hpp"
+#include "quantal/cuda/stream_kernel.cuh"
+#include "quantal/cuda/tile_kernel.cuh"
+
+namespace quantal::cuda {
+
+/// A tile shape, and the number of blocks that share a tile along the columns of the matrix.
+struct tile_plan {
+  int groups, n, split;
+};
+
+namespace detail {
+
+/// Cycles of a block per chunk of 64 columns, measured with q4_0 on an H200: decode and products overlap.
+struct tile_cost {
+  int groups, n, cycles;
+};
+inline constexpr tile_cost tile_costs[] = {
+    {4, 16, 900}, {4, 32, 1000}, {3, 64, 900}, {2, 128, 850}, {2, 256, 1330}};
+
+/// Calls fn with the tile shape of a plan; false if it is not compiled. 16-bit floats leave room for one
+/// shape, float32 for none.
+template <any_format F, class Fn>
+bool with_tile_shape(const tile_plan& plan, Fn&& fn) {
+  const auto is = [&]<class Shape>() {
+    if (Shape::Groups != plan.groups || Shape::N != plan.n) return false;
+    fn.template operator()<Shape>();
+    return true;
+  };
+  if constexpr (block_format<F>)
+    return is.template operator()<tile_shape<4, 16, 8, 1>>() ||
+           is.template operator()<tile_shape<4, 32, 6, 1>>() ||
+           is.template operator()<tile_shape<3, 64, 6, 1>>() ||
+           is.template operator()<tile_shape<2, 128, 6, 2>>() ||
+           is.template operator()<tile_shape<2, 256, 4, 2>>();
+  else if constexpr (F::layout.bytes == 2)
+    return is.template operator()<tile_shape<2, 128, 4, 2>>();
+  else
+    return false;
+}
+
+/// The same for the stream shape for tiles of up to n vectors, n <= 16.
+template <class Fn>
+void with_stream_shape(std::int64_t n, Fn&& fn) {
+  if (n <= 2)
+    fn.template operator()<stream_shape<1, 1, 4, 2, 2, 5>>();
+  else if (n <= 8)
+    fn.template operator()<stream_shape<1, 1, 8, 1, 2, 4>>();
+  else
+    fn.template operator()<stream_shape<2, 2, 4, 1, 2, 2>>();
+}
+inline constexpr int max_stream_columns = 16;
+inline int stream_columns(std::int64_t n) noexcept { return n <= 8 ? 8 : 16; }
+
+}  // namespace detail
+
+/// The plan with the least estimated time for `column_tiles(N)` tiles of N vectors each.
+template <any_format F, class ColumnTiles>
+tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, const device_info& device,
+                     ColumnTiles&& column_tiles, int max_split = 8) noexcept {
+  tile_plan best{};
+  double least = 1e300;
+  const std::int64_t groups = (cols + group_weights - 1) / group_weights;
+  for (const auto& s : detail::tile_costs) {
+    if (!detail::with_tile_shape<F>({s.groups, s.n, 1}, [&]<class>() {})) continue;
+    const std::int64_t tiles = (rows + 64 * s.groups - 1) / (64 * s.groups) * column_tiles(s.n);
+    for (int split = 1; split <= max_split && split <= groups; ++split) {
+      const double waves =
+          static_cast<double>((tiles * split + device.multiprocessors - 1) / device.multiprocessors);
+      const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
+      const double time = waves * (chunks * s.cycles + 5000) + (split > 1 ? 5000 + 40 * s.n : 0);
+      if (time < least) {
+        least = time;
+        best = {s.groups, s.n, split};
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace quantal::cuda

@@ -1,0 +1,318 @@
+// The device's products against float64 on the dequantized weights: fresh random data, tails, poisoned
+// outputs.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "quantal/cuda/operations.hpp"
+#include "quantal/formats.hpp"
+#include "quantal/runtime/ops.hpp"
+#include "support/random_weights.hpp"
+
+namespace quantal::cuda {
+namespace {
+
+/// Memory of the device, filled from the host.
+template <class T>
+class device_buffer {
+ public:
+  explicit device_buffer(std::size_t count) : count_(count) {
+    EXPECT_EQ(cudaMalloc(&data_, std::max<std::size_t>(1, count * sizeof(T))), cudaSuccess);
+  }
+  explicit device_buffer(const std::vector<T>& host) : device_buffer(host.size()) {
+    EXPECT_EQ(cudaMemcpy(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
+  }
+  device_buffer(const device_buffer&) = delete;
+  device_buffer& operator=(const device_buffer&) = delete;
+  ~device_buffer() { cudaFree(data_); }
+
+  T* get() const { return static_cast<T*>(data_); }
+  std::vector<T> host() const {
+    std::vector<T> v(count_);
+    EXPECT_EQ(cudaMemcpy(v.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
+    return v;
+  }
+
+ private:
+  std::size_t count_;
+  void* data_ = nullptr;
+};
+
+constexpr float poison = -12345.5f;
+
+/// Runs fn(i) for i < n on all cores.
+template <class Fn>
+void parallel(std::int64_t n, Fn&& fn) {
+  std::vector<std::thread> threads;
+  const std::int64_t count = std::max(1u, std::thread::hardware_concurrency());
+  for (std::int64_t k = 0; k < count; ++k)
+    threads.emplace_back([&, k] {
+      for (std::int64_t i = k; i < n; i += count) fn(i);
+    });
+  for (auto& t : threads) t.join();
+}
+
+/// Rows of quantized Gaussian weights and their values.
+struct matrix {
+  std::vector<std::byte> bytes;
+  std::int64_t rows, cols, stride;
+  std::vector<float> values;
+
+  matrix(const format_info& f, std::int64_t rows_, std::int64_t cols_, test::rng& g, std::int64_t padding = 0)
+      : rows(rows_), cols(cols_), stride(f.row_bytes(cols_) + padding) {
+    bytes.resize(static_cast<std::size_t>(rows * stride));
+    values.resize(static_cast<std::size_t>(rows * cols));
+    const auto* ops = runtime::dispatcher::best().find(f.gguf_id);
+    const auto x = test::gaussian(g, static_cast<std::size_t>(rows * cols));
+    parallel(rows, [&](std::int64_t r) {
+      EXPECT_EQ(
+          runtime::quantize_row(f.gguf_id, x.data() + r * cols, nullptr, bytes.data() + r * stride, cols),
+          status::ok);
+      ops->dequantize_row(bytes.data() + r * stride, values.data() + r * cols, cols);
+    });
+  }
+};
+
+double dot(const float* a, const float* b, std::int64_t n) {
+  double s = 0;
+  for (std::int64_t i = 0; i < n; ++i) s += static_cast<double>(a[i]) * b[i];
+  return s;
+}
+
+/// Results beside what they should be, and how large they are expected to be: |w| |x| / sqrt(cols).
+struct comparison {
+  std::vector<double> want, expected;
+  std::vector<float> got;
+  explicit comparison(std::int64_t n) : want(n), expected(n), got(n) {}
+
+  void set(std::int64_t i, const float* w, const float* x, std::int64_t cols, float result) {
+    want[i] = dot(w, x, cols);
+    expected[i] = std::sqrt(dot(w, w, cols) * dot(x, x, cols) / static_cast<double>(cols));
+    got[i] = result;
+  }
+  /// Norm of the difference over the norm that is expected, which few results do not distort.
+  double relative_error() const {
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      const double d = std::isfinite(got[i]) ? got[i] - want[i] : std::numeric_limits<double>::infinity();
+      error += d * d, norm += expected[i] * expected[i];
+    }
+    return std::sqrt(error / norm);
+  }
+};
+
+/// 5e-3 (bf16), 1.2e-2 (int8 activations); few results scatter more.
+double tolerance(precision p, std::size_t results) {
+  return (p == precision::bf16 ? 5e-3 : 1.2e-2) * (results < 64 ? 2 : 1);
+}
+
+class CudaProduct : public testing::TestWithParam<const operations*> {
+ protected:
+  void SetUp() override {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no CUDA device";
+    device = device_info::of(0);
+    if (device.major < 9) GTEST_SKIP() << "needs compute capability 9.0";
+  }
+
+  const operations& ops() const { return *GetParam(); }
+  const format_info& format() const { return *find_format(ops().gguf_id); }
+
+  void check_mul_mat(std::int64_t rows, std::int64_t cols, std::int64_t n, precision policy,
+                     std::int64_t padding = 0) {
+    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", n " + std::to_string(n) +
+                 (policy == precision::bf16 ? " bf16" : " q8"));
+    const matrix w(format(), rows, cols, rng, padding);
+    const std::int64_t x_stride = cols + 4, out_stride = rows + 3;
+    const auto x = test::gaussian(rng, static_cast<std::size_t>(n * x_stride));
+    const device_buffer<std::byte> weights(w.bytes);
+    const device_buffer<float> activations(x);
+    const device_buffer<float> out(std::vector<float>(static_cast<std::size_t>(n * out_stride), poison));
+    const mul_mat_args a{weights.get(), rows,      cols,      w.stride, activations.get(), n,
+                         x_stride,      out.get(), out_stride};
+    const std::size_t bytes = ops().mul_mat_workspace(a, policy, device);
+    const device_buffer<std::byte> workspace(std::vector<std::byte>(bytes, std::byte{0xff}));
+    ASSERT_EQ(ops().mul_mat(a, policy, device, workspace.get(), bytes, nullptr), status::ok);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const auto first = out.host();
+
+    comparison c(n * rows);
+    parallel(rows, [&](std::int64_t r) {
+      for (std::int64_t t = 0; t < n; ++t)
+        c.set(t * rows + r, w.values.data() + r * cols, x.data() + t * x_stride, cols,
+              first[t * out_stride + r]);
+    });
+    EXPECT_LE(c.relative_error(), tolerance(policy, c.want.size()));
+    for (std::int64_t t = 0; t < n; ++t)
+      for (std::int64_t r = rows; r < out_stride; ++r)
+        ASSERT_EQ(first[t * out_stride + r], poison) << "written behind";
+
+    ASSERT_EQ(ops().mul_mat(a, policy, device, workspace.get(), bytes, nullptr), status::ok);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const auto second = out.host();
+    EXPECT_EQ(std::memcmp(first.data(), second.data(), first.size() * 4), 0) << "not deterministic";
+  }
+
+  void check_mul_mat_id(std::int64_t experts, std::int64_t tokens, std::int64_t used, bool own_vectors,
+                        precision policy, int skew) {
+    SCOPED_TRACE(std::to_string(experts) + " experts, " + std::to_string(tokens) + " tokens, skew " +
+                 std::to_string(skew));
+    const std::int64_t rows = 70, cols = std::max(512, format().layout.elements);
+    std::vector<matrix> w;
+    std::vector<std::byte> all;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      w.emplace_back(format(), rows, cols, rng);
+      all.insert(all.end(), w.back().bytes.begin(), w.back().bytes.end());
+    }
+    // Expert 1 stays empty; with skew all but a few pairs go to expert 0.
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens * used));
+    for (auto& id : ids) {
+      id = skew && rng() % 8 ? 0 : static_cast<std::int32_t>(rng() % experts);
+      if (id == 1) id = 2 % static_cast<std::int32_t>(experts);
+    }
+    ids[0] = static_cast<std::int32_t>(experts);  // no such expert
+    const auto x = test::gaussian(rng, static_cast<std::size_t>(tokens * (own_vectors ? used : 1) * cols));
+    const device_buffer<std::byte> weights(all);
+    const device_buffer<float> activations(x);
+    const device_buffer<std::int32_t> device_ids(ids);
+    const device_buffer<float> out(
+        std::vector<float>(static_cast<std::size_t>(tokens * used * rows), poison));
+    const mul_mat_id_args a{weights.get(),
+                            experts,
+                            rows,
+                            cols,
+                            w[0].stride,
+                            w[0].stride * rows,
+                            activations.get(),
+                            tokens,
+                            own_vectors ? used * cols : cols,
+                            own_vectors ? cols : 0,
+                            device_ids.get(),
+                            used,
+                            used,
+                            out.get(),
+                            used * rows,
+                            rows};
+    const std::size_t bytes = ops().mul_mat_id_workspace(a, policy, device);
+    const device_buffer<std::byte> workspace(std::vector<std::byte>(bytes, std::byte{0xff}));
+    ASSERT_EQ(ops().mul_mat_id(a, policy, device, workspace.get(), bytes, nullptr), status::ok);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const auto got = out.host();
+    for (std::int64_t r = 0; r < rows; ++r) ASSERT_TRUE(std::isnan(got[r])) << "an id without expert";
+    comparison c((tokens * used - 1) * rows);
+    parallel(tokens * used - 1, [&](std::int64_t i) {
+      const std::int64_t pair = i + 1;
+      const float* v = x.data() + (own_vectors ? pair : pair / used) * cols;
+      for (std::int64_t r = 0; r < rows; ++r)
+        c.set(i * rows + r, w[ids[pair]].values.data() + r * cols, v, cols, got[pair * rows + r]);
+    });
+    EXPECT_LE(c.relative_error(), tolerance(policy, c.want.size()));
+  }
+
+  device_info device;
+  test::rng rng{std::random_device{}()};
+};
+
+TEST_P(CudaProduct, DequantizesBitForBit) {
+  const std::int64_t rows = 7, cols = 2 * std::max(256, format().layout.elements);
+  const matrix w(format(), rows, cols, rng);
+  const device_buffer<std::byte> weights(w.bytes);
+  const device_buffer<float> out(static_cast<std::size_t>(rows * cols));
+  ASSERT_EQ(ops().dequantize(weights.get(), rows, cols, w.stride, out.get(), cols, nullptr), status::ok);
+  const auto got = out.host();
+  EXPECT_EQ(std::memcmp(got.data(), w.values.data(), got.size() * 4), 0);
+}
+
+TEST_P(CudaProduct, AgreesWithFloat64) {
+  const int block = format().layout.elements;
+  for (const auto policy : {precision::bf16, precision::q8}) {
+    for (const std::int64_t n : {1, 2, 3, 5, 8, 9, 17, 33, 64, 127, 512}) check_mul_mat(257, 1024, n, policy);
+    for (const std::int64_t n : {1, 3, 17, 127}) {
+      check_mul_mat(5, block, n, policy);
+      check_mul_mat(70, 512 + std::max(64, block), n, policy);
+      check_mul_mat(33, std::max(256, block), n, policy, 16);
+      check_mul_mat(1, 768, n, policy);
+    }
+    check_mul_mat(1030, 4096, 20, policy);
+  }
+}
+
+TEST_P(CudaProduct, RoutedProductsAgreeWithFloat64) {
+  for (const auto policy : {precision::bf16, precision::q8})
+    for (const bool own : {false, true})
+      for (const int skew : {0, 1})
+        for (const std::int64_t tokens : {1, 2, 5, 64, 300})
+          check_mul_mat_id(8, tokens, 3, own, policy, skew);
+}
+
+TEST_P(CudaProduct, CanBeCaptured) {
+  const matrix w(format(), 64, 1024, rng);
+  const auto x = test::gaussian(rng, 1024 * 40);
+  const device_buffer<std::byte> weights(w.bytes);
+  const device_buffer<float> activations(x), out(64 * 40);
+  const mul_mat_args a{weights.get(), 64, 1024, w.stride, activations.get(), 40, 1024, out.get(), 64};
+  const std::size_t bytes = ops().mul_mat_workspace(a, precision::bf16, device);
+  const device_buffer<std::byte> workspace(bytes);
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t run;
+  ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  ASSERT_EQ(ops().mul_mat(a, precision::bf16, device, workspace.get(), bytes, stream), status::ok);
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  ASSERT_EQ(cudaGraphInstantiate(&run, graph, 0), cudaSuccess);
+  ASSERT_EQ(cudaGraphLaunch(run, stream), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  const auto got = out.host();
+  comparison c(64 * 40);
+  for (int t = 0; t < 40; ++t)
+    for (int r = 0; r < 64; ++r)
+      c.set(t * 64 + r, w.values.data() + r * 1024, x.data() + t * 1024, 1024, got[t * 64 + r]);
+  EXPECT_LE(c.relative_error(), 5e-3);
+  cudaGraphExecDestroy(run);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
+
+TEST_P(CudaProduct, RefusesBadArguments) {
+  const std::int64_t cols = 4 * std::max(256, format().layout.elements);
+  const device_buffer<std::byte> weights(static_cast<std::size_t>(8 * format().row_bytes(cols)));
+  const device_buffer<float> x(static_cast<std::size_t>(4 * cols)), out(64);
+  const mul_mat_args good{weights.get(), 8, cols, format().row_bytes(cols), x.get(), 4, cols, out.get(), 8};
+  const std::size_t bytes = ops().mul_mat_workspace(good, precision::q8, device);
+  const device_buffer<std::byte> workspace(bytes);
+  const auto run = [&](const mul_mat_args& a, std::size_t size) {
+    return ops().mul_mat(a, precision::q8, device, workspace.get(), size, nullptr);
+  };
+  EXPECT_EQ(run(good, bytes), status::ok);
+  EXPECT_EQ(run(good, bytes - 1), status::small_workspace);
+  auto a = good;
+  a.cols += 1;
+  EXPECT_NE(run(a, bytes), status::ok);
+  a = good, a.rows = -1;
+  EXPECT_EQ(run(a, bytes), status::bad_shape);
+  a = good, a.weight_row_stride -= 16;
+  EXPECT_EQ(run(a, bytes), status::bad_stride);
+  a = good, a.out_stride = 7;
+  EXPECT_EQ(run(a, bytes), status::bad_stride);
+  a = good, a.weights += 1;
+  EXPECT_EQ(run(a, bytes), status::bad_alignment);
+  a = good, a.out = nullptr;
+  EXPECT_EQ(run(a, bytes), status::null_pointer);
+  a = good, a.n = 0;
+  EXPECT_EQ(run(a, bytes), status::ok);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, CudaProduct,
+                         testing::ValuesIn(all_operations().begin(), all_operations().end()),
+                         [](const auto& info) { return std::string(info.param->name); });
+
+}  // namespace
+}  // namespace quantal::cuda
