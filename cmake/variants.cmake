@@ -12,7 +12,8 @@ set(quantal_flags_scalar "")
 set(quantal_flags_avx2 -mavx2 -mfma -mf16c)
 set(quantal_flags_avx512 ${quantal_flags_avx2} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl
   -mprefer-vector-width=512)
-set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi -mavx512vnni)
+set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi -mavx512vbmi2
+  -mavx512vnni)
 set(quantal_flags_neon64 "")
 set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
 

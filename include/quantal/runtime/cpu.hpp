@@ -37,7 +37,8 @@ inline bool cpu_supports<simd::avx512>() noexcept {
 template <>
 inline bool cpu_supports<simd::avx512_vnni>() noexcept {
   return cpu_supports<simd::avx512>() && __builtin_cpu_supports("avx512vnni") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512ifma");
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+         __builtin_cpu_supports("avx512ifma");
 }
 #elif defined(__aarch64__)
 template <>

@@ -16,7 +16,13 @@ namespace quantal::simd {
 using scalar = xsimd::emulated<128>;
 using avx2 = xsimd::fma3<xsimd::avx2>;
 using avx512 = xsimd::avx512bw;
+#if XSIMD_VERSION_MAJOR >= 14
+using avx512_vnni = xsimd::avx512vnni<xsimd::avx512vbmi2>;
+#define QUANTAL_WITH_AVX512_VNNI XSIMD_WITH_AVX512VNNI_AVX512VBMI2
+#else
 using avx512_vnni = xsimd::avx512vnni<xsimd::avx512vbmi>;
+#define QUANTAL_WITH_AVX512_VNNI XSIMD_WITH_AVX512VNNI_AVX512VBMI
+#endif
 using neon64 = xsimd::neon64;
 
 /// neon64 with the int8 dot product of ARMv8.2. xsimd has no tag for it; deriving keeps every neon64 kernel.

@@ -47,7 +47,7 @@ QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx512b
 }
 #endif
 
-#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+#if QUANTAL_WITH_AVX512_VNNI
 template <class A>
 QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx512_vnni>&) noexcept {
   return _mm512_dpbusd_epi32(acc, u, s);
@@ -105,7 +105,7 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::
 }
 #endif
 
-#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+#if QUANTAL_WITH_AVX512_VNNI
 template <class A>
 QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx512_vnni>&) noexcept {
   return _mm512_dpbusd_epi32(acc, u, s);

@@ -69,7 +69,7 @@ template <class F>
 concept nibble_blocks = std::same_as<F, q4_0> || std::same_as<F, q4_1> || std::same_as<F, q5_0> ||
     std::same_as<F, q5_1> || std::same_as<F, iq4_nl>;
 
-#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+#if QUANTAL_WITH_AVX512_VNNI
 namespace detail {
 
 /// Where the nibbles of two neighbouring blocks go: 16 bytes twice, then those of the next block twice.
