@@ -229,6 +229,15 @@ TEST_P(CudaProduct, DequantizesBitForBit) {
   EXPECT_EQ(std::memcmp(got.data(), w.values.data(), got.size() * 4), 0);
 }
 
+// A few products for tools that slow everything down (compute-sanitizer).
+TEST_P(CudaProduct, SmallProductsAgreeWithFloat64) {
+  const std::int64_t cols = 512 + std::max(32, format().layout.elements);
+  for (const auto policy : {precision::bf16, precision::q8}) {
+    for (const std::int64_t n : {1, 5, 13, 33, 65, 130}) check_mul_mat(70, cols, n, policy);
+    check_mul_mat_id(5, 9, 2, false, policy, 1);
+  }
+}
+
 TEST_P(CudaProduct, AgreesWithFloat64) {
   const int block = format().layout.elements;
   for (const auto policy : {precision::bf16, precision::q8}) {

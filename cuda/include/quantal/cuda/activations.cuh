@@ -54,13 +54,13 @@ __global__ void prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* 
   const std::int64_t group = warp % groups, chunk = warp / groups;
   const int vector = lane & 7, quarter = lane >> 3;
   std::uint32_t words[4] = {0, 0, 0, 0};
-  const float* v = x.at(8 * group + vector);
-  if (v && 32 * chunk < x.cols) {
-    v += 32 * chunk;
+  if (const float* v = x.at(8 * group + vector)) {
+    const auto value = [&](int t, int i) {
+      const std::int64_t k = 32 * chunk + octet_element(Order, t, i);
+      return k < x.cols ? v[k] : 0.0f;
+    };
 #pragma unroll
-    for (int t = 0; t < 4; ++t)
-      words[t] = ptx::pack_bf16(v[octet_element(Order, t, 2 * quarter)],
-                                v[octet_element(Order, t, 2 * quarter + 1)]);
+    for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
   }
   out += ((chunk >> 1) * groups + group) * tile_group_bytes;
   const int sub_chunk = 4 * static_cast<int>(chunk & 1) + quarter;

@@ -53,21 +53,26 @@ bool well_aligned(const product& p) noexcept {
 
 inline unsigned blocks_of(std::int64_t warps) noexcept { return static_cast<unsigned>((warps + 7) / 8); }
 
-/// Products with few vectors per tile. Without a workspace: only counts its bytes.
+/// Products with few vectors per tile.
 template <block_format F>
 cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_tiles, arena& memory,
                            bool run, cudaStream_t stream) noexcept {
-  const std::int64_t records = (p.cols + group_weights - 1) / group_weights * p.x.n;
-  auto* prepared = memory.take<std::uint8_t>(records * q8_record<F>::bytes);
-  if (!run) return cudaSuccess;
-  if (const auto e = launch(&prepare_q8<F>, dim3(blocks_of(records)), 256, 0, 1, stream, p.x, prepared);
-      e != cudaSuccess)
-    return e;
-  const stream_args args{
-      p.weights, p.row_stride, p.expert_stride, static_cast<int>(p.rows), static_cast<int>(p.cols), prepared,
-      p.y,       p.out};
   cudaError_t error = cudaErrorInvalidValue;
   with_stream_shape(tile, [&]<class Shape>() {
+    const std::int64_t records = (p.cols + group_weights - 1) / group_weights * p.x.n;
+    auto* prepared = memory.take<std::uint8_t>(records * q8_record<F>::bytes);
+    error = cudaSuccess;
+    if (run && records)
+      error = launch(&prepare_q8<F>, dim3(blocks_of(records)), 256, 0, 1, stream, p.x, prepared);
+    if (!run || error != cudaSuccess) return;
+    const stream_args args{p.weights,
+                           p.row_stride,
+                           p.expert_stride,
+                           static_cast<int>(p.rows),
+                           static_cast<int>(p.cols),
+                           prepared,
+                           p.y,
+                           p.out};
     const auto go = [&]<int Align>() {
       const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
       error = launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
@@ -164,14 +169,14 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
                        bool run, cudaStream_t stream) noexcept {
   const std::int64_t pairs = a.tokens * a.used, positions = routed_positions(pairs, a.experts);
   // What an expert gets on average decides for all.
-  const std::int64_t each = std::max<std::int64_t>(1, pairs / std::min(pairs, a.experts));
-  const bool streams = block_format<F> && policy == precision::q8 && each <= max_stream_columns;
+  const std::int64_t each = pairs / std::min(pairs, a.experts);
+  const bool streams = block_format<F> && policy == precision::q8 && each <= max_routed_stream_columns;
   tile_plan plan{};
   if (!streams)
     plan = plan_tiles<F>(
         a.rows, a.cols, device, [&](std::int64_t n) { return pairs / n + std::min(pairs, a.experts) / 2; },
         1);
-  const int tile_columns = streams ? stream_columns(each) : plan.n;
+  const int tile_columns = streams ? 8 : plan.n;
   const std::int64_t tiles = routed_tiles(pairs, a.experts, tile_columns);
 
   route_args r{};
@@ -187,7 +192,8 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   r.tile_count = memory.take<std::int32_t>(1);
   r.out = a.out, r.rows = a.rows;
   if (run) {
-    const auto e = launch(&route<1024>, dim3(1), 1024, route_shared_bytes(pairs, a.experts), 1, stream, r);
+    const auto e = launch(&route<1024>, dim3(1), 32 * route_warps(a.experts), route_shared_bytes(a.experts),
+                          1, stream, r);
     if (e != cudaSuccess) return e;
   }
   const product p{a.weights,
@@ -224,8 +230,9 @@ status mul_mat(const mul_mat_args& a, precision policy, const device_info& devic
   if (a.n == 0 || a.rows == 0) return status::ok;
   if ((a.n > 1 && a.activation_stride < a.cols) || (a.n > 1 && a.out_stride < a.rows))
     return status::bad_stride;
-  if (!workspace) return status::null_pointer;
-  if (bytes < mul_mat_workspace<F>(a, policy, device)) return status::small_workspace;
+  const std::size_t needed = mul_mat_workspace<F>(a, policy, device);
+  if (needed && !workspace) return status::null_pointer;
+  if (bytes < needed) return status::small_workspace;
   detail::arena memory(workspace);
   return detail::mul_mat<F>(a, policy, device, memory, true, stream) == cudaSuccess ? status::ok
                                                                                     : status::device_error;

@@ -19,10 +19,10 @@ namespace detail {
 
 /// Cycles of a block per chunk of 64 columns, measured with q4_0 on an H200: decode and products overlap.
 struct tile_cost {
-  int groups, n, cycles;
+  int groups, n, blocks, cycles;
 };
-inline constexpr tile_cost tile_costs[] = {
-    {4, 16, 900}, {4, 32, 1000}, {3, 64, 900}, {2, 128, 850}, {2, 256, 1330}};
+inline constexpr tile_cost tile_costs[] = {{2, 16, 2, 900},  {2, 32, 2, 950},  {2, 64, 2, 1000},
+                                           {2, 96, 2, 1100}, {2, 128, 1, 850}, {2, 256, 1, 1330}};
 
 /// Calls fn with the tile shape of a plan; false if it is not compiled. 16-bit floats leave room for one
 /// shape, float32 for none.
@@ -34,13 +34,14 @@ bool with_tile_shape(const tile_plan& plan, Fn&& fn) {
     return true;
   };
   if constexpr (block_format<F>)
-    return is.template operator()<tile_shape<4, 16, 8, 1>>() ||
-           is.template operator()<tile_shape<4, 32, 6, 1>>() ||
-           is.template operator()<tile_shape<3, 64, 6, 1>>() ||
-           is.template operator()<tile_shape<2, 128, 6, 2>>() ||
-           is.template operator()<tile_shape<2, 256, 4, 2>>();
+    return is.template operator()<tile_shape<2, 16, 6, 1, 2>>() ||
+           is.template operator()<tile_shape<2, 32, 6, 1, 2>>() ||
+           is.template operator()<tile_shape<2, 64, 4, 1, 2>>() ||
+           is.template operator()<tile_shape<2, 96, 3, 1, 2>>() ||
+           is.template operator()<tile_shape<2, 128, 6, 2, 1>>() ||
+           is.template operator()<tile_shape<2, 256, 4, 2, 1>>();
   else if constexpr (F::layout.bytes == 2)
-    return is.template operator()<tile_shape<2, 128, 4, 2>>();
+    return is.template operator()<tile_shape<2, 128, 4, 2, 1>>();
   else
     return false;
 }
@@ -56,7 +57,8 @@ void with_stream_shape(std::int64_t n, Fn&& fn) {
     fn.template operator()<stream_shape<2, 2, 4, 1, 2, 2>>();
 }
 inline constexpr int max_stream_columns = 16;
-inline int stream_columns(std::int64_t n) noexcept { return n <= 8 ? 8 : 16; }
+/// Vectors per expert from which bf16 tiles are faster.
+inline constexpr int max_routed_stream_columns = 4;
 
 }  // namespace detail
 
@@ -71,8 +73,8 @@ tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, const device_info& de
     if (!detail::with_tile_shape<F>({s.groups, s.n, 1}, [&]<class>() {})) continue;
     const std::int64_t tiles = (rows + 64 * s.groups - 1) / (64 * s.groups) * column_tiles(s.n);
     for (int split = 1; split <= max_split && split <= groups; ++split) {
-      const double waves =
-          static_cast<double>((tiles * split + device.multiprocessors - 1) / device.multiprocessors);
+      const std::int64_t slots = device.multiprocessors * s.blocks;
+      const double waves = static_cast<double>((tiles * split + slots - 1) / slots);
       const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
       const double time = waves * (chunks * s.cycles + 5000) + (split > 1 ? 5000 + 40 * s.n : 0);
       if (time < least) {

@@ -32,6 +32,10 @@ __device__ inline void wait_copies() noexcept {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+__device__ inline void store_byte(std::uint32_t shared, std::uint32_t value) noexcept {
+  asm volatile("st.shared.u8 [%0], %1;" ::"r"(shared), "r"(value) : "memory");
+}
+
 // Barriers in shared memory (mbarrier).
 __device__ inline void init_barrier(std::uint32_t barrier, int arrivals) noexcept {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");

@@ -27,19 +27,24 @@ struct q8_record {
 inline constexpr std::int32_t integer_float_bits = 0x4b400000;
 inline constexpr float integer_float = 12582912.0f;
 
-/// Writes the record of 256 values of a vector, x[256 * group] on, by one warp; values from `cols` on are
-/// zero.
+/// The eight of 256 values, x[256 * group] on, that a lane rounds; values from `cols` on are zero.
 template <block_format F>
-__device__ inline void write_record(const float* x, std::int64_t group, std::int64_t cols, std::uint8_t* out,
-                                    int lane) noexcept {
-  using record = q8_record<F>;
+__device__ inline void load_values(const float* x, std::int64_t group, std::int64_t cols, int lane,
+                                   float (&v)[8]) noexcept {
   const int chunk = lane >> 2, quarter = lane & 3;
-  float v[8], largest = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const std::int64_t k = group_weights * group + 32 * chunk + octet_element(octets<F>::order, quarter, i);
     v[i] = k < cols ? x[k] : 0.0f;
   }
+}
+
+/// Writes the record of 256 values by one warp.
+template <block_format F>
+__device__ inline void write_record(const float (&v)[8], std::uint8_t* out, int lane) noexcept {
+  using record = q8_record<F>;
+  const int chunk = lane >> 2, quarter = lane & 3;
+  float largest = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(v[i]));
 #pragma unroll
@@ -93,8 +98,11 @@ __global__ void prepare_q8(const vectors x, std::uint8_t* out) {
   const std::int64_t groups = (x.cols + group_weights - 1) / group_weights;
   if (warp >= groups * x.n) return;
   const std::int64_t i = warp % x.n, group = warp / x.n;
-  if (const float* v = x.at(i))
-    write_record<F>(v, group, x.cols, out + warp * q8_record<F>::bytes, threadIdx.x & 31);
+  if (const float* data = x.at(i)) {
+    float v[8];
+    load_values<F>(data, group, x.cols, threadIdx.x & 31, v);
+    write_record<F>(v, out + warp * q8_record<F>::bytes, threadIdx.x & 31);
+  }
 }
 
 }  // namespace quantal::cuda

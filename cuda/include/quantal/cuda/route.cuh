@@ -37,77 +37,77 @@ inline std::int64_t routed_tiles(std::int64_t pairs, std::int64_t experts, int t
   return pairs / tile_columns + (pairs < experts ? pairs : experts);
 }
 
-namespace detail {
-
-/// Places the pairs of one expert, by one warp: 32 pairs at a time, ranked by ballots. `id(pair)` is cheap.
-template <class Id>
-__device__ inline void place_expert(const route_args& p, int expert, int lane, Id&& id) noexcept {
-  const int pairs = static_cast<int>(p.tokens * p.used), used = static_cast<int>(p.used);
-  int at = p.starts[expert];
-#pragma unroll 4
-  for (int first = 0; first < pairs; first += 32) {
-    const int pair = first + lane;
-    const bool mine = pair < pairs && id(pair) == expert;
-    const unsigned all = __ballot_sync(0xffffffffu, mine);
-    if (mine) {
-      const int position = at + __popc(all & ((1u << lane) - 1));
-      p.source[position] = pair / used * p.token_stride + pair % used * p.slot_stride;
-      p.out_offset[position] = p.result(pair);
-    }
-    at += __popc(all);
-  }
-  const int padded = (at + 7) / 8 * 8;
-  if (at + lane < padded) p.source[at + lane] = -1;
+/// Warps of route() for so many experts: each has counters of its own in shared memory.
+inline int route_warps(std::int64_t experts) noexcept {
+  const std::int64_t fit = 48 * 1024 / experts;
+  return fit < 1 ? 1 : fit > 32 ? 32 : static_cast<int>(fit);
+}
+inline int route_shared_bytes(std::int64_t experts) noexcept {
+  return static_cast<int>(4 * experts * (route_warps(experts) + 1));
 }
 
-}  // namespace detail
-
-/// Shared memory of route(): a counter per expert, and the ids where they fit.
-inline constexpr std::int64_t most_shared_ids = 48 * 1024;
-inline int route_shared_bytes(std::int64_t pairs, std::int64_t experts) noexcept {
-  return static_cast<int>(4 * experts + (pairs <= most_shared_ids ? 4 * pairs : 0));
-}
-
-/// One block of Threads.
-template <int Threads>
-__global__ void __launch_bounds__(Threads) route(const route_args p) {
-  extern __shared__ std::int32_t counts[];
-  std::int32_t* ids = counts + p.experts;
+/// A stable counting sort by one block of 32 * route_warps(experts) threads: every warp owns a run of pairs,
+/// counts it, and places it behind the runs of the warps in front. A template, so that it may be in several
+/// units.
+template <int MaxThreads = 1024>
+__global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
+  extern __shared__ std::int32_t counts[];  // [experts] all; then [warp][experts]
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
-  const std::int64_t pairs = p.tokens * p.used;
-  const bool shared = pairs <= most_shared_ids;
-  for (int e = threadIdx.x; e < p.experts; e += Threads) counts[e] = 0;
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int pairs = static_cast<int>(p.tokens * p.used), used = static_cast<int>(p.used);
+  const int run = (pairs + 32 * warps - 1) / (32 * warps) * 32;
+  const int first = min(pairs, warp * run), last = min(pairs, first + run);
+  std::int32_t* mine = counts + p.experts * (warp + 1);
+  for (int e = threadIdx.x; e < p.experts * (warps + 1); e += blockDim.x) counts[e] = 0;
   __syncthreads();
-  for (std::int64_t pair = threadIdx.x; pair < pairs; pair += Threads) {
+  for (int pair = first + lane; pair < last; pair += 32) {
     const int e = p.id(pair);
-    if (shared) ids[pair] = e;
     if (e >= 0 && e < p.experts) {
-      atomicAdd(counts + e, 1);
+      atomicAdd(mine + e, 1);
     } else {
       for (std::int64_t r = 0; r < p.rows; ++r) p.out[p.result(pair) + r] = __int_as_float(0x7fffffff);
     }
+  }
+  __syncthreads();
+  // Where each warp's pairs of an expert begin, counted from the expert's first.
+  for (int e = threadIdx.x; e < p.experts; e += blockDim.x) {
+    int sum = 0;
+    for (int w = 1; w <= warps; ++w) {
+      const int n = counts[p.experts * w + e];
+      counts[p.experts * w + e] = sum;
+      sum += n;
+    }
+    counts[e] = sum;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
     int position = 0, tiles = 0;
     for (int e = 0; e < p.experts; ++e) {
       p.starts[e] = position;
-      for (int first = 0; first < counts[e]; first += p.tile_columns)
-        p.tiles[tiles++] = {e, position + first, min(p.tile_columns, counts[e] - first)};
+      for (int at = 0; at < counts[e]; at += p.tile_columns)
+        p.tiles[tiles++] = {e, position + at, min(p.tile_columns, counts[e] - at)};
       position += (counts[e] + 7) / 8 * 8;
     }
     p.starts[p.experts] = position;
     *p.tile_count = tiles;
   }
   __syncthreads();
-  const int lane = threadIdx.x % 32;
-  for (int e = threadIdx.x / 32; e < p.experts; e += Threads / 32) {
-    if (counts[e] == 0) continue;
-    if (shared)
-      detail::place_expert(p, e, lane, [&](int pair) { return ids[pair]; });
-    else
-      detail::place_expert(p, e, lane, [&](int pair) { return p.id(pair); });
+  for (int e = threadIdx.x; e < p.experts; e += blockDim.x)
+    for (int at = p.starts[e] + counts[e]; at < p.starts[e + 1]; ++at) p.source[at] = -1;
+  for (int from = first; from < last; from += 32) {
+    const int pair = from + lane;
+    const int e = pair < last ? p.id(pair) : -1;
+    const bool valid = e >= 0 && e < p.experts;
+    const unsigned same = __match_any_sync(0xffffffffu, valid ? e : -1);
+    if (valid) {
+      const int position = p.starts[e] + mine[e] + __popc(same & ((1u << lane) - 1));
+      p.source[position] = pair / used * p.token_stride + pair % used * p.slot_stride;
+      p.out_offset[position] = p.result(pair);
+    }
+    __syncwarp();
+    if (valid && lane == __ffs(same) - 1) mine[e] += __popc(same);
+    __syncwarp();
   }
 }
 

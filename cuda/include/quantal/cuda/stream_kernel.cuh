@@ -88,10 +88,8 @@ using stream_weights = weight_stages<F, Align, Shape::Groups, Shape::Stages>;
 template <block_format F, int Align, class Shape>
 constexpr int stream_shared_bytes(std::int64_t n) noexcept {
   const int record_bytes = static_cast<int>(n < Shape::n ? n : Shape::n) * q8_record<F>::bytes;
-  // Lanes of columns that do not exist read what lies behind the last records; their results are dropped.
   const int pipeline = Shape::Warps * (Shape::Tiles * stream_weights<F, Align, Shape>::bytes +
-                                       Shape::Stages * Shape::Groups * record_bytes) +
-                       Shape::n * q8_record<F>::bytes;
+                                       Shape::Stages * Shape::Groups * record_bytes);
   const int result = Shape::Warps * Shape::rows * Shape::n * 4;
   return pipeline > result ? pipeline : result;
 }
@@ -117,13 +115,14 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
   const int record_bytes = here * record::bytes;
   std::uint8_t* records = shared + Shape::Warps * tiles * ring_t::bytes + warp * stages * step * record_bytes;
 
+  const std::byte* matrix_end = matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
   const auto row_of = [&](int i) { return matrix + p.row_stride * min(row0 + i, p.rows - 1); };
   ring_t ring[tiles];
   std::uint32_t addresses[tiles][2];
   float row_scales[tiles][2];
 #pragma unroll
   for (int m = 0; m < tiles; ++m) {
-    ring[m] = ring_t(shared + (warp * tiles + m) * ring_t::bytes, lane, p.cols,
+    ring[m] = ring_t(shared + (warp * tiles + m) * ring_t::bytes, lane, p.cols, matrix_end,
                      [&](int i) { return row_of(16 * m + i); });
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -157,6 +156,16 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
     ptx::commit_copies();
   }
 
+  // The records of this lane's columns: that of its fragment, and the two whose sums it holds. Columns that
+  // do not exist read the last one; their results are dropped.
+  int fragment_at[columns], left_at[columns], right_at[columns];
+#pragma unroll
+  for (int c = 0; c < columns; ++c) {
+    fragment_at[c] = min(8 * c + g, here - 1) * record::bytes + 8 * t;
+    left_at[c] = min(8 * c + 2 * t, here - 1) * record::bytes;
+    right_at[c] = min(8 * c + 2 * t + 1, here - 1) * record::bytes;
+  }
+
   float sums[tiles][columns][4] = {};
   const auto multiply = [&](const std::uint8_t* here_records, int stage, int j, int first) {
     float part[tiles][columns][4] = {};
@@ -171,10 +180,8 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
         const octet u = octets<F>::template codes<C>(upper, t), l = octets<F>::template codes<C>(lower, t);
 #pragma unroll
         for (int c = 0; c < columns; ++c) {
-          const uint2 b =
-              *reinterpret_cast<const uint2*>(here_records + (8 * c + g) * record::bytes + 32 * C + 8 * t);
-          const std::uint8_t* left = here_records + (8 * c + 2 * t) * record::bytes;
-          const std::uint8_t* right = left + record::bytes;
+          const uint2 b = *reinterpret_cast<const uint2*>(here_records + fragment_at[c] + 32 * C);
+          const std::uint8_t *left = here_records + left_at[c], *right = here_records + right_at[c];
           const auto accumulate = [&](const std::int32_t(&d)[4], int h, const affine& su, const affine& sl) {
             float(&s)[4] = part[m][c];
             s[0] = fmaf(su.scale, __int_as_float(d[0]) - integer_float, s[0]);
@@ -233,9 +240,8 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
     if constexpr (tiles == 2) tile.template operator()<1>();
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
-      const std::uint8_t* left = here_records + (8 * c + 2 * t) * record::bytes + record::scale;
-      const float x = *reinterpret_cast<const float*>(left),
-                  y = *reinterpret_cast<const float*>(left + record::bytes);
+      const float x = *reinterpret_cast<const float*>(here_records + left_at[c] + record::scale);
+      const float y = *reinterpret_cast<const float*>(here_records + right_at[c] + record::scale);
 #pragma unroll
       for (int m = 0; m < tiles; ++m)
 #pragma unroll

@@ -31,13 +31,17 @@ struct tile_args {
   std::uint32_t* finished;  ///< parts that are done, per tile; zero at the start
 };
 
-/// Shared memory that a block may use (compute capability 9.0).
-inline constexpr int shared_limit = 227 * 1024;
+/// Shared memory of a multiprocessor that its blocks may use (compute capability 9.0); each takes 1 KiB more.
+inline constexpr int shared_limit = 228 * 1024;
 
-/// Cluster: blocks that share activations.
-template <int Groups_, int N_, int ActivationStages_, int Cluster_>
+/// Cluster: blocks that share activations. Blocks: of a multiprocessor.
+template <int Groups_, int N_, int ActivationStages_, int Cluster_, int Blocks_>
 struct tile_shape {
-  static constexpr int Groups = Groups_, N = N_, ActivationStages = ActivationStages_, Cluster = Cluster_;
+  static constexpr int Groups = Groups_, N = N_, ActivationStages = ActivationStages_, Cluster = Cluster_,
+                       Blocks = Blocks_;
+  /// Chunks that are decoded while products run; where blocks take turns one is enough, and registers are
+  /// short.
+  static constexpr int buffers = Blocks == 1 ? 2 : 1;
   static constexpr int rows = 64 * Groups;
   static constexpr int threads = 128 * (Groups + 1);
   static constexpr int activation_bytes = N * chunk_values * 2;
@@ -46,7 +50,7 @@ struct tile_shape {
   static constexpr int producer_registers = 24;
   /// What the block was launched with, less the producers' share; setmaxnreg counts in eights and stalls on
   /// more.
-  static constexpr int launch_registers = 65536 / threads / 8 * 8;
+  static constexpr int launch_registers = 65536 / (threads * Blocks) / 8 * 8;
   static constexpr int consumer_registers =
       (launch_registers + (launch_registers - producer_registers) / Groups) / 8 * 8 > 240
           ? 240
@@ -55,7 +59,7 @@ struct tile_shape {
   /// Stages of a warp's weight ring: what fits, up to 4.
   template <any_format F, int Align>
   static constexpr int weight_stage_count() {
-    const int left = shared_limit - barrier_bytes - ActivationStages * activation_bytes;
+    const int left = shared_limit / Blocks - 1024 - barrier_bytes - ActivationStages * activation_bytes;
     const int fit = left / (4 * Groups * weight_stages<F, Align, 1, 1>::stage_bytes);
     return fit < max_weight_stages ? fit : max_weight_stages;
   }
@@ -138,7 +142,8 @@ __device__ inline void add_parts(const tile_args& p, const float* partial, int r
 }
 
 template <any_format F, int Align, class Shape>
-__global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_constant__ tile_args p) {
+__global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
+    tile_kernel(const __grid_constant__ tile_args p) {
   constexpr int N = Shape::N, stages = Shape::ActivationStages, cluster = Shape::Cluster;
   using weights_t = typename Shape::template weights<F, Align>;
   constexpr int weight_stages = weights_t::stages;
@@ -201,8 +206,9 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
   } else {
     ptx::more_registers<Shape::consumer_registers>();
     const int g = lane / 4, t = lane % 4;
+    const std::byte* matrix_end = matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
     const auto row_of = [&](int i) { return matrix + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1); };
-    weights_t ring(weights + warp * weights_t::bytes, lane, p.cols, row_of);
+    weights_t ring(weights + warp * weights_t::bytes, lane, p.cols, matrix_end, row_of);
     // Where the groups of this lane's two rows lie, as far as their skew depends on it.
     const auto address_of = [&](int i) {
       return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
@@ -217,85 +223,103 @@ __global__ void __launch_bounds__(Shape::threads, 1) tile_kernel(const __grid_co
       ptx::commit_copies();
     }
 
-    float sums[N / 2];
+    // A tile with few vectors is done with narrower products.
+    const auto consume = [&]<int M>() {
+      float sums[M / 2];
 #pragma unroll
-    for (int i = 0; i < N / 2; ++i) sums[i] = 0;
-    std::uint32_t a[2][4][4];  // two chunks of 64, in turn
-    detail::ring_position<stages> at;
-    int previous = 0;
-    int stage = 0, next = weight_stages - 1;
-    for (int group = first; group < last; ++group) {
-      ptx::wait_copies<weight_stages - 2>();
-      __syncwarp();
-      if (group + weight_stages - 1 < last) ring.start(group + weight_stages - 1, next);
-      ptx::commit_copies();
-      const auto upper_bytes = ring.row(stage, g, 0, upper_address + group * group_size<F>);
-      const auto lower_bytes = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
-      using row_t = row_group<F, std::remove_cv_t<decltype(upper_bytes)>>;
-      const row_t upper(upper_bytes, upper_scale, t), lower(lower_bytes, lower_scale, t);
-      const int here = min(4, chunks - 4 * group);
-      const auto chunk = [&]<int C>() {
-        std::uint32_t(&registers)[4][4] = a[C & 1];
-        const auto decode = [&]<int Half>() {
-          constexpr int c = 2 * C + Half;
-          detail::fragments(upper.template get<c>(lane), lower.template get<c>(lane), registers + 2 * Half);
-        };
-        decode.template operator()<0>();
-        decode.template operator()<1>();
-        if (C < here) {
-          ptx::wait_barrier(full + 8 * at.stage, at.phase);
-          const std::uint64_t b = detail::activation_descriptor(
-              ptx::shared_address(activations + at.stage * Shape::activation_bytes));
-          ptx::wgmma_fence();
-#pragma unroll
-          for (int s = 0; s < 4; ++s) wgmma_bf16<N>::multiply(sums, registers[s], b + s * (256 >> 4));
-          ptx::wgmma_commit();
-          ptx::wgmma_wait<1>();
-          // The products of the chunk before this one are done: its activations may go.
-          if (lane < cluster && (C > 0 || group > first)) {
-            if constexpr (cluster > 1)
-              ptx::arrive_remote(empty + 8 * previous, lane);
-            else
-              ptx::arrive(empty + 8 * previous);
+      for (int i = 0; i < M / 2; ++i) sums[i] = 0;
+      std::uint32_t a[Shape::buffers][4][4];  // chunks of 64, in turn
+      detail::ring_position<stages> at;
+      int previous = 0;
+      int stage = 0, next = weight_stages - 1;
+      for (int group = first; group < last; ++group) {
+        ptx::wait_copies<weight_stages - 2>();
+        __syncwarp();
+        if (group + weight_stages - 1 < last) ring.start(group + weight_stages - 1, next);
+        ptx::commit_copies();
+        const auto upper_bytes = ring.row(stage, g, 0, upper_address + group * group_size<F>);
+        const auto lower_bytes = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
+        using row_t = row_group<F, std::remove_cv_t<decltype(upper_bytes)>>;
+        const row_t upper(upper_bytes, upper_scale, t), lower(lower_bytes, lower_scale, t);
+        const int here = min(4, chunks - 4 * group);
+        const auto chunk = [&]<int C>() {
+          std::uint32_t(&registers)[4][4] = a[C % Shape::buffers];
+          const auto release = [&] {
+            // The products of the chunk before are done: its activations may go.
+            if (lane < cluster && (C > 0 || group > first)) {
+              if constexpr (cluster > 1)
+                ptx::arrive_remote(empty + 8 * previous, lane);
+              else
+                ptx::arrive(empty + 8 * previous);
+            }
+          };
+          if constexpr (Shape::buffers == 1) {
+            ptx::wgmma_wait<0>();
+            release();
           }
-          previous = at.stage;
-          at.next();
-        }
-      };
-      chunk.template operator()<0>();
-      chunk.template operator()<1>();
-      chunk.template operator()<2>();
-      chunk.template operator()<3>();
-      stage = stage + 1 == weight_stages ? 0 : stage + 1;
-      next = next + 1 == weight_stages ? 0 : next + 1;
-    }
-    ptx::wgmma_wait<0>();
+          const auto decode = [&]<int Half>() {
+            constexpr int c = 2 * C + Half;
+            detail::fragments(upper.template get<c>(lane), lower.template get<c>(lane), registers + 2 * Half);
+          };
+          decode.template operator()<0>();
+          decode.template operator()<1>();
+          if (C < here) {
+            ptx::wait_barrier(full + 8 * at.stage, at.phase);
+            const std::uint64_t b = detail::activation_descriptor(
+                ptx::shared_address(activations + at.stage * Shape::activation_bytes));
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int s = 0; s < 4; ++s) wgmma_bf16<M>::multiply(sums, registers[s], b + s * (256 >> 4));
+            ptx::wgmma_commit();
+            if constexpr (Shape::buffers == 2) {
+              ptx::wgmma_wait<1>();
+              release();
+            }
+            previous = at.stage;
+            at.next();
+          }
+        };
+        chunk.template operator()<0>();
+        chunk.template operator()<1>();
+        chunk.template operator()<2>();
+        chunk.template operator()<3>();
+        stage = stage + 1 == weight_stages ? 0 : stage + 1;
+        next = next + 1 == weight_stages ? 0 : next + 1;
+      }
+      ptx::wgmma_wait<0>();
 
-    const int fragment_row = 16 * warp + g;
-    if (p.split == 1) {
+      const int fragment_row = 16 * warp + g;
+      if (p.split == 1) {
 #pragma unroll
-      for (int i = 0; i < N / 2; ++i) {
-        const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = 8 * (i / 4) + 2 * t + i % 2;
-        if (row < p.rows && column < columns.count) p.out[p.x.out(columns.begin + column) + row] = sums[i];
-      }
-    } else {
-      const int tile = blockIdx.x * gridDim.y + blockIdx.y;
-      float* partial = p.partial + static_cast<std::int64_t>(tile) * p.split * N * Shape::rows;
+        for (int i = 0; i < M / 2; ++i) {
+          const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = 8 * (i / 4) + 2 * t + i % 2;
+          if (row < p.rows && column < columns.count) p.out[p.x.out(columns.begin + column) + row] = sums[i];
+        }
+      } else {
+        const int tile = blockIdx.x * gridDim.y + blockIdx.y;
+        float* partial = p.partial + static_cast<std::int64_t>(tile) * p.split * N * Shape::rows;
 #pragma unroll
-      for (int i = 0; i < N / 2; ++i)
-        partial[(part * N + 8 * (i / 4) + 2 * t + i % 2) * Shape::rows + fragment_row + 8 * (i % 4 / 2)] =
-            sums[i];
-      __threadfence();
-      ptx::sync_threads<1, 128 * Shape::Groups>();
-      std::uint32_t* last_one = reinterpret_cast<std::uint32_t*>(weights);
-      if (thread == 0)
-        *last_one = atomicAdd(p.finished + tile, 1u) + 1 == static_cast<std::uint32_t>(p.split);
-      ptx::sync_threads<1, 128 * Shape::Groups>();
-      if (*last_one) {
+        for (int i = 0; i < M / 2; ++i)
+          partial[(part * N + 8 * (i / 4) + 2 * t + i % 2) * Shape::rows + fragment_row + 8 * (i % 4 / 2)] =
+              sums[i];
         __threadfence();
-        add_parts<Shape>(p, partial, row0, columns, thread);
+        ptx::sync_threads<1, 128 * Shape::Groups>();
+        std::uint32_t* last_one = reinterpret_cast<std::uint32_t*>(weights);
+        if (thread == 0)
+          *last_one = atomicAdd(p.finished + tile, 1u) + 1 == static_cast<std::uint32_t>(p.split);
+        ptx::sync_threads<1, 128 * Shape::Groups>();
+        if (*last_one) {
+          __threadfence();
+          add_parts<Shape>(p, partial, row0, columns, thread);
+        }
       }
-    }
+    };
+    if (N >= 128 && columns.count <= N / 4)
+      consume.template operator()<(N >= 128 ? N / 4 : N)>();
+    else if (N >= 128 && columns.count <= N / 2)
+      consume.template operator()<(N >= 128 ? N / 2 : N)>();
+    else
+      consume.template operator()<N>();
   }
   // Nobody leaves while others may still write to its shared memory or arrive on its barriers.
   if constexpr (cluster > 1) ptx::cluster_arrive(), ptx::cluster_wait();

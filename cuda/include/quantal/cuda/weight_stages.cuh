@@ -23,16 +23,21 @@ struct weight_stages {
   static constexpr int bytes = Stages * stage_bytes;
 
   const std::uint8_t* source[4];  ///< first group of rows lane / 8, + 4, + 8, + 12
+  const std::uint8_t* end;        ///< of the matrix: nothing is read from there on
   int row_bytes;                  ///< bytes behind the row metadata
   std::uint8_t* ring;
   int lane;
 
   weight_stages() = default;
 
-  /// `row_of(i)` is the address of row i of the sixteen.
+  /// `row_of(i)` is the address of row i of the sixteen; `end_` that of the end of the matrix.
   template <class RowOf>
-  __device__ weight_stages(std::uint8_t* ring_, int lane_, std::int64_t cols, RowOf&& row_of) noexcept
-      : row_bytes(static_cast<int>(cols / F::layout.elements) * F::layout.bytes), ring(ring_), lane(lane_) {
+  __device__ weight_stages(std::uint8_t* ring_, int lane_, std::int64_t cols, const std::byte* end_,
+                           RowOf&& row_of) noexcept
+      : end(reinterpret_cast<const std::uint8_t*>(end_)),
+        row_bytes(static_cast<int>(cols / F::layout.elements) * F::layout.bytes),
+        ring(ring_),
+        lane(lane_) {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       source[i] = reinterpret_cast<const std::uint8_t*>(row_of(lane / 8 + 4 * i)) + F::layout.row_meta;
@@ -41,12 +46,15 @@ struct weight_stages {
   /// Starts the copy of groups g .. g + Groups - 1 into a stage; what lies behind the row becomes zeros,
   /// which decode to finite weights. The caller commits.
   __device__ void start(int g, int stage) noexcept {
-    const bool whole = (g + Groups) * group_size<F> + 16 <= row_bytes;
+    // Units cover the groups exactly, or reach up to 30 bytes behind them.
+    constexpr int bytes_of_groups = Groups * group_size<F>, behind = units * 16 == bytes_of_groups ? 0 : 30;
+    const bool complete = g * group_size<F> + bytes_of_groups <= row_bytes;
     const std::uint32_t to =
         ptx::shared_address(ring) + stage * stage_bytes + lane / 8 * pitch + 16 * (lane % 8);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const std::uint8_t* from = source[i] + g * group_size<F>;
+      const bool whole = complete && from + bytes_of_groups + behind <= end;
       const int skew = Align < 16 ? static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 15) : 0;
       from += 16 * (lane % 8) - skew;
       if (whole)
@@ -74,11 +82,16 @@ struct weight_stages {
     for (int u = 0; u < units; u += 8)
       if (u + 8 <= units || lane % 8 < units - u) ptx::copy16(to + 16 * u, from + 16 * u);
   }
-  /// `left` bytes of the row remain.
+  /// `left` bytes of the row remain. A last unit that is not whole is copied byte by byte.
   __device__ void copy_end(std::uint32_t to, const std::uint8_t* from, int left) const noexcept {
 #pragma unroll 1
-    for (int u = lane % 8; 16 * u < pitch; u += 8, to += 128, from += 128, left -= 128)
-      ptx::copy16(to, left > 0 ? from : source[0], max(0, min(16, left)));
+    for (int u = lane % 8; 16 * u < pitch; u += 8, to += 128, from += 128, left -= 128) {
+      if (left >= 16 || left <= 0) {
+        ptx::copy16(to, left > 0 ? from : source[0], left > 0 ? 16 : 0);
+      } else {
+        for (int i = 0; i < 16; ++i) ptx::store_byte(to + i, i < left ? from[i] : 0);
+      }
+    }
   }
 };
 
