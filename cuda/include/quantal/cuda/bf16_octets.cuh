@@ -19,7 +19,7 @@ struct bf16_octet {
 /// 0x47000000 | u << 8 is 32768 + u.
 template <block_format F>
 class bf16_scales {
-  static constexpr bool narrow = octets<F>::bias != 128;
+  static constexpr bool narrow = octets<F>::narrow;
   static constexpr int count = group_weights / F::layout.group;
   static constexpr int own = (count + 3) / 4;
   /// What is subtracted from codes first, so that scale * code and offset are both small.

@@ -56,6 +56,7 @@ template <block_format F>
 struct generic_octets {
   static constexpr octet_order order = octet_order::consecutive;
   static constexpr int bias = code_bias<F>;
+  static constexpr bool narrow = bias != 128;  ///< code + bias fits in 7 bits
 
   /// Octet t of chunk C (0..7) of a group of 256 weights.
   template <int C, class Bytes>
@@ -112,6 +113,8 @@ constexpr int group_alignment() noexcept {
 
 }  // namespace quantal::cuda
 
+#include "quantal/cuda/octets/grids.hpp"
 #include "quantal/cuda/octets/k.hpp"
 #include "quantal/cuda/octets/legacy.hpp"
 #include "quantal/cuda/octets/tables.hpp"
+#include "quantal/cuda/octets/trellis.hpp"
