@@ -47,6 +47,15 @@ TEST_P(MulMat, MatchesFloat64Reference) {
     check(GetParam(), *ops, s, 1);
 }
 
+/// Columns of long rows are read a part at a time, so that they stay in the first-level cache.
+TEST_P(MulMat, LongRows) {
+  if (!rounds_activations(GetParam())) return;
+  QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
+  const std::int64_t block = find_format(GetParam().format)->layout.elements;
+  for (const auto& [weights, n] : {std::pair{16896, 1}, {4608, 4}, {2560, 8}})
+    check(GetParam(), *arch->find(GetParam().format), {3, weights / block + 1, n}, 1);
+}
+
 TEST_P(MulMat, SameBitsForAnyNumberOfWorkers) {
   QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
   const auto* ops = arch->find(GetParam().format);

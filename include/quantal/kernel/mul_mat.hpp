@@ -12,48 +12,49 @@
 namespace quantal {
 namespace kernel {
 
-/// The q8 products of one form. A class, and its members defined outside of it, so that they can be compiled
-/// apart from the formats that use them (extern template).
+/// The q8 products through panels of one form. A class, and its members defined outside of it, so that they
+/// can be compiled apart from the formats that use them (extern template).
 template <class A, code_form form>
 struct q8_products {
-  static void rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows& x,
-                   const columns& cols) noexcept;
   static void panels(code_decoder decode, const weight_rows& w, const q8_packed& x,
                      const columns& cols) noexcept;
 };
-template <class A, code_form form>
-void q8_products<A, form>::rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows& x,
-                                const columns& cols) noexcept {
-  coded_rows<A, form>(decode, bias, w, x, cols);
-}
 template <class A, code_form form>
 void q8_products<A, form>::panels(code_decoder decode, const weight_rows& w, const q8_packed& x,
                                   const columns& cols) noexcept {
   coded_panels<A, form>(decode, w, x, cols);
 }
 
-/// How a format enters the products: one function decodes its slices, the rest is compiled once per arch and
-/// form.
+/// How a format enters the products: functions that decode its slices and multiply few columns; products of
+/// many columns are compiled once per arch and form.
 struct weight_format {
   float_decoder floats;
-  /// Of the format's form; null for float formats, which always take the exact path.
-  void (*q8_rows_product)(code_decoder, int bias, const weight_rows&, const q8_rows&,
-                          const columns&) noexcept;
+  /// Null for float formats, which always take the exact path.
+  void (*q8_rows_product)(const weight_rows&, const std::byte* lanes, const columns&) noexcept;
   void (*q8_panels_product)(code_decoder, const weight_rows&, const q8_packed&, const columns&) noexcept;
+  const lane_map* map;
   int elements, row_meta, bytes;
-  int sub, bias;  ///< weights per scale, code bias
+  int sub, bias;  ///< weights per scale, code bias where integer sums start from it
+  bool offset;
 };
+
+inline constexpr lane_map plain_lanes = transposed_lanes<4>();
 
 template <any_format F, class A>
 constexpr weight_format weight_format_of() noexcept {
-  weight_format f{float_decoder_of<F, A>(), nullptr,         nullptr, F::layout.elements,
-                  F::layout.row_meta,       F::layout.bytes, 32,      0};
+  weight_format f{float_decoder_of<F, A>(), nullptr,         nullptr, nullptr, F::layout.elements,
+                  F::layout.row_meta,       F::layout.bytes, 32,      0,       false};
   if constexpr (block_format<F>) {
     constexpr code_form form = form_of<F, A>();
-    f.q8_rows_product = &q8_products<A, form>::rows;
+    f.q8_rows_product = &coded_rows<F, A>;
     f.q8_panels_product = &q8_products<A, form>::panels;
     f.sub = form.sub;
-    f.bias = code_bias<F>;
+    f.bias = form.biased ? code_bias<F> : 0;
+    f.offset = form.offset;
+    if constexpr (std::is_same_v<A, simd::scalar>)
+      f.map = &plain_lanes;
+    else
+      f.map = &lane_decoder<F, A>::map;
   }
   return f;
 }
@@ -95,54 +96,89 @@ QUANTAL_INLINE weight_rows task_rows_of(const std::byte* data, std::int64_t stri
   return {data, stride, cols, first, static_cast<int>(left < task_rows ? left : task_rows)};
 }
 
-/// Interleaved columns that a product of n columns keeps beside its rows.
+/// Quantized columns in the order that a product of n of them reads: tiles beside panels, or lanes.
 template <class A>
-QUANTAL_INLINE std::int64_t packed_columns(std::int64_t n) noexcept {
-  return takes_panels<A>(n) ? tiles_of<A>::padded(n) : 0;
-}
+struct arranged_columns {
+  std::byte* data;
+  q8_shape shape;
+  const weight_format& f;
+  bool panels;
 
-/// One task of a q8 product.
-QUANTAL_INLINE void q8_product(const weight_format& f, const weight_rows& w, const q8_rows& rows,
-                               const q8_packed* packed, const columns& cols) noexcept {
-  if (packed)
-    f.q8_panels_product(f.floats.codes, w, *packed, cols);
-  else
-    f.q8_rows_product(f.floats.codes, f.bias, w, rows, cols);
-}
+  QUANTAL_INLINE arranged_columns(std::byte* at, const weight_format& format, std::int64_t cols,
+                                  std::int64_t n) noexcept
+      : data(at), shape(q8_shape_of(format, cols)), f(format), panels(takes_panels<A>(n)) {}
 
-/// Rows of activations, then the same interleaved where panels are used.
+  /// Bytes of one column in either order.
+  static QUANTAL_INLINE std::int64_t column_bytes(const weight_format& f, std::int64_t cols) noexcept {
+    const std::int64_t tile = q8_shape_of(f, cols).bytes(), lanes = lane_column_bytes(f.map->depth, cols);
+    return tile < lanes ? lanes : tile;
+  }
+  /// At most three columns more than n.
+  static QUANTAL_INLINE std::int64_t padded(std::int64_t n) noexcept {
+    return takes_panels<A>(n) ? tiles_of<A>::padded(n) : padded_lane_columns(n);
+  }
+  /// Parts that can be arranged apart from each other.
+  QUANTAL_INLINE std::int64_t parts(std::int64_t n) const noexcept {
+    return panels ? tiles_of<A>(n).count() : padded(n);
+  }
+  /// First column that part p reads.
+  QUANTAL_INLINE std::int64_t begin(std::int64_t p, std::int64_t n) const noexcept {
+    const std::int64_t at = panels ? tiles_of<A>(n).begin(p) : p;
+    return at < n ? at : n;
+  }
+  void arrange(const q8_rows& rows, const columns& cols, std::int64_t p) const noexcept {
+    if (panels)
+      pack_tile<A>(rows, cols, p, slice_weights, packed(cols.n));
+    else
+      arrange_lanes<A>(*f.map, f.offset, rows, cols.activation_row(p < cols.n ? p : cols.n - 1),
+                       data + p * lane_column_bytes(f.map->depth, shape.cols));
+  }
+  QUANTAL_INLINE q8_packed packed(std::int64_t n) const noexcept { return {data, shape, padded(n)}; }
+
+  /// One task of a product.
+  QUANTAL_INLINE void multiply(const weight_rows& w, const columns& cols) const noexcept {
+    if (panels)
+      f.q8_panels_product(f.floats.codes, w, packed(cols.n), cols);
+    else
+      f.q8_rows_product(w, data, cols);
+  }
+};
+
+/// Rows of activations, then the same arranged.
 template <class A>
 std::size_t mul_mat_workspace(const weight_format& f, const mul_mat_args& a, activation policy) noexcept {
   if (!uses_q8(f, policy) || a.cols <= 0 || a.n <= 0) return 0;
-  return 64 + static_cast<std::size_t>((a.n + packed_columns<A>(a.n)) * q8_shape_of(f, a.cols).bytes());
+  return 64 + static_cast<std::size_t>(a.n * q8_shape_of(f, a.cols).bytes() +
+                                       arranged_columns<A>::padded(a.n) *
+                                           arranged_columns<A>::column_bytes(f, a.cols));
 }
 
-/// Rounds and interleaves the columns of a dense product.
+/// Rounds and arranges the columns of a dense product.
 template <class A>
-void quantize_tiles(const q8_rows& rows, const float_activations& x, const columns& cols,
-                    const q8_packed& packed, executor_ref executor) noexcept {
-  const tiles_of<A> tiles(cols.n);
-  executor.for_each(static_cast<int>(tiles.count()), [&](int tile, int) {
-    for (std::int64_t i = tiles.begin(tile); i < tiles.begin(tile + 1) && i < cols.n; ++i)
-      quantize_activation<A>(rows, i, x.row(i));
-    pack_tile<A>(rows, cols, tile, slice_weights, packed);
+void quantize_columns(const q8_rows& rows, const float_activations& x, const columns& cols,
+                      const arranged_columns<A>& arranged, executor_ref executor) noexcept {
+  const auto quantize = [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t i = from; i < to; ++i) quantize_activation<A>(rows, i, x.row(i));
+  };
+  const std::int64_t last = cols.n - 1;
+  executor.for_each(static_cast<int>(arranged.parts(cols.n)), [&](int part, int) {
+    const std::int64_t from = arranged.begin(part, cols.n), to = arranged.begin(part + 1, cols.n);
+    if (from <= last) quantize(from, to);
+    if (from <= last) arranged.arrange(rows, cols, part);
+    // Columns past the last repeat it; whoever has the last one writes them.
+    if (!arranged.panels && from == last)
+      for (std::int64_t p = part + 1; p < arranged.parts(cols.n); ++p) arranged.arrange(rows, cols, p);
   });
 }
 
 template <class A>
 void mul_mat_q8(const weight_format& f, const mul_mat_args& a, const float_activations& x,
                 const columns& cols, executor_ref executor, std::byte* workspace) noexcept {
-  const q8_shape shape = q8_shape_of(f, a.cols);
-  const q8_rows rows{workspace, shape};
-  const q8_packed packed{workspace + a.n * shape.bytes(), shape, tiles_of<A>::padded(a.n)};
-  const bool panels = takes_panels<A>(a.n);
-  if (panels)
-    quantize_tiles<A>(rows, x, cols, packed, executor);
-  else
-    executor.for_each(static_cast<int>(a.n), [&](int i, int) { quantize_activation<A>(rows, i, x.row(i)); });
+  const q8_rows rows{workspace, q8_shape_of(f, a.cols)};
+  const arranged_columns<A> arranged(workspace + a.n * rows.shape.bytes(), f, a.cols, a.n);
+  quantize_columns<A>(rows, x, cols, arranged, executor);
   executor.for_each(task_count(a.rows), [&](int t, int) {
-    q8_product(f, task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), rows,
-               panels ? &packed : nullptr, cols);
+    arranged.multiply(task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
   });
 }
 

@@ -22,7 +22,7 @@ void quantize_activations(const q8_rows& q, std::int64_t count, const float_acti
   });
 }
 
-/// Workspace layout: [quantized activations][the same interleaved, pair by pair][first pair of each expert]
+/// Workspace layout: [quantized activations][the same arranged, pair by pair][first pair of each expert]
 /// [pairs sorted by expert].
 template <class A>
 struct routed_workspace {
@@ -32,13 +32,17 @@ struct routed_workspace {
                                   activation policy) noexcept {
     const std::int64_t pairs = a.tokens * a.used, vectors = a.slot_stride == 0 ? a.tokens : pairs;
     if (uses_q8(f, policy)) {
-      const std::int64_t bytes = q8_shape_of(f, a.cols).bytes();
-      activations = static_cast<std::size_t>(vectors * bytes);
-      // Where an expert's columns are padded it has at least panel_columns of them.
-      packed = static_cast<std::size_t>((pairs + pairs / tile_for<A>().panel_columns + 1) * bytes);
+      activations = static_cast<std::size_t>(vectors * q8_shape_of(f, a.cols).bytes());
+      packed = static_cast<std::size_t>(first_column(a.experts, pairs) *
+                                        arranged_columns<A>::column_bytes(f, a.cols));
     }
     starts = static_cast<std::size_t>(a.experts + 1) * sizeof(std::int32_t);
     order = static_cast<std::size_t>(pairs) * sizeof(std::int32_t);
+  }
+  /// Where the columns of expert e begin that has `before` pairs before it: each expert with pairs is padded
+  /// by at most three.
+  static QUANTAL_INLINE std::int64_t first_column(std::int64_t e, std::int64_t before) noexcept {
+    return before + 3 * (e < before ? e : before);
   }
   QUANTAL_INLINE std::size_t total() const noexcept { return 64 + activations + packed + starts + order; }
 };
@@ -90,25 +94,21 @@ struct routed_product {
 template <class A>
 void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_activations& x,
                    executor_ref executor, std::byte* activations, std::byte* packed) noexcept {
-  const q8_shape shape = q8_shape_of(f, p.a.cols);
-  const q8_rows rows{activations, shape};
-  // Expert e begins behind the columns of those before it and the padding that they may have.
-  const auto packed_of = [&](int e) {
-    const std::int64_t before = p.starts[e] + p.starts[e] / tile_for<A>().panel_columns;
-    return q8_packed{packed + before * shape.bytes(), shape,
-                     tiles_of<A>::padded(p.starts[e + 1] - p.starts[e])};
+  const q8_rows rows{activations, q8_shape_of(f, p.a.cols)};
+  const auto arranged_of = [&](int e) {
+    return arranged_columns<A>(packed + routed_workspace<A>::first_column(e, p.starts[e]) *
+                                            arranged_columns<A>::column_bytes(f, p.a.cols),
+                               f, p.a.cols, p.starts[e + 1] - p.starts[e]);
   };
   quantize_activations<A>(rows, p.a.tokens * x.slots, x, executor);
   executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
     const columns cols = p.of(e);
-    if (!takes_panels<A>(cols.n)) return;
-    for (std::int64_t t = 0; t < tiles_of<A>(cols.n).count(); ++t)
-      pack_tile<A>(rows, cols, t, slice_weights, packed_of(e));
+    if (cols.n == 0) return;
+    const arranged_columns<A> arranged = arranged_of(e);
+    for (std::int64_t part = 0; part < arranged.parts(cols.n); ++part) arranged.arrange(rows, cols, part);
   });
-  p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
-    const q8_packed interleaved = packed_of(e);
-    q8_product(f, w, rows, takes_panels<A>(cols.n) ? &interleaved : nullptr, cols);
-  });
+  p.for_each_task(
+      executor, [&](int e, const weight_rows& w, const columns& cols) { arranged_of(e).multiply(w, cols); });
 }
 
 template <class A>

@@ -66,28 +66,6 @@ QUANTAL_INLINE status check_matrices(const weight_format& f, std::span<const wei
   return status::ok;
 }
 
-/// Quantized activations that all matrices read.
-template <class A>
-struct shared_q8 {
-  q8_rows rows;
-  q8_packed packed;
-  bool panels;
-
-  shared_q8(const weight_format& f, const shared_activations& x, executor_ref executor,
-            std::byte* workspace) noexcept
-      : rows{workspace, q8_shape_of(f, x.cols)},
-        packed{workspace + x.n * rows.shape.bytes(), rows.shape, tiles_of<A>::padded(x.n)},
-        panels(takes_panels<A>(x.n)) {
-    const float_activations vectors{x.data, x.stride, 0, 1};
-    const columns cols{nullptr, x.n, 1, false, nullptr, 0, 0};
-    if (panels)
-      quantize_tiles<A>(rows, vectors, cols, packed, executor);
-    else
-      executor.for_each(static_cast<int>(x.n),
-                        [&](int i, int) { quantize_activation<A>(rows, i, vectors.row(i)); });
-  }
-};
-
 /// multiply(matrix index, rows, columns) for every task of every matrix, then the epilogue of its results.
 template <class Multiply, epilogue E>
 void for_each_matrix_task(std::span<const weight_matrix> matrices, const shared_activations& x,
@@ -123,9 +101,12 @@ status mul_mat_many(std::span<const weight_matrix> matrices, const shared_activa
   if (x.n == 0) return status::ok;
   if (workspace.size() < mul_mat_many_workspace<F, A>(x, policy)) return status::small_workspace;
   if (kernel::uses_q8(f, policy)) {
-    const kernel::shared_q8<A> q(f, x, executor, kernel::align64(workspace.data()));
+    const kernel::q8_rows rows{kernel::align64(workspace.data()), kernel::q8_shape_of(f, x.cols)};
+    const kernel::arranged_columns<A> arranged(rows.data + x.n * rows.shape.bytes(), f, x.cols, x.n);
+    kernel::quantize_columns<A>(rows, {x.data, x.stride, 0, 1}, {nullptr, x.n, 1, false, nullptr, 0, 0},
+                                arranged, executor);
     const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
-      kernel::q8_product(f, w, q.rows, q.panels ? &q.packed : nullptr, cols);
+      arranged.multiply(w, cols);
     };
     kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
   } else {

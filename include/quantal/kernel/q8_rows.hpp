@@ -1,189 +1,146 @@
-// Policy `q8`, few columns: rows are decoded a run of slices at a time and dotted along the row with up to
-// four columns; bound by decoding and by the memory that the weights come from.
+// Policy `q8`, few columns: each row is decoded once, in registers, for up to eight columns; bound by the
+// memory that the weights come from, or by decoding. Compiled per format, since a decoder whose results pass
+// through memory takes twice as long.
 #pragma once
 
-#include "quantal/kernel/q8_activations.hpp"
-#include "quantal/kernel/slice.hpp"
+#include "quantal/kernel/lanes.hpp"
 
 namespace quantal::kernel {
 
-/// What a row's dot product reads of one column, at the start of a slice.
-struct coded_column {
-  const std::int8_t* codes;
-  const float *scales, *shifts;
-};
+/// Bytes of weights asked for ahead of their use: the hardware's own prefetching stops at every page.
+inline constexpr std::int64_t prefetch_distance = 4096;
 
-/// Per-lane scales of the register of codes that starts at weight k: lane l holds weights k + 4l .. k + 4l
-/// + 3.
-template <class A, int sub>
-QUANTAL_INLINE xsimd::batch<float, A> lane_scales(const float* scales, int k) noexcept {
+/// One slice of a row times N columns; column c's slice is at x + c * column_bytes.
+template <block_format F, class A, int N>
+QUANTAL_INLINE void add_lanes(const lane_decoder<F, A>& d, const std::byte* x, std::int64_t column_bytes,
+                              xsimd::batch<float, A> (&total)[N]) noexcept {
+  using decoder = lane_decoder<F, A>;
   using batch = xsimd::batch<float, A>;
-  constexpr int step = 4 * static_cast<int>(batch::size);
-  if constexpr (step <= sub) {
-    return batch(scales[k / sub]);
-  } else {
-#if XSIMD_WITH_AVX512F
-    if constexpr (step == 64) {
-      // Loads that lie within one earlier store: 8 scales, or an aligned quarter of 16.
-      if constexpr (sub == 16)
-        return _mm512_permutexvar_ps(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
-                                     _mm512_castps128_ps512(_mm_load_ps(scales + k / sub)));
-      else
-        return _mm512_permutexvar_ps(
-            _mm512_add_epi32(_mm512_set1_epi32(k / sub),
-                             _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)),
-            _mm512_castps256_ps512(_mm256_load_ps(scales)));
-    }
-#endif
-    alignas(64) float wide[batch::size];
-    for (int l = 0; l < step / 4; ++l) wide[l] = scales[(k + 4 * l) / sub];
-    return batch::load_aligned(wide);
-  }
-}
-
-/// What the sums of corrections accumulate in: at most eight lanes, since a slice has 8 or 16 of them.
-#if XSIMD_WITH_AVX2
-template <class A>
-using correction_batch =
-    xsimd::batch<float, std::conditional_t<std::is_same_v<A, simd::scalar>, A, simd::avx2>>;
-#else
-template <class A>
-using correction_batch = xsimd::batch<float, A>;
-#endif
-
-/// Sums of one row with N columns.
-template <class A, code_form form, int N>
-struct row_sums {
-  using batch = xsimd::batch<float, A>;
-  using narrow = correction_batch<A>;
-  static constexpr int step = 4 * static_cast<int>(batch::size), lanes = static_cast<int>(narrow::size),
-                       subs = slice_weights / form.sub;
-  static constexpr bool corrected = form.offset || form.biased;
-
-  batch total[N];   ///< products of codes
-  narrow shift[N];  ///< offsets and biases
-  float tail[N];    ///< the end of the row that is less than a slice
-
-  QUANTAL_INLINE row_sums() noexcept {
+  constexpr code_form form = form_of<F, A>();
+  constexpr int lanes = static_cast<int>(batch::size), depth = decoder::depth;
+  simd::unroll<decoder::sums>([&](auto u) QUANTAL_LAMBDA {
+    const lane_group<A, depth> g = d.template group<u>();
     simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
-      total[c] = batch(0.0f);
-      shift[c] = narrow(0.0f);
-      tail[c] = 0.0f;
-    });
-  }
-
-  /// What the sum of the activations of scale g is multiplied by.
-  static QUANTAL_INLINE float correction(const coded_slice& s, int g, float bias) noexcept {
-    return (form.offset ? s.offsets[g] : 0.0f) - (form.biased ? bias * s.scales[g] : 0.0f);
-  }
-
-  QUANTAL_INLINE void add_slice(const coded_slice& s, float bias, const coded_column* x) noexcept {
-    simd::unroll<slice_weights / q8_block>([&](auto h) QUANTAL_LAMBDA {
-      batch part[N];
-      simd::unroll<q8_block / step>([&](auto i) QUANTAL_LAMBDA {
-        const int k = h * q8_block + step * i;
-        const auto codes = simd::u8<A>::load_aligned(s.codes + k);
-        const batch scale = lane_scales<A, form.sub>(s.scales, k);
-        simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
-          const batch dot = xsimd::to_float(simd::dot4_of<A, form.kind>(
-              simd::i32<A>(0), codes, simd::s8<A>::load_unaligned(x[c].codes + k)));
-          part[c] = i == 0 ? dot * scale : xsimd::fma(dot, scale, part[c]);
-        });
+      const auto& column = *reinterpret_cast<const lane_column<depth>*>(x + c * column_bytes);
+      simd::i32<A> acc(0);
+      if constexpr (form.biased) acc = simd::i32<A>::load_aligned(column.starts + u * lanes);
+      simd::unroll<depth>([&](auto i) QUANTAL_LAMBDA {
+        const auto a = simd::s8<A>::load_aligned(column.codes + 4 * lanes * (u * depth + i));
+        acc = simd::dot4_of<A, form.kind>(acc, g.codes[i], a);
       });
-      simd::unroll<N>(
-          [&](auto c) QUANTAL_LAMBDA { total[c] = xsimd::fma(part[c], batch(x[c].scales[h]), total[c]); });
+      const batch scaled = xsimd::to_float(acc) * batch::load_aligned(column.scales + u * lanes);
+      total[c] = xsimd::fma(scaled, g.scale, total[c]);
+      if constexpr (form.offset)
+        total[c] = xsimd::fma(batch::load_aligned(column.shifts + u * lanes), g.offset, total[c]);
     });
-    if constexpr (corrected && subs >= lanes) {
-      simd::unroll<subs / lanes>([&](auto i) QUANTAL_LAMBDA {
-        narrow v(0.0f);
-        if constexpr (form.biased) v = narrow::load_aligned(s.scales + i * lanes) * narrow(-bias);
-        if constexpr (form.offset) v += narrow::load_aligned(s.offsets + i * lanes);
-        simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
-          shift[c] = xsimd::fma(v, narrow::load_unaligned(x[c].shifts + i * lanes), shift[c]);
-        });
-      });
-    } else if constexpr (corrected) {
-      for (int g = 0; g < subs; ++g)
-        for (int c = 0; c < N; ++c) tail[c] += correction(s, g, bias) * x[c].shifts[g];
-    }
-  }
+  });
+}
 
-  /// Less than a slice, perhaps less than a register.
-  QUANTAL_INLINE void add_tail(const coded_slice& s, float bias, int count, const coded_column* x) noexcept {
-    constexpr int zero = form.kind == simd::code_kind::s8 ? 128 : 0;
-    for (int c = 0; c < N; ++c)
-      for (int g = 0; g < count / form.sub; ++g) {
-        int dot = 0;
-        for (int k = g * form.sub; k < (g + 1) * form.sub; ++k) dot += (s.codes[k] - zero) * x[c].codes[k];
-        tail[c] += static_cast<float>(dot) * (s.scales[g] * x[c].scales[g * form.sub / q8_block]);
-        if constexpr (corrected) tail[c] += correction(s, g, bias) * x[c].shifts[g];
-      }
-  }
+/// Slices of N columns that fit the first-level cache beside the weights that stream through it.
+template <int N>
+inline constexpr std::int64_t cached_slices = 64 / N;
 
-  QUANTAL_INLINE float sum(int c) const noexcept {
-    return xsimd::reduce_add(total[c]) + xsimd::reduce_add(shift[c]) + tail[c];
-  }
-};
-
-/// Slices decoded ahead of their use: enough for their stores to have reached the cache.
-inline constexpr int run_slices = 4;
-
-/// Bytes of weights asked for ahead of their use where four columns keep the core busy; fewer leave it to the
-/// hardware.
-inline constexpr std::int64_t prefetch_distance = 2048;
-
-/// Rows times columns [at, at + N). A column past the last is the last once more: three columns cost no more
-/// than four.
-template <class A, code_form form, int N>
-void dot_rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows& x, const columns& cols,
-              int at) noexcept {
-  coded_slice run[run_slices];
-  coded_column column[N];
-  float* out[N];
-  for (int c = 0; c < N; ++c) {
-    const std::int64_t last = cols.n - 1, here = at + c < last ? at + c : last, i = cols.activation_row(here);
-    column[c] = {x.codes(i), x.scales(i), x.shifts(i)};
-    out[c] = cols.result(here) + w.first;
-  }
-  [[maybe_unused]] const std::int64_t run_bytes = w.bytes_of(run_slices * slice_weights);
-  [[maybe_unused]] const std::byte* const end = w.row(w.count - 1) + w.stride;
+/// sums[c][r] += row r times column c, over slices [from, to).
+template <block_format F, class A, int N>
+QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, std::int64_t column_bytes,
+                                      std::int64_t from, std::int64_t to,
+                                      float (&sums)[N][task_rows]) noexcept {
+  using batch = xsimd::batch<float, A>;
+  constexpr std::int64_t step = sizeof(lane_column<lane_decoder<F, A>::depth>);
+  constexpr std::int64_t slice_bytes = slice_weights / F::layout.elements * F::layout.bytes;
+  const std::byte* const end = w.row(w.count - 1) + w.stride;
+  const bool whole_rows = (to - from) * slice_weights >= w.cols;
+  const std::int64_t ahead = whole_rows ? prefetch_distance : w.stride;
+  const std::int64_t last = to * slice_weights <= w.cols ? to : to - 1;  // a slice that the row ends in
   for (int r = 0; r < w.count; ++r) {
-    row_sums<A, form, N> sums;
-    for (std::int64_t first = 0, done = 0; first < w.cols;
-         first += run_slices * slice_weights, done += run_bytes) {
-      const std::int64_t left = w.cols - first;
-      const int count =
-          static_cast<int>(left < run_slices * slice_weights ? left : run_slices * slice_weights);
-      decode(w.row(r), first, count, run);
-      if constexpr (N >= 4) prefetch(w.row(r) + done, prefetch_distance, run_bytes, end);
-      for (int from = 0; from < count; from += slice_weights) {
-        coded_column here[N];
-        for (int c = 0; c < N; ++c)
-          here[c] = {column[c].codes + first + from, column[c].scales + (first + from) / q8_block,
-                     column[c].shifts + (first + from) / form.sub};
-        const coded_slice& s = run[from / slice_weights];
-        // Emulated registers would only slow the compiler down: the scalar arch takes the plain loop.
-        if constexpr (std::is_same_v<A, simd::scalar>)
-          sums.add_tail(s, static_cast<float>(bias),
-                        count - from < slice_weights ? count - from : slice_weights, here);
-        else if (count - from >= slice_weights)
-          sums.add_slice(s, static_cast<float>(bias), here);
-        else
-          sums.add_tail(s, static_cast<float>(bias), count - from, here);
-      }
+    const std::byte* const row = w.row(r);
+    const float scale = row_scale<F>(row);
+    lane_decoder<F, A> d;
+    batch total[N];
+    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA { total[c] = batch(0.0f); });
+    for (std::int64_t s = from; s < last; ++s) {
+      prefetch(row, s * slice_bytes + ahead, slice_bytes, end);
+      d.decode(row, scale, s * slice_weights);
+      add_lanes<F, A, N>(d, x + s * step, column_bytes, total);
     }
-    for (int c = 0; c < N; ++c) out[c][r] = sums.sum(c);
+    if (last < to) {
+      d.decode_tail(row, scale, last * slice_weights, static_cast<int>(w.cols - last * slice_weights));
+      add_lanes<F, A, N>(d, x + last * step, column_bytes, total);
+    }
+    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA { sums[c][r] += xsimd::reduce_add(total[c]); });
   }
 }
 
-/// Fewer than panel_columns columns, at most four at a time.
-template <class A, code_form form>
-void coded_rows(code_decoder decode, int bias, const weight_rows& w, const q8_rows& x,
-                const columns& cols) noexcept {
-  int at = 0;
-  for (; at + 3 <= cols.n; at += 4) dot_rows<A, form, 4>(decode, bias, w, x, cols, at);
-  if (at + 2 == cols.n) dot_rows<A, form, 2>(decode, bias, w, x, cols, at);
-  if (at + 1 == cols.n) dot_rows<A, form, 1>(decode, bias, w, x, cols, at);
+/// Rows times columns [at, at + N), of which there may be fewer.
+template <block_format F, class A, int N>
+void register_rows(const weight_rows& w, const std::byte* x, std::int64_t column_bytes, const columns& cols,
+                   std::int64_t at) noexcept {
+  float sums[N][task_rows] = {};
+  const std::int64_t slices = (w.cols + slice_weights - 1) / slice_weights;
+  for (std::int64_t from = 0; from < slices; from += cached_slices<N>)
+    add_cached_slices<F, A, N>(w, x + at * column_bytes, column_bytes, from,
+                               from + cached_slices<N> < slices ? from + cached_slices<N> : slices, sums);
+  for (int c = 0; c < N && at + c < cols.n; ++c)
+    std::memcpy(cols.result(at + c) + w.first, sums[c], sizeof(float) * static_cast<std::size_t>(w.count));
+}
+
+/// The same in plain C++ for one column: emulated registers would only slow the compiler down.
+template <block_format F, class A>
+void plain_rows(const weight_rows& w, const std::byte* x, float* out) noexcept {
+  constexpr code_form form = form_of<F, A>();
+  constexpr lane_map map = transposed_lanes<4>();
+  for (int r = 0; r < w.count; ++r) {
+    const float row_factor = row_scale<F>(w.row(r));
+    float total = 0.0f;
+    auto* column = reinterpret_cast<const lane_column<4>*>(x);
+    for (std::int64_t first = 0; first < w.cols; first += slice_weights, ++column) {
+      const std::int64_t left = w.cols - first;
+      coded_slice s{};
+      decode_codes<F, A>(w.row(r), row_factor, first,
+                         static_cast<int>(left < slice_weights ? left : slice_weights), s);
+      float part = 0.0f;
+      for (int lane = 0; lane < column->sums; ++lane) {
+        std::int32_t dot = form.biased ? column->starts[lane] : 0;
+        int k = 0;
+        for (int i = 0; i < 4; ++i) {
+          const int at = lane / 4 * 16 + 4 * i + lane % 4;
+          k = 4 * map.word[static_cast<std::size_t>(at)];
+          for (int j = 0; j < 4; ++j) dot += s.codes[k + j] * column->codes[4 * at + j];
+        }
+        part += static_cast<float>(dot) * column->scales[lane] * s.scales[k / sub_group<F>];
+        if constexpr (form.offset) part += column->shifts[lane] * s.offsets[k / sub_group<F>];
+      }
+      total += part;
+    }
+    out[r] = total;
+  }
+}
+
+/// Columns that coded_rows reads for n: three or five of them cost no more than four or eight.
+QUANTAL_INLINE std::int64_t padded_lane_columns(std::int64_t n) noexcept {
+  const std::int64_t rest = n % 8;
+  return n - rest + (rest <= 2 ? rest : rest <= 4 ? 4 : 8);
+}
+
+/// Every row with every column, eight columns at a time. `x`: padded_lane_columns columns arranged by
+/// lane_decoder<F, A>::map, those past the last equal to it.
+template <block_format F, class A>
+void coded_rows(const weight_rows& w, const std::byte* x, const columns& cols) noexcept {
+  if constexpr (std::is_same_v<A, simd::scalar>) {
+    const std::int64_t bytes = lane_column_bytes(4, w.cols);
+    for (std::int64_t at = 0; at < cols.n; ++at)
+      plain_rows<F, A>(w, x + at * bytes, cols.result(at) + w.first);
+  } else {
+    const std::int64_t bytes = lane_column_bytes(lane_decoder<F, A>::depth, w.cols);
+    std::int64_t at = 0;
+    for (; cols.n - at > 4; at += 8) register_rows<F, A, 8>(w, x, bytes, cols, at);
+    if (cols.n - at > 2)
+      register_rows<F, A, 4>(w, x, bytes, cols, at);
+    else if (cols.n - at == 2)
+      register_rows<F, A, 2>(w, x, bytes, cols, at);
+    else if (cols.n - at == 1)
+      register_rows<F, A, 1>(w, x, bytes, cols, at);
+  }
 }
 
 }  // namespace quantal::kernel

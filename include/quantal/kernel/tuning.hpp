@@ -27,7 +27,7 @@ template <class A>
 constexpr cpu_tile tile_for() {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
   if constexpr (lanes == 16)
-    return {.float_columns = 12, .coded_panels = 2, .coded_columns = 6, .panel_columns = 6};
+    return {.float_columns = 12, .coded_panels = 2, .coded_columns = 6, .panel_columns = 9};
   else if constexpr (lanes == 8)
     return {.float_columns = 6, .coded_panels = 1, .coded_columns = 4, .panel_columns = 6};
   else
