@@ -145,6 +145,104 @@ TYPED_TEST(GridSearch, EqualsBruteForce) {
   }
 }
 
+template <int n>
+void check_tiles() {
+  test::rng g(7);
+  for (int round = 0; round < 200; ++round) {
+    code_tile<n> tile;
+    float target[n], root[n];
+    std::int16_t fixed_target[n], fixed_root[n];
+    int code[tile_codes][n];
+    for (int k = 0; k < n; ++k) {
+      target[k] = std::uniform_real_distribution<float>(-60, 60)(g);
+      root[k] = std::uniform_real_distribution<float>(0.01f, 1)(g);
+      fixed_target[k] = target_of(target[k]);
+      fixed_root[k] = static_cast<std::int16_t>(largest_root * root[k]);
+      for (int c = 0; c < tile_codes; ++c) tile.set(c, k, code[c][k] = static_cast<int>(g() % 121) - 60);
+    }
+    const auto distance = [&](int c, int flipped) {
+      double sum = 0;
+      for (int k = 0; k < n; ++k)
+        sum += std::pow(root[k] * (code[c][k] - (k == flipped ? -target[k] : target[k])), 2);
+      return sum;
+    };
+    const auto plain = distances<xsimd::default_arch>(tile, fixed_target, fixed_root);
+    const auto flipped = flipped_distances<xsimd::default_arch>(tile, fixed_target, fixed_root);
+    constexpr double unit =
+        16384.0 / (largest_root * largest_root) * largest_root * largest_root / 16383.0 / 16383.0;
+    double best = 1e30, best_flipped = 1e30;
+    for (int c = 0; c < tile_codes; ++c) {
+      alignas(64) std::int32_t got[tile_codes], got_flipped[tile_codes];
+      for (int r = 0; r < plain.registers; ++r) {
+        plain.part[r].store_aligned(got + r * plain.width);
+        flipped.part[r].store_aligned(got_flipped + r * plain.width);
+      }
+      double least = 1e30;
+      for (int k = 0; k < n; ++k) least = std::min(least, distance(c, k));
+      EXPECT_NEAR(got[c] * unit, distance(c, -1), 0.5 + 2e-3 * distance(c, -1));
+      EXPECT_NEAR(got_flipped[c] * unit, least, 0.5 + 2e-3 * least);
+      best = std::min(best, distance(c, -1)), best_flipped = std::min(best_flipped, least);
+      std::int8_t bytes[n];
+      tile.get(c, bytes);
+      for (int k = 0; k < n; ++k) EXPECT_EQ(bytes[k], code[c][k]);
+    }
+    EXPECT_NEAR(distance(nearest_of(plain).code, -1), best, 0.5 + 2e-3 * best);
+  }
+}
+
+TEST(CodeTiles, DistancesAreThoseOfTheFormula) {
+  check_tiles<4>();
+  check_tiles<8>();
+}
+
+/// Codes farther than half a byte's range from the target saturate instead of wrapping around.
+TEST(CodeTiles, FarCodesStayFar) {
+  code_tile<4> tile;
+  for (int c = 0; c < tile_codes; ++c)
+    for (int k = 0; k < 4; ++k) tile.set(c, k, c == 5 ? 100 : -126);
+  std::int16_t target[4], root[4];
+  for (int k = 0; k < 4; ++k) target[k] = target_of(1e30f), root[k] = 16383;
+  EXPECT_EQ(nearest_of(distances<xsimd::default_arch>(tile, target, root)).code, 5);
+}
+
+template <class F>
+class TiledGrid : public testing::Test {};
+using tiled_grids = testing::Types<iq2_xxs, iq3_xxs, iq3_s>;
+TYPED_TEST_SUITE(TiledGrid, tiled_grids);
+
+/// What the tiles find is valid, never better than the full search, and on average hardly worse.
+TYPED_TEST(TiledGrid, NearlyAsGoodAsTheFullSearch) {
+  using F = TypeParam;
+  constexpr int n = F::layout.group, units = n / detail::unit_weights;
+  double found = 0, possible = 0;
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    test::rng g(seed);
+    const auto x = test::gaussian(g, n);
+    auto w = test::gaussian(g, n);
+    double norm = 0;
+    for (int e = 0; e < n; ++e) {
+      const auto i = static_cast<std::size_t>(e);
+      w[i] = std::exp(w[i]), norm += w[i] * x[i] * x[i];
+    }
+    detail::grid_group<F> group;
+    group.load(x.data(), w.data());
+    const float s = 3.0f / static_cast<float>(F::max_code) * (0.5f + 0.005f * static_cast<float>(seed));
+    detail::unit_choice<F> fast[units], exact[units];
+    const double fast_error = norm + detail::choose_units<F>(group, s, false, fast).error(s);
+    const double exact_error = norm + detail::choose_units<F>(group, s, true, exact).error(s);
+    double error = 0;
+    for (int e = 0; e < n; ++e) {
+      const auto i = static_cast<std::size_t>(e);
+      error += w[i] * std::pow(x[i] - s * static_cast<float>(fast[e / 8].code(e % 8)), 2);
+      if (F::even_signs) EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(fast[e / 8].signs)) % 2, 0);
+    }
+    EXPECT_NEAR(fast_error, error, 1e-4 * norm);
+    EXPECT_GE(fast_error, exact_error - 1e-4 * norm);
+    found += fast_error, possible += exact_error;
+  }
+  EXPECT_LE(found / possible, 1.02);
+}
+
 template <class F>
 class TrellisSearch : public testing::Test {};
 using trellises = testing::Types<iq1_kt, iq2_kt, iq3_kt, iq4_kt>;

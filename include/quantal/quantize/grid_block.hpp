@@ -6,6 +6,7 @@
 // search, so the choice for a scale is exact.
 #pragma once
 
+#include "quantal/quantize/grid_cells.hpp"
 #include "quantal/quantize/grid_search.hpp"
 #include "quantal/quantize/simple_block.hpp"
 #include "quantal/quantize/super_block.hpp"
@@ -49,6 +50,66 @@ struct unit_choice {
       return signs >> k & 1 ? -g : g;
   }
 };
+
+/// Grids that are searched through grid_cells.
+template <class F>
+concept celled_grid = F::vector == 4 && !shifted_grid<F> && halves_of<F>::levels.count == 8;
+/// Grids that are searched whole in tiles.
+template <class F>
+concept small_grid = F::vector == unit_weights && !shifted_grid<F> && F::grid_size <= 256;
+template <class F>
+concept tiled_grid = celled_grid<F> || small_grid<F>;
+
+/// A group as the searches see it.
+template <class F>
+struct grid_group {
+  static constexpr int size = F::layout.group;
+  const float* x;
+  const float* w;
+
+  void load(const float* weights, const float* importance) noexcept { x = weights, w = importance; }
+};
+template <tiled_grid F>
+struct grid_group<F> {
+  static constexpr int size = F::layout.group;
+  const float* x;
+  const float* w;
+  alignas(64) float magnitude[size];
+  alignas(64) std::int16_t root[size];
+
+  void load(const float* weights, const float* importance) noexcept {
+    x = weights, w = importance;
+    float largest = 0;
+    for (int e = 0; e < size; ++e) largest = w[e] > largest ? w[e] : largest;
+    const float unit = largest_root * largest_root / largest;
+    for (int e = 0; e < size; ++e) {
+      magnitude[e] = std::fabs(x[e]);
+      root[e] = static_cast<std::int16_t>(std::sqrt(w[e] * unit));
+    }
+  }
+};
+
+/// What the chosen codes q of a group add up to: sum w x q and sum w q q. At scale s they leave sum w x x +
+/// error(s).
+struct code_sums {
+  float xq = 0.0f, qq = 0.0f;
+  QUANTAL_INLINE float error(float s) const noexcept { return s * (s * qq - 2.0f * xq); }
+};
+
+/// Sums in sixteen lanes that are added up in one order on every arch.
+template <int n>
+QUANTAL_INLINE code_sums sums_of(const float* x, const float* w, const std::int8_t* code) noexcept {
+  alignas(64) float xq[lane_count] = {}, qq[lane_count] = {};
+  for (int e = 0; e < n; e += lane_count)
+    for (int l = 0; l < lane_count; ++l) {
+      const float q = static_cast<float>(code[e + l]), wq = w[e + l] * q;
+      xq[l] += wq * x[e + l];
+      qq[l] += wq * q;
+    }
+  for (int h = lane_count / 2; h > 0; h /= 2)
+    for (int l = 0; l < h; ++l) xq[l] += xq[l + h], qq[l] += qq[l + h];
+  return {xq[0], qq[0]};
+}
 
 /// Tables of a vector's halves at scale s: for signed grids |x|, for shifted ones x.
 template <class F, bool flips>
@@ -141,11 +202,126 @@ QUANTAL_INLINE unit_choice<F> choose_shifted(const float* x, const float* w, flo
   return c;
 }
 
-/// Best choices of a group at scale s; returns their error.
+/// What the tiles of a grid hold for 8 weights.
 template <class F>
-inline float choose_units(const float* x, const float* w, float s, unit_choice<F>* out) noexcept {
-  constexpr int units = F::layout.group / unit_weights;
-  float error = 0;
+class tile_searcher;
+
+template <celled_grid F>
+class tile_searcher<F> {
+ public:
+  static constexpr int vectors = unit_weights / F::vector;
+
+  /// Of all weights at once, in registers: what 8 of them make a searcher of.
+  QUANTAL_INLINE static std::int32_t part(float v, int e) noexcept {
+    return cells::cell_part(v, e % F::vector);
+  }
+  QUANTAL_INLINE tile_searcher(const std::int32_t* parts) noexcept {
+    for (int k = 0; k < unit_weights; ++k) cell_[k / F::vector] += parts[k];
+  }
+  QUANTAL_INLINE nearest_code natural(int v, const std::int16_t* target,
+                                      const std::int16_t* root) const noexcept {
+    return nearest_of(distances<arch>(table_.near(cell_[v]), target, root));
+  }
+  QUANTAL_INLINE nearest_code flipped(int v, const std::int16_t* target,
+                                      const std::int16_t* root) const noexcept {
+    return nearest_of(flipped_distances<arch>(table_.near(cell_[v]), target, root));
+  }
+  QUANTAL_INLINE int index(int v, int code) const noexcept { return table_.index(cell_[v], code); }
+  QUANTAL_INLINE void get(int v, int code, std::int8_t* out) const noexcept {
+    table_.near(cell_[v]).get(code, out);
+  }
+
+ private:
+  using cells = grid_cells<halves_of<F>, &F::grid_value, F::grid_size>;
+  using arch = typename lanes<F>::arch_type;
+  const cells& table_ = cells::table();
+  int cell_[vectors] = {};
+};
+
+template <small_grid F>
+class tile_searcher<F> {
+ public:
+  static constexpr int vectors = 1;
+
+  QUANTAL_INLINE static std::int32_t part(float, int) noexcept { return 0; }
+  QUANTAL_INLINE tile_searcher(const std::int32_t*) noexcept {}
+  QUANTAL_INLINE nearest_code natural(int, const std::int16_t* target,
+                                      const std::int16_t* root) const noexcept {
+    nearest_tracker<arch> best;
+    for (int t = 0; t < tiles.count; ++t) best.add(distances<arch>(tiles.tile[t], target, root), t);
+    return best.result();
+  }
+  QUANTAL_INLINE nearest_code flipped(int, const std::int16_t* target,
+                                      const std::int16_t* root) const noexcept {
+    nearest_tracker<arch> best;
+    for (int t = 0; t < tiles.count; ++t) best.add(flipped_distances<arch>(tiles.tile[t], target, root), t);
+    return best.result();
+  }
+  QUANTAL_INLINE int index(int, int code) const noexcept { return code; }
+  QUANTAL_INLINE void get(int, int code, std::int8_t* out) const noexcept {
+    tiles.tile[code / tile_codes].get(code % tile_codes, out);
+  }
+
+ private:
+  using arch = typename lanes<F>::arch_type;
+  static constexpr const auto& tiles = tiles_of_grid<&F::grid_value, F::vector, F::grid_size>;
+};
+
+/// Best vectors for 8 weights and their codes, negative where a sign is flipped.
+template <tiled_grid F>
+QUANTAL_INLINE void choose_tiled(const float* x, const float* w, const tile_searcher<F>& search,
+                                 const std::int16_t* target, const std::int16_t* root, unit_choice<F>& c,
+                                 std::int8_t* code) noexcept {
+  using searcher = tile_searcher<F>;
+  c.signs = 0;
+  for (int k = 0; k < unit_weights; ++k) c.signs |= (x[k] < 0) << k;
+  const bool flip = F::even_signs && __builtin_popcount(static_cast<unsigned>(c.signs)) % 2 != 0;
+  nearest_code natural[searcher::vectors] = {}, flipped[searcher::vectors] = {};
+  int least = 0;
+  for (int i = 0; i < searcher::vectors; ++i) {
+    const int at = i * F::vector;
+    if (!flip || searcher::vectors > 1) natural[i] = search.natural(i, target + at, root + at);
+    if (!flip) continue;
+    flipped[i] = search.flipped(i, target + at, root + at);
+    if (flipped[i].distance - natural[i].distance < flipped[least].distance - natural[least].distance)
+      least = i;
+  }
+  for (int i = 0; i < searcher::vectors; ++i) {
+    const int best = flip && i == least ? flipped[i].code : natural[i].code;
+    c.index[i] = search.index(i, best);
+    search.get(i, best, code + i * F::vector);
+  }
+  if (!flip) return;
+  const int at = least * F::vector, k = at + cheapest_flip<F>(x + at, w + at, c.index[least]);
+  c.signs ^= 1 << k;
+  code[k] = static_cast<std::int8_t>(-code[k]);
+}
+
+template <tiled_grid F>
+inline code_sums choose_from_tiles(const grid_group<F>& g, float s, unit_choice<F>* out) noexcept {
+  constexpr int n = g.size;
+  const float inverse = safe_inverse(s);
+  alignas(64) std::int32_t part[n];
+  alignas(64) std::int16_t target[n];
+  alignas(64) std::int8_t code[n];
+  for (int e = 0; e < n; ++e) {
+    const float v = g.magnitude[e] * inverse;
+    target[e] = target_of(v);
+    part[e] = tile_searcher<F>::part(v, e);
+  }
+  for (int e = 0; e < n; e += unit_weights)
+    choose_tiled<F>(g.x + e, g.w + e, tile_searcher<F>(part + e), target + e, g.root + e,
+                    out[e / unit_weights], code + e);
+  return sums_of<n>(g.magnitude, g.w, code);
+}
+
+/// Best choices of a group at scale s. Tiles are good to their roundings, and cells hold
+/// candidates only; the exact policy does without them.
+template <class F>
+inline code_sums choose_units(const grid_group<F>& g, float s, bool exact, unit_choice<F>* out) noexcept {
+  constexpr int n = g.size, units = n / unit_weights;
+  if constexpr (tiled_grid<F>)
+    if (!exact) return choose_from_tiles<F>(g, s, out);
   if constexpr (shifted_grid<F>) {
     constexpr int joint = F::shift_group / unit_weights;  // units that share a shift
     for (int first = 0; first < units; first += joint) {
@@ -153,28 +329,19 @@ inline float choose_units(const float* x, const float* w, float s, unit_choice<F
       float up_error = 0, down_error = 0;
       for (int u = 0; u < joint; ++u) {
         const int at = (first + u) * unit_weights;
-        up_error += (up[u] = choose_shifted<F>(x + at, w + at, s, 1)).error;
-        down_error += (down[u] = choose_shifted<F>(x + at, w + at, s, -1)).error;
+        up_error += (up[u] = choose_shifted<F>(g.x + at, g.w + at, s, 1)).error;
+        down_error += (down[u] = choose_shifted<F>(g.x + at, g.w + at, s, -1)).error;
       }
       std::copy_n(up_error <= down_error ? up : down, joint, out + first);
-      error += up_error <= down_error ? up_error : down_error;
     }
   } else {
     for (int u = 0; u < units; ++u)
-      error += (out[u] = choose_signed<F>(x + u * unit_weights, w + u * unit_weights, s)).error;
+      out[u] = choose_signed<F>(g.x + u * unit_weights, g.w + u * unit_weights, s);
   }
-  return error;
-}
-
-/// Adds a group's terms of the least-squares scale for chosen codes.
-template <class F>
-QUANTAL_INLINE void accumulate_fit(const float* x, const float* w, const unit_choice<F>* c, double factor,
-                                   double& xq, double& qq) noexcept {
-  for (int e = 0; e < F::layout.group; ++e) {
-    const double q = factor * c[e / unit_weights].code(e % unit_weights);
-    xq += w[e] * static_cast<double>(x[e]) * q;
-    qq += w[e] * q * q;
-  }
+  alignas(64) std::int8_t code[n];
+  for (int e = 0; e < n; ++e)
+    code[e] = static_cast<std::int8_t>(out[e / unit_weights].code(e % unit_weights));
+  return sums_of<n>(g.x, g.w, code);
 }
 
 /// A free scale of a group and what it explains of sum w x^2.
@@ -184,29 +351,27 @@ struct group_scale {
 
 /// The least-squares scale of the codes that are best at scale s.
 template <class F>
-QUANTAL_INLINE group_scale refit(const float* x, const float* w, float s) noexcept {
+QUANTAL_INLINE group_scale refit(const grid_group<F>& g, float s, bool exact) noexcept {
   unit_choice<F> c[F::layout.group / unit_weights];
-  choose_units<F>(x, w, s, c);
-  double xq = 0, qq = 0;
-  accumulate_fit<F>(x, w, c, 1.0, xq, qq);
-  if (!(xq > 0 && qq > 0)) return {};
-  return {static_cast<float>(xq / qq), static_cast<float>(xq * xq / qq)};
+  const code_sums sums = choose_units<F>(g, s, exact, c);
+  if (!(sums.xq > 0 && sums.qq > 0)) return {};
+  return {sums.xq / sums.qq, sums.xq * (sums.xq / sums.qq)};
 }
 
 /// The best free scale of a group: from several starts, the best one improved once more.
 template <class F>
-inline float search_group_scale(const float* x, const float* w) noexcept {
+inline float search_group_scale(const grid_group<F>& g, bool exact) noexcept {
   using G = halves_of<F>;
   constexpr float top = static_cast<float>(shifted_grid<F> ? 9 : G::levels.value[G::levels.count - 1]);
   float largest = 0;
-  for (int i = 0; i < F::layout.group; ++i) largest = std::fmax(largest, std::fabs(x[i]));
+  for (int i = 0; i < F::layout.group; ++i) largest = std::fmax(largest, std::fabs(g.x[i]));
   if (largest < 1e-30f) return 0.0f;
   group_scale best;
   for (const float start : {0.95f, 0.72f, 0.52f}) {
-    const auto r = refit<F>(x, w, largest / top * start);
+    const auto r = refit<F>(g, largest / top * start, exact);
     if (r.gain > best.gain) best = r;
   }
-  const auto again = refit<F>(x, w, best.scale);
+  const auto again = refit<F>(g, best.scale, exact);
   return again.gain > best.gain ? again.scale : best.scale;
 }
 
@@ -215,12 +380,14 @@ struct grid_plan {
   float super = 0.0f;
   int sub[F::layout.groups()] = {};
   unit_choice<F> units[F::layout.elements / unit_weights] = {};
+  /// Error without the constant sum w x^2, and the terms of the least-squares super-scale.
   float error = std::numeric_limits<float>::infinity();
+  double xq = 0, qq = 0;
 };
 
 template <class F>
-inline grid_plan<F> plan_grid(const float* x, const float* w, const float* wish, float d) noexcept {
-  constexpr int n = F::layout.group, units = n / unit_weights;
+inline grid_plan<F> plan_grid(const grid_group<F>* group, const float* wish, float d, bool exact) noexcept {
+  constexpr int units = F::layout.group / unit_weights;
   grid_plan<F> plan;
   plan.super = stored_half(d);
   plan.error = 0;
@@ -230,12 +397,19 @@ inline grid_plan<F> plan_grid(const float* x, const float* w, const float* wish,
     const int low = rounded(std::floor(ideal), 0, F::max_sub_scale),
               high = std::min(low + 1, static_cast<int>(F::max_sub_scale));
     float best = std::numeric_limits<float>::infinity();
+    code_sums kept;
     for (int s = low; s <= high; ++s) {
       unit_choice<F> c[units];
-      const float e = choose_units<F>(x + g * n, w + g * n, unit * static_cast<float>(2 * s + 1), c);
-      if (e < best) best = e, plan.sub[g] = s, std::copy(c, c + units, plan.units + g * units);
+      const float scale = unit * static_cast<float>(2 * s + 1);
+      const code_sums sums = choose_units<F>(group[g], scale, exact, c);
+      if (const float e = sums.error(scale); e < best) {
+        best = e, kept = sums, plan.sub[g] = s;
+        std::copy(c, c + units, plan.units + g * units);
+      }
     }
     plan.error += best;
+    const double factor = F::scale_unit * static_cast<float>(2 * plan.sub[g] + 1);
+    plan.xq += factor * kept.xq, plan.qq += factor * factor * kept.qq;
   }
   return plan;
 }
@@ -262,20 +436,19 @@ QUANTAL_INLINE void store(const grid_plan<F>& plan, typename F::block& out) noex
 }  // namespace detail
 
 template <grid_format F>
-inline void encode_block(const float* x, const float* w, const quantize_policy&,
+inline void encode_block(const float* x, const float* w, const quantize_policy& p,
                          typename F::block& out) noexcept {
-  constexpr int groups = F::layout.groups(), n = F::layout.group, units = n / detail::unit_weights;
+  constexpr int groups = F::layout.groups(), n = F::layout.group;
+  detail::grid_group<F> group[groups];
   float wish[groups], top = 0;
-  for (int g = 0; g < groups; ++g)
-    top = std::fmax(top, wish[g] = detail::search_group_scale<F>(x + g * n, w + g * n));
+  for (int g = 0; g < groups; ++g) {
+    group[g].load(x + g * n, w + g * n);
+    top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.exact));
+  }
   detail::grid_plan<F> best =
-      detail::plan_grid<F>(x, w, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)));
-  double xq = 0, qq = 0;
-  for (int g = 0; g < groups; ++g)
-    detail::accumulate_fit<F>(x + g * n, w + g * n, best.units + g * units,
-                              F::scale_unit * (2 * best.sub[g] + 1), xq, qq);
-  if (xq > 0 && qq > 0) {
-    const auto refitted = detail::plan_grid<F>(x, w, wish, static_cast<float>(xq / qq));
+      detail::plan_grid<F>(group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.exact);
+  if (best.xq > 0 && best.qq > 0) {
+    const auto refitted = detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.exact);
     if (refitted.error < best.error) best = refitted;
   }
   detail::store<F>(best, out);
