@@ -140,7 +140,9 @@ TYPED_TEST(GridSearch, EqualsBruteForce) {
     EXPECT_NEAR(error, brute_force<F>(x.data(), w.data(), s, shift), 1e-5 * norm);
     EXPECT_NEAR(got.error + norm, error, 1e-4 * norm);
     if constexpr (!detail::shifted_grid<F>) {
-      if (F::even_signs) EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(got.signs)) % 2, 0);
+      if (F::even_signs) {
+        EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(got.signs)) % 2, 0);
+      }
     }
   }
 }
@@ -168,8 +170,7 @@ void check_tiles() {
     };
     const auto plain = distances<xsimd::default_arch>(tile, fixed_target, fixed_root);
     const auto flipped = flipped_distances<xsimd::default_arch>(tile, fixed_target, fixed_root);
-    constexpr double unit =
-        16384.0 / (largest_root * largest_root) * largest_root * largest_root / 16383.0 / 16383.0;
+    constexpr double unit = 16384.0 / (largest_root * largest_root);
     double best = 1e30, best_flipped = 1e30;
     for (int c = 0; c < tile_codes; ++c) {
       alignas(64) std::int32_t got[tile_codes], got_flipped[tile_codes];
@@ -234,7 +235,9 @@ TYPED_TEST(TiledGrid, NearlyAsGoodAsTheFullSearch) {
     for (int e = 0; e < n; ++e) {
       const auto i = static_cast<std::size_t>(e);
       error += w[i] * std::pow(x[i] - s * static_cast<float>(fast[e / 8].code(e % 8)), 2);
-      if (F::even_signs) EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(fast[e / 8].signs)) % 2, 0);
+      if (F::even_signs) {
+        EXPECT_EQ(__builtin_popcount(static_cast<unsigned>(fast[e / 8].signs)) % 2, 0);
+      }
     }
     EXPECT_NEAR(fast_error, error, 1e-4 * norm);
     EXPECT_GE(fast_error, exact_error - 1e-4 * norm);

@@ -214,7 +214,7 @@ QUANTAL_INLINE tile_distances<A> flipped_distances(const code_tile<n>& tile, con
     batch sum(0), extra(0x3fffffff);
     const auto add = [&](detail::i16_lanes<A> code, int k) QUANTAL_LAMBDA {
       const std::uint32_t t = static_cast<std::uint32_t>(pair_at(target + k));
-      const std::uint32_t low = (0u - t & 0xffffu) | (t & 0xffff0000u),
+      const std::uint32_t low = ((0u - t) & 0xffffu) | (t & 0xffff0000u),
                           high = (t & 0xffffu) | (0u - (t & 0xffff0000u));
       const std::int32_t roots = pair_at(root + k);
       const auto under = [&](std::uint32_t pair) QUANTAL_LAMBDA {
