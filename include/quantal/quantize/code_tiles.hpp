@@ -266,6 +266,11 @@ class nearest_tracker {
       at_[r] = xsimd::select(nearer, batch(tile), at_[r]);
     }
   }
+  QUANTAL_INLINE std::int32_t least() const noexcept {
+    batch all = least_[0];
+    for (int r = 1; r < registers; ++r) all = xsimd::min(all, least_[r]);
+    return xsimd::reduce_min(all);
+  }
   /// `code` counts through the tiles.
   QUANTAL_INLINE nearest_code result() const noexcept {
     tile_distances<A> d;
@@ -281,5 +286,27 @@ class nearest_tracker {
   static constexpr int registers = tile_distances<A>::registers;
   batch least_[registers], at_[registers];
 };
+
+/// What the chosen codes q of a group add up to: sum w x q and sum w q q. At scale s they leave sum w x x +
+/// error(s).
+struct code_sums {
+  float xq = 0.0f, qq = 0.0f;
+  QUANTAL_INLINE float error(float s) const noexcept { return s * (s * qq - 2.0f * xq); }
+};
+
+/// Sums in sixteen lanes that are added up in one order on every arch.
+template <int n>
+QUANTAL_INLINE code_sums sums_of(const float* x, const float* w, const std::int8_t* code) noexcept {
+  alignas(64) float xq[lane_count] = {}, qq[lane_count] = {};
+  for (int e = 0; e < n; e += lane_count)
+    for (int l = 0; l < lane_count; ++l) {
+      const float q = static_cast<float>(code[e + l]), wq = w[e + l] * q;
+      xq[l] += wq * x[e + l];
+      qq[l] += wq * q;
+    }
+  for (int h = lane_count / 2; h > 0; h /= 2)
+    for (int l = 0; l < h; ++l) xq[l] += xq[l + h], qq[l] += qq[l + h];
+  return {xq[0], qq[0]};
+}
 
 }  // namespace quantal::quantize

@@ -12,8 +12,10 @@
 #include <limits>
 
 #include "quantal/format.hpp"
+#include "quantal/quantize/code_tiles.hpp"
 #include "quantal/quantize/lanes.hpp"
 #include "quantal/quantize/row.hpp"
+#include "quantal/simd/unroll.hpp"
 
 namespace quantal::quantize {
 
@@ -66,14 +68,14 @@ struct component_bins {
   }
 };
 
-/// The codewords of a generator by bucket, in blocks of lane_count, component by component.
+/// The codewords of a generator by bucket, in tiles.
 template <class F>
 struct codeword_index {
   static constexpr int n = F::vector, size = F::grid_size, buckets = 256;
-  static constexpr int most_blocks = size / lane_count + buckets;
-  alignas(64) float value[most_blocks][n][lane_count];
-  std::uint16_t id[most_blocks][lane_count];
-  int begin[buckets + 1];  ///< first block of a bucket
+  static constexpr int most_tiles = size / tile_codes + buckets;
+  code_tile<n> tile[most_tiles];
+  std::uint16_t id[most_tiles][tile_codes];
+  int begin[buckets + 1];  ///< first tile of a bucket
 
   explicit codeword_index(int seed) noexcept {
     const auto bucket_of = [&](int i) {
@@ -86,12 +88,12 @@ struct codeword_index {
     int filled[buckets] = {};
     for (int i = 0; i < size; ++i) ++filled[bucket_of(i)];
     begin[0] = 0;
-    for (int b = 0; b < buckets; ++b) begin[b + 1] = begin[b] + (filled[b] + lane_count - 1) / lane_count;
+    for (int b = 0; b < buckets; ++b) begin[b + 1] = begin[b] + (filled[b] + tile_codes - 1) / tile_codes;
     std::fill_n(filled, int{buckets}, 0);
     for (int i = 0; i < size; ++i) put(bucket_of(i), filled, i, seed);
-    // A last block that is not full repeats its first codeword.
+    // A last tile that is not full repeats its first codeword.
     for (int b = 0; b < buckets; ++b)
-      while (filled[b] % lane_count) put(b, filled, id[begin[b] + filled[b] / lane_count][0], seed);
+      while (filled[b] % tile_codes) put(b, filled, id[begin[b] + filled[b] / tile_codes][0], seed);
   }
 
   static const codeword_index& table(int seed) noexcept {
@@ -106,89 +108,135 @@ struct codeword_index {
 
  private:
   void put(int bucket, int* filled, int index, int seed) noexcept {
-    const int block = begin[bucket] + filled[bucket] / lane_count, lane = filled[bucket] % lane_count;
-    for (int k = 0; k < n; ++k)
-      value[block][k][lane] = static_cast<float>(codeword_component<F>(index, k, seed));
-    id[block][lane] = static_cast<std::uint16_t>(index);
+    const int at = begin[bucket] + filled[bucket] / tile_codes, code = filled[bucket] % tile_codes;
+    for (int k = 0; k < n; ++k) tile[at].set(code, k, codeword_component<F>(index, k, seed));
+    id[at][code] = static_cast<std::uint16_t>(index);
     ++filled[bucket];
   }
 };
 
-/// Nearest codeword of what was searched so far, a candidate per lane.
+/// A group of weights as the search sees it: magnitudes where signs are stored apart.
 template <class F>
-class codeword_search {
- public:
-  codeword_search(const codeword_index<F>& index, const float* target, const float* w) noexcept
-      : index_(index) {
-    for (int k = 0; k < n; ++k) target_[k] = target[k], weight_[k] = w[k];
-    for (int l = 0; l < lane_count; ++l) least_[l] = std::numeric_limits<float>::infinity(), block_[l] = 0.0f;
-  }
+struct trellis_group {
+  static constexpr int n = F::layout.group, vectors = n / F::vector;
+  alignas(64) float x[n], w[n];
+  alignas(64) float scaled_root[n];  ///< root / 128: distances of tiles are of components times this
+  alignas(64) std::int16_t root[n];
+  std::uint32_t signs = 0;  ///< bit e: weight e is negative
 
-  /// Searches the buckets whose bound is below `reach` times the best cost, the home bucket first.
-  void run(float reach) noexcept {
-    alignas(64) float bound[codeword_index<F>::buckets];
-    const int home = fill_bounds(bound);
-    search(home);
-    for (int first = 0; first < codeword_index<F>::buckets; first += static_cast<int>(batch::size)) {
-      auto near = (batch::load_aligned(bound + first) < batch(reach * best_)).mask();
-      for (; near; near &= near - 1) {
-        const int b = first + __builtin_ctzll(near);
-        if (bound[b] < reach * best_ && b != home) search(b);
-      }
+  void load(const float* weights, const float* importance) noexcept {
+    for (int e = 0; e < n; ++e) {
+      w[e] = importance[e];
+      x[e] = signed_trellis<F> ? std::fabs(weights[e]) : weights[e];
+    }
+    signs = 0;
+    if constexpr (signed_trellis<F>)
+      for (int e = 0; e < n; ++e) signs |= static_cast<std::uint32_t>(weights[e] < 0) << e;
+    for (int v = 0; v < n; v += F::vector) {
+      float largest = w[v];
+      for (int k = 1; k < F::vector; ++k) largest = w[v + k] > largest ? w[v + k] : largest;
+      const float unit = 1.0f / largest;
+      for (int k = 0; k < F::vector; ++k) scaled_root[v + k] = w[v + k] * unit;
+    }
+    for (int e = 0; e < n; ++e) {
+      const int r = static_cast<int>(largest_root * std::sqrt(scaled_root[e]));
+      root[e] = static_cast<std::int16_t>(r);
+      scaled_root[e] = static_cast<float>(r) * (1.0f / 128);
     }
   }
-
-  float cost() const noexcept { return best_; }
-  int index() const noexcept {
-    int lane = 0;
-    for (int l = 1; l < lane_count; ++l) lane = least_[l] < least_[lane] ? l : lane;
-    return index_.id[static_cast<int>(block_[lane])][lane];
-  }
-
- private:
-  static constexpr int n = F::vector;
-  using batch = lanes<F>;
-
-  int fill_bounds(float* bound) const noexcept {
-    using bins = component_bins<F>;
-    int home = 0, width = 1;
-    bound[0] = 0.0f;
-    for (int k = 0; k < n; ++k, width *= bins::count) {
-      home += width * bins::bin(target_[k]);
-      for (int b = bins::count - 1; b >= 0; --b) {
-        const float d = bins::distance(target_[k], b), cost = weight_[k] * d * d;
-        for (int i = 0; i < width; ++i) bound[b * width + i] = bound[i] + cost;
-      }
-    }
-    return home;
-  }
-
-  void search(int bucket) noexcept {
-    for (int l = 0; l < lane_count; l += static_cast<int>(batch::size)) {
-      batch least = batch::load_aligned(least_ + l), at = batch::load_aligned(block_ + l);
-      for (int block = index_.begin[bucket]; block < index_.begin[bucket + 1]; ++block) {
-        batch sum(0.0f);
-        for (int k = 0; k < n; ++k) {
-          const batch e = batch::load_aligned(index_.value[block][k] + l) - batch(target_[k]);
-          sum += batch(weight_[k]) * e * e;
-        }
-        const auto better = sum < least;
-        least = xsimd::select(better, sum, least);
-        at = xsimd::select(better, batch(static_cast<float>(block)), at);
-      }
-      least.store_aligned(least_ + l);
-      at.store_aligned(block_ + l);
-    }
-    best_ = least_[0];
-    for (int l = 1; l < lane_count; ++l) best_ = least_[l] < best_ ? least_[l] : best_;
-  }
-
-  const codeword_index<F>& index_;
-  float target_[n], weight_[n];
-  alignas(64) float least_[lane_count];
-  alignas(64) float block_[lane_count];
-  float best_ = std::numeric_limits<float>::infinity();
 };
+
+/// The targets of a group at a scale, and what each bin of each component costs at least.
+template <class F>
+struct trellis_targets {
+  using bins = component_bins<F>;
+  static constexpr int n = F::layout.group;
+  alignas(64) std::int16_t target[n];
+  alignas(64) float bound[bins::count][n];
+
+  trellis_targets(const trellis_group<F>& g, float s) noexcept {
+    const float inverse = safe_inverse(s);
+    for (int e = 0; e < n; ++e) {
+      float v = g.x[e] * inverse;
+      v = v < -128.0f ? -128.0f : v > 128.0f ? 128.0f : v;
+      target[e] = target_of(v);
+      for (int b = 0; b < bins::count; ++b) {
+        const float d = g.scaled_root[e] * bins::distance(v, b);
+        bound[b][e] = d * d;
+      }
+    }
+  }
+};
+
+/// Sums over 4 components of one bin each (or 2 of 2 bits each): which of them lane l adds.
+template <class F>
+struct bin_patterns {
+  using bins = component_bins<F>;
+  static constexpr int components = F::vector / 2;
+  alignas(64) float use[components][bins::count][lane_count] = {};
+
+  constexpr bin_patterns() {
+    for (int k = 0; k < components; ++k)
+      for (int l = 0; l < lane_count; ++l) use[k][l >> (bins::bits * k) & (bins::count - 1)][l] = 1.0f;
+  }
+};
+template <class F>
+inline constexpr bin_patterns<F> patterns_of{};
+
+/// Bounds of the sixteen halves of bucket numbers that the components from `e` on make.
+template <class F>
+QUANTAL_INLINE void half_bounds(const trellis_targets<F>& t, int e, float* out) noexcept {
+  using batch = lanes<F>;
+  using bins = component_bins<F>;
+  for (int l = 0; l < lane_count; l += static_cast<int>(batch::size)) {
+    batch sum(0.0f);
+    simd::unroll<F::vector / 2>([&](auto k) QUANTAL_LAMBDA {
+      for (int b = 0; b < bins::count; ++b)
+        sum += batch(t.bound[b][e + k]) * batch::load_aligned(patterns_of<F>.use[k][b] + l);
+    });
+    sum.store_aligned(out + l);
+  }
+}
+
+/// Bit l: value[l] + offset < limit.
+template <class F>
+QUANTAL_INLINE std::uint32_t lanes_below(const float* value, float offset, float limit) noexcept {
+  using batch = lanes<F>;
+  std::uint32_t mask = 0;
+  for (int l = 0; l < lane_count; l += static_cast<int>(batch::size))
+    mask |= static_cast<std::uint32_t>(
+                (batch::load_aligned(value + l) + batch(offset) < batch(limit)).mask())
+            << l;
+  return mask;
+}
+
+/// The nearest codeword of the vector at `e`, among the buckets whose bound is below `reach` times the least
+/// distance in the home bucket.
+template <class F>
+QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, const trellis_group<F>& g,
+                                             const trellis_targets<F>& t, int e, float reach) noexcept {
+  using arch = typename lanes<F>::arch_type;
+  alignas(64) float low[lane_count], high[lane_count];
+  half_bounds<F>(t, e, low);
+  half_bounds<F>(t, e + F::vector / 2, high);
+  const float none = 1e-30f;
+  const int home = std::countr_zero(lanes_below<F>(low, 0.0f, none)) + 16 * std::countr_zero(lanes_below<F>(high, 0.0f, none));
+  nearest_tracker<arch> best;
+  const auto search = [&](int bucket) QUANTAL_LAMBDA {
+    for (int i = index.begin[bucket]; i < index.begin[bucket + 1]; ++i)
+      best.add(distances<arch>(index.tile[i], t.target + e, g.root + e), i);
+  };
+  search(home);
+  const float limit = reach * static_cast<float>(best.least());
+  for (std::uint32_t rows = lanes_below<F>(high, 0.0f, limit); rows; rows &= rows - 1) {
+    const int row = std::countr_zero(rows);
+    for (std::uint32_t near = lanes_below<F>(low, high[row], limit); near; near &= near - 1) {
+      const int bucket = 16 * row + std::countr_zero(near);
+      if (bucket != home) search(bucket);
+    }
+  }
+  return best.result();
+}
 
 /// A group's codewords under a scale.
 template <class F>
@@ -196,55 +244,43 @@ struct trellis_choice {
   static constexpr int n = F::layout.group, vectors = n / F::vector;
   int index[vectors] = {};
   int seed = 0;
-  std::uint32_t signs = 0;  ///< bit e: weight e is negative
-  float error = 0.0f;       ///< sum w (x - s code)^2
-
-  float code(int e) const noexcept {
-    const int c = codeword_component<F>(index[e / F::vector], e % F::vector, seed);
-    return static_cast<float>(signs >> e & 1 ? -c : c);
-  }
+  code_sums sums;
 };
 
-/// A bucket is searched if its bound is below this share of the best find: 1 is exact; less costs little, and
-/// least where scales are only compared.
+/// A bucket is searched if its bound is below this share of the best find: 1 is exact but for the roundings
+/// of the tiles; less costs little, and least where scales are only compared.
 struct trellis_reach {
   float compare, choose;
 
   constexpr trellis_reach(const quantize_policy& p) noexcept
-      : compare(p.exact ? 1.0f : 0.1f), choose(p.exact ? 1.0f : 0.3f) {}
+      : compare(p.exact ? 1.01f : 0.1f), choose(p.exact ? 1.01f : 0.3f) {}
 };
 
 template <class F>
-trellis_choice<F> choose_codewords(const float* x, const float* w, float s, int seed, float reach) noexcept {
+trellis_choice<F> choose_codewords(const trellis_group<F>& g, const trellis_targets<F>& targets, int seed,
+                                   float reach) noexcept {
   trellis_choice<F> c;
   c.seed = seed;
   const auto& index = codeword_index<F>::table(seed);
-  const float inverse = safe_inverse(s);
+  alignas(64) std::int8_t code[c.n];
   for (int v = 0; v < c.vectors; ++v) {
-    float target[F::vector];
-    for (int k = 0; k < F::vector; ++k) {
-      const int e = v * F::vector + k;
-      target[k] = x[e] * inverse;
-      if constexpr (signed_trellis<F>) {
-        c.signs |= static_cast<std::uint32_t>(x[e] < 0) << e;
-        target[k] = std::fabs(target[k]);
-      }
-    }
-    codeword_search<F> search(index, target, w + v * F::vector);
-    search.run(reach);
-    c.index[v] = search.index();
-    c.error += search.cost() * s * s;
+    const nearest_code found = nearest_codeword<F>(index, g, targets, v * F::vector, reach);
+    const int tile = found.code / tile_codes, lane = found.code % tile_codes;
+    c.index[v] = index.id[tile][lane];
+    index.tile[tile].get(lane, code + v * F::vector);
   }
+  c.sums = sums_of<c.n>(g.x, g.w, code);
   return c;
 }
 
-/// The better generator, where there are two.
+/// The better generator at scale s, where there are two.
 template <class F>
-trellis_choice<F> choose_codewords(const float* x, const float* w, float s, float reach) noexcept {
-  auto c = choose_codewords<F>(x, w, s, 0, reach);
+trellis_choice<F> choose_codewords(const trellis_group<F>& g, float s, float reach) noexcept {
+  const trellis_targets<F> targets(g, s);
+  auto c = choose_codewords<F>(g, targets, 0, reach);
   if constexpr (seeded_trellis<F>) {
-    const auto other = choose_codewords<F>(x, w, s, 1, reach);
-    if (other.error < c.error) c = other;
+    const auto other = choose_codewords<F>(g, targets, 1, reach);
+    if (other.sums.error(s) < c.sums.error(s)) c = other;
   }
   return c;
 }
@@ -255,42 +291,32 @@ struct trellis_effort {
   static constexpr int starts = F::vector < 8 ? 8 : 5, levels = F::vector < 8 ? 4 : 3;
 };
 
-struct trellis_fit {
-  double xq = 0, qq = 0;
-};
-
-template <class F>
-trellis_fit fit_of(const float* x, const float* w, const trellis_choice<F>& c) noexcept {
-  trellis_fit f;
-  for (int e = 0; e < c.n; ++e) {
-    const double q = c.code(e);
-    f.xq += w[e] * static_cast<double>(x[e]) * q;
-    f.qq += w[e] * q * q;
-  }
-  return f;
-}
-
 /// The best free scale of a group, from guesses between one that makes codes and weights equally large and
 /// one that just reaches the largest weight.
 template <class F>
-float free_trellis_scale(const float* x, const float* w, trellis_reach reach) noexcept {
+float free_trellis_scale(const trellis_group<F>& g, float reach) noexcept {
   constexpr int starts = trellis_effort<F>::starts;
-  double xx = 0, ww = 0;
-  float largest = 0;
-  for (int e = 0; e < F::layout.group; ++e) {
-    xx += w[e] * static_cast<double>(x[e]) * x[e], ww += w[e];
-    largest = std::fmax(largest, std::fabs(x[e]));
+  float xx[lane_count] = {}, ww[lane_count] = {}, most[lane_count] = {};
+  for (int e = 0; e < g.n; e += lane_count)
+    for (int l = 0; l < lane_count; ++l) {
+      const float x = std::fabs(g.x[e + l]), w = g.w[e + l];
+      xx[l] += w * x * x, ww[l] += w;
+      most[l] = x > most[l] ? x : most[l];
+    }
+  for (int l = 1; l < lane_count; ++l) {
+    xx[0] += xx[l], ww[0] += ww[l];
+    most[0] = most[l] > most[0] ? most[l] : most[0];
   }
-  const float even = static_cast<float>(std::sqrt(xx / ww) / 37.0);
+  const float even = std::sqrt(xx[0] / ww[0]) / 37.0f;
   if (even < 1e-30f) return 0.0f;
-  const float low = 0.75f * even, ratio = std::fmax(1.4f * even, largest / 105.0f) / low;
-  const float step = std::pow(ratio, 1.0f / (starts - 1));
-  float best = 0.0f, start = low;
-  double gain = 0;
-  for (int i = 0; i < starts; ++i, start *= step) {
-    const auto f = fit_of<F>(x, w, choose_codewords<F>(x, w, start, reach.compare));
-    if (f.xq > 0 && f.qq > 0 && f.xq * f.xq / f.qq > gain)
-      gain = f.xq * f.xq / f.qq, best = static_cast<float>(f.xq / f.qq);
+  const float low = 0.75f * even, high = std::fmax(1.4f * even, most[0] / 105.0f);
+  float best = 0.0f, gain = 0.0f;
+  for (int i = 0; i < starts; ++i) {
+    const float start = low + (high - low) * (1.0f / (starts - 1)) * static_cast<float>(i);
+    const code_sums c = choose_codewords<F>(g, start, reach).sums;
+    if (!(c.xq > 0 && c.qq > 0)) continue;
+    const float free = c.xq / c.qq;
+    if (c.xq * free > gain) gain = c.xq * free, best = free;
   }
   return best;
 }
@@ -373,13 +399,14 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
 }
 
 template <class F>
-void store_group(const trellis_choice<F>& c, int group, typename F::block& b) noexcept {
+void store_group(const trellis_choice<F>& c, const trellis_group<F>& from, int group,
+                 typename F::block& b) noexcept {
   for (int v = 0; v < c.vectors; ++v) F::set_grid(b, group * c.vectors + v, c.index[v]);
   if constexpr (seeded_trellis<F>) F::set_seed_bit(b, group, c.seed);
   if constexpr (signed_trellis<F>)
     for (int v = 0; v < c.vectors; ++v)
       F::set_signs(b, group * c.vectors + v,
-                   static_cast<int>(c.signs >> (v * F::vector) & ((1u << F::vector) - 1)));
+                   static_cast<int>(from.signs >> (v * F::vector) & ((1u << F::vector) - 1)));
 }
 
 }  // namespace detail
@@ -393,43 +420,45 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   const detail::trellis_reach reach(p);
   auto* blocks = row_blocks<F>(out);
   alignas(64) float x[n], w[n];
+  detail::trellis_group<F> group;
   float largest = 0;
   for (std::int64_t b = 0; b < count; ++b) {
     load_block<n>(row, b * n, p, x, w);
     float wish[groups];
     static_assert(sizeof wish <= sizeof blocks[b]);
     for (int g = 0; g < groups; ++g) {
-      wish[g] = detail::free_trellis_scale<F>(x + g * size, w + g * size, reach);
+      group.load(x + g * size, w + g * size);
+      wish[g] = detail::free_trellis_scale<F>(group, reach.compare);
       largest = std::fmax(largest, wish[g]);
     }
     std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
   }
   const float d = largest > 0 ? detail::choose_row_scale<F>(row, p, out, largest) : 0.0f;
-  detail::trellis_fit fit;
+  double xq = 0, qq = 0;
   for (std::int64_t b = 0; b < count; ++b) {
-    const float mass = load_block<n>(row, b * n, p, x, w);
+    const double mass = load_block<n>(row, b * n, p, x, w);
     float wish[groups];
     std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
     blocks[b] = typename F::block{};
     for (int g = 0; g < groups; ++g) {
+      group.load(x + g * size, w + g * size);
       int at[levels::tried];
       levels::nearest(wish[g], d, at);
       detail::trellis_choice<F> best;
-      best.error = std::numeric_limits<float>::infinity();
+      float least = std::numeric_limits<float>::infinity();
       int level = at[0];
       for (const int i : at) {
-        const auto c = detail::choose_codewords<F>(x + g * size, w + g * size,
-                                                   d * static_cast<float>(levels::level(i)), reach.choose);
-        if (c.error < best.error) best = c, level = i;
+        const float s = d * static_cast<float>(levels::level(i));
+        const auto c = detail::choose_codewords<F>(group, s, reach.choose);
+        if (const float e = c.sums.error(s); e < least) least = e, best = c, level = i;
       }
       levels::store(blocks[b], g, level);
-      detail::store_group<F>(best, g, blocks[b]);
-      const auto f = detail::fit_of<F>(x + g * size, w + g * size, best);
+      detail::store_group<F>(best, group, g, blocks[b]);
       const double l = levels::level(level);
-      fit.xq += mass * l * f.xq, fit.qq += mass * l * l * f.qq;
+      xq += mass * l * best.sums.xq, qq += mass * l * l * best.sums.qq;
     }
   }
-  F::set_row_scale(out, fit.qq > 0 ? static_cast<float>(fit.xq / fit.qq) : d);
+  F::set_row_scale(out, qq > 0 ? static_cast<float>(xq / qq) : d);
 }
 
 }  // namespace quantal::quantize
