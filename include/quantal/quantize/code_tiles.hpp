@@ -146,7 +146,7 @@ QUANTAL_INLINE i32_lanes<A> add_squares_on(i32_lanes<A> sum, i16_lanes<A> code, 
 }
 #endif
 
-#if XSIMD_WITH_AVX512VNNI_AVX512VBMI
+#if QUANTAL_WITH_AVX512_VNNI
 template <class A>
 QUANTAL_INLINE i32_lanes<A> add_squares_on(i32_lanes<A> sum, i16_lanes<A> code, std::int32_t target,
                                            std::int32_t root, const simd::on<simd::avx512_vnni>&) noexcept {

@@ -204,8 +204,7 @@ QUANTAL_INLINE std::uint32_t lanes_below(const float* value, float offset, float
   using batch = lanes<F>;
   std::uint32_t mask = 0;
   for (int l = 0; l < lane_count; l += static_cast<int>(batch::size))
-    mask |= static_cast<std::uint32_t>(
-                (batch::load_aligned(value + l) + batch(offset) < batch(limit)).mask())
+    mask |= static_cast<std::uint32_t>((batch::load_aligned(value + l) + batch(offset) < batch(limit)).mask())
             << l;
   return mask;
 }
@@ -220,7 +219,8 @@ QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, con
   half_bounds<F>(t, e, low);
   half_bounds<F>(t, e + F::vector / 2, high);
   const float none = 1e-30f;
-  const int home = std::countr_zero(lanes_below<F>(low, 0.0f, none)) + 16 * std::countr_zero(lanes_below<F>(high, 0.0f, none));
+  const int home = std::countr_zero(lanes_below<F>(low, 0.0f, none)) +
+                   16 * std::countr_zero(lanes_below<F>(high, 0.0f, none));
   nearest_tracker<arch> best;
   const auto search = [&](int bucket) QUANTAL_LAMBDA {
     for (int i = index.begin[bucket]; i < index.begin[bucket + 1]; ++i)
