@@ -210,8 +210,8 @@ class tile_searcher<F> {
   }
 
  private:
-  using cells = grid_cells<halves_of<F>, &F::grid_value, F::grid_size>;
   using arch = typename lanes<F>::arch_type;
+  using cells = grid_cells<halves_of<F>, &F::grid_value, F::grid_size, arch>;
   const cells& table_ = cells::table();
   int cell_[vectors] = {};
 };
@@ -277,7 +277,7 @@ QUANTAL_INLINE void choose_tiled(const float* x, const float* w, const tile_sear
 
 template <tiled_grid F>
 inline code_sums choose_from_tiles(const grid_group<F>& g, float s, unit_choice<F>* out) noexcept {
-  constexpr int n = g.size;
+  constexpr int n = grid_group<F>::size;
   const float inverse = safe_inverse(s);
   alignas(64) std::int32_t part[n];
   alignas(64) std::int16_t target[n];
@@ -297,7 +297,7 @@ inline code_sums choose_from_tiles(const grid_group<F>& g, float s, unit_choice<
 /// candidates only; the exact policy does without them.
 template <class F>
 inline code_sums choose_units(const grid_group<F>& g, float s, bool exact, unit_choice<F>* out) noexcept {
-  constexpr int n = g.size, units = n / unit_weights;
+  constexpr int n = grid_group<F>::size, units = n / unit_weights;
   if constexpr (tiled_grid<F>)
     if (!exact) return choose_from_tiles<F>(g, s, out);
   if constexpr (shifted_grid<F>) {

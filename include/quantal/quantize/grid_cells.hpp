@@ -29,9 +29,9 @@ inline constexpr grid_tiles<component, vector, size> tiles_of_grid = [] {
   return t;
 }();
 
-/// The tile_codes grid vectors nearest to each of the 8^4 cells. G: grid_halves of the grid. Built on first
-/// use.
-template <class G, int (*component)(int, int) noexcept, int size>
+/// The tile_codes grid vectors nearest to each of the 8^4 cells. G: grid_halves of the grid; A: the arch,
+/// whose code builds the table on first use.
+template <class G, int (*component)(int, int) noexcept, int size, class A>
 class grid_cells {
  public:
   static constexpr int vector = 4, bits = 3, cells = 1 << (bits * vector);

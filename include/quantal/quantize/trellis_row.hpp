@@ -262,14 +262,14 @@ trellis_choice<F> choose_codewords(const trellis_group<F>& g, const trellis_targ
   trellis_choice<F> c;
   c.seed = seed;
   const auto& index = codeword_index<F>::table(seed);
-  alignas(64) std::int8_t code[c.n];
+  alignas(64) std::int8_t code[trellis_choice<F>::n];
   for (int v = 0; v < c.vectors; ++v) {
     const nearest_code found = nearest_codeword<F>(index, g, targets, v * F::vector, reach);
     const int tile = found.code / tile_codes, lane = found.code % tile_codes;
     c.index[v] = index.id[tile][lane];
     index.tile[tile].get(lane, code + v * F::vector);
   }
-  c.sums = sums_of<c.n>(g.x, g.w, code);
+  c.sums = sums_of<trellis_choice<F>::n>(g.x, g.w, code);
   return c;
 }
 
