@@ -211,7 +211,7 @@ class tile_searcher<F> {
 
  private:
   using arch = typename lanes<F>::arch_type;
-  using cells = grid_cells<halves_of<F>, &F::grid_value, F::grid_size, arch>;
+  using cells = grid_cells<F>;
   const cells& table_ = cells::table();
   int cell_[vectors] = {};
 };

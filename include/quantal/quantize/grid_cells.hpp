@@ -29,10 +29,12 @@ inline constexpr grid_tiles<component, vector, size> tiles_of_grid = [] {
   return t;
 }();
 
-/// The tile_codes grid vectors nearest to each of the 8^4 cells. G: grid_halves of the grid; A: the arch,
-/// whose code builds the table on first use.
-template <class G, int (*component)(int, int) noexcept, int size, class A>
+/// The tile_codes vectors of F's grid nearest to each of the 8^4 cells. Built on first use.
+template <class F>
 class grid_cells {
+  using G = grid_halves<&F::grid_value, F::vector, F::grid_size>;
+  static constexpr int size = F::grid_size;
+
  public:
   static constexpr int vector = 4, bits = 3, cells = 1 << (bits * vector);
   static_assert(G::levels.count == 1 << bits && G::half * 2 == vector);
@@ -59,7 +61,7 @@ class grid_cells {
       for (int i = 0; i < size; ++i) {
         int distance = 0;
         for (int k = 0; k < vector; ++k) {
-          const int d = component(i, k) - G::levels.value[cell >> (bits * k) & 7];
+          const int d = F::grid_value(i, k) - G::levels.value[cell >> (bits * k) & 7];
           distance += d * d;
         }
         order[i] = distance * size + i;
@@ -67,7 +69,7 @@ class grid_cells {
       std::nth_element(order, order + tile_codes, order + size);
       for (int c = 0; c < tile_codes; ++c) {
         index_[cell][c] = static_cast<std::uint16_t>(order[c] % size);
-        for (int k = 0; k < vector; ++k) near_[cell].set(c, k, component(index_[cell][c], k));
+        for (int k = 0; k < vector; ++k) near_[cell].set(c, k, F::grid_value(index_[cell][c], k));
       }
     }
   }
