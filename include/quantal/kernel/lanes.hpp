@@ -48,19 +48,31 @@ constexpr lane_map transposed_lanes() noexcept {
   return m;
 }
 
-/// Arranges column i of `rows`; past the end of the row codes and scales are zero.
+/// Columns that share a tile: their slices lie side by side.
+inline constexpr int lane_tile = 8;
+
+/// Columns that a product of n reads, tile after tile: the last tile has 1, 2, 4 or 8.
+QUANTAL_INLINE std::int64_t padded_lane_columns(std::int64_t n) noexcept {
+  const std::int64_t rest = n % lane_tile;
+  return n - rest + (rest <= 2 ? rest : rest <= 4 ? 4 : lane_tile);
+}
+
+/// Arranges column i of `rows` as column `at` of `count` padded ones; past the end of the row codes and
+/// scales are zero.
 template <class A>
-void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::int64_t i,
-                   std::byte* out) noexcept {
+void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::int64_t i, std::int64_t at,
+                   std::int64_t count, std::byte* data) noexcept {
   constexpr int words = slice_weights / 4, lanes = static_cast<int>(xsimd::batch<float, A>::size);
-  const int sums = words / map.depth;
-  const std::int64_t cols = rows.shape.cols;
+  const int sums = words / map.depth, record = slice_weights + 8 * sums;
+  const std::int64_t cols = rows.shape.cols, tile = at / lane_tile * lane_tile;
+  const std::int64_t width = count - tile < lane_tile ? count - tile : lane_tile;
+  std::byte* out = data + tile * lane_column_bytes(map.depth, cols) + (at - tile) * record;
   for (std::int64_t first = 0; first < cols; first += slice_weights) {
-    const int count = static_cast<int>(cols - first < slice_weights ? cols - first : slice_weights);
+    const int left = static_cast<int>(cols - first < slice_weights ? cols - first : slice_weights);
     const std::int8_t* const codes = rows.codes(i) + first;
     const float* const scales = rows.scales(i) + first / q8_block;
     std::int32_t fours[words];
-    sum_fours<A>(codes, count, fours);
+    sum_fours<A>(codes, left, fours);
     auto* const to = reinterpret_cast<std::int8_t*>(out);
     auto* const scale_to = reinterpret_cast<float*>(out + slice_weights);
     std::byte* const sum_to = out + slice_weights + 4 * sums;
@@ -68,14 +80,14 @@ void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::i
       std::int32_t sum = 0;
       float scale = 0.0f;
       for (int d = 0; d < map.depth; ++d) {
-        const int at = (s / lanes * map.depth + d) * lanes + s % lanes;
-        const int k = 4 * map.word[static_cast<std::size_t>(at)];
-        if (k < count) {
-          std::memcpy(to + 4 * at, codes + k, 4);
+        const int word = (s / lanes * map.depth + d) * lanes + s % lanes;
+        const int k = 4 * map.word[static_cast<std::size_t>(word)];
+        if (k < left) {
+          std::memcpy(to + 4 * word, codes + k, 4);
           sum += fours[k / 4];
           scale = scales[k / q8_block];
         } else {
-          std::memset(to + 4 * at, 0, 4);
+          std::memset(to + 4 * word, 0, 4);
         }
       }
       scale_to[s] = scale;
@@ -87,7 +99,7 @@ void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::i
         std::memcpy(sum_to + 4 * s, &start, 4);
       }
     }
-    out += slice_weights + 8 * sums;
+    out += width * record;
   }
 }
 

@@ -130,8 +130,8 @@ struct arranged_columns {
     if (panels)
       pack_tile<A>(rows, cols, p, slice_weights, packed(cols.n));
     else
-      arrange_lanes<A>(*f.map, f.offset, rows, cols.activation_row(p < cols.n ? p : cols.n - 1),
-                       data + p * lane_column_bytes(f.map->depth, shape.cols));
+      arrange_lanes<A>(*f.map, f.offset, rows, cols.activation_row(p < cols.n ? p : cols.n - 1), p,
+                       padded(cols.n), data);
   }
   QUANTAL_INLINE q8_packed packed(std::int64_t n) const noexcept { return {data, shape, padded(n)}; }
 

@@ -3,6 +3,7 @@
 // through memory takes twice as long.
 #pragma once
 
+#include "quantal/kernel/decode/wide.hpp"
 #include "quantal/kernel/lanes.hpp"
 
 namespace quantal::kernel {
@@ -10,29 +11,46 @@ namespace quantal::kernel {
 /// Bytes of weights asked for ahead of their use: the hardware's own prefetching stops at every page.
 inline constexpr std::int64_t prefetch_distance = 4096;
 
-/// One slice of a row times N columns; column c's slice is at x + c * column_bytes.
-template <block_format F, class A, int N>
-QUANTAL_INLINE void add_lanes(const lane_decoder<F, A>& d, const std::byte* x, std::int64_t column_bytes,
-                              xsimd::batch<float, A> (&total)[N]) noexcept {
+/// A slice of a row, decoded.
+template <block_format F, class A>
+struct lane_slice {
+  using decoder = lane_decoder<F, A>;
+  lane_group<A, decoder::depth> sums[decoder::sums];
+
+  QUANTAL_INLINE void take(const decoder& d) noexcept {
+    simd::unroll<decoder::sums>([&](auto u) QUANTAL_LAMBDA { sums[u] = d.template group<u>(); });
+  }
+};
+
+/// One slice of R rows times N columns, whose slices are at x.
+template <block_format F, class A, int R, int N>
+QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[R], const std::byte* x,
+                              xsimd::batch<float, A> (&total)[R][N]) noexcept {
   using decoder = lane_decoder<F, A>;
   using batch = xsimd::batch<float, A>;
   constexpr code_form form = form_of<F, A>();
   constexpr int lanes = static_cast<int>(batch::size), depth = decoder::depth;
-  simd::unroll<decoder::sums>([&](auto u) QUANTAL_LAMBDA {
-    const lane_group<A, depth> g = d.template group<u>();
-    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
-      const auto& column = *reinterpret_cast<const lane_column<depth>*>(x + c * column_bytes);
-      simd::i32<A> acc(0);
-      if constexpr (form.biased) acc = simd::i32<A>::load_aligned(column.starts + u * lanes);
-      simd::unroll<depth>([&](auto i) QUANTAL_LAMBDA {
-        const auto a = simd::s8<A>::load_aligned(column.codes + 4 * lanes * (u * depth + i));
-        acc = simd::dot4_of<A, form.kind>(acc, g.codes[i], a);
+  simd::unroll<decoder::sums, N>([&](auto u, auto c) QUANTAL_LAMBDA {
+    const auto& column = reinterpret_cast<const lane_column<depth>*>(x)[c];
+    simd::i32<A> acc[R], start(0);
+    if constexpr (form.biased) start = simd::i32<A>::load_aligned(column.starts + u * lanes);
+    simd::unroll<R>([&](auto r) QUANTAL_LAMBDA { acc[r] = start; });
+    simd::unroll<depth>([&](auto i) QUANTAL_LAMBDA {
+      const auto a = simd::s8<A>::load_aligned(column.codes + 4 * lanes * (u * depth + i));
+      simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+        acc[r] = simd::dot4_of<A, form.kind>(acc[r], rows[r].sums[u].codes[i], a);
       });
-      const batch scaled = xsimd::to_float(acc) * batch::load_aligned(column.scales + u * lanes);
-      total[c] = xsimd::fma(scaled, g.scale, total[c]);
-      if constexpr (form.offset)
-        total[c] = xsimd::fma(batch::load_aligned(column.shifts + u * lanes), g.offset, total[c]);
     });
+    const batch scale = batch::load_aligned(column.scales + u * lanes);
+    simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+      total[r][c] = xsimd::fma(xsimd::to_float(acc[r]) * scale, rows[r].sums[u].scale, total[r][c]);
+    });
+    if constexpr (form.offset) {
+      const batch shift = batch::load_aligned(column.shifts + u * lanes);
+      simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+        total[r][c] = xsimd::fma(shift, rows[r].sums[u].offset, total[r][c]);
+      });
+    }
   });
 }
 
@@ -40,34 +58,53 @@ QUANTAL_INLINE void add_lanes(const lane_decoder<F, A>& d, const std::byte* x, s
 template <int N>
 inline constexpr std::int64_t cached_slices = 64 / N;
 
+/// Rows at a time: two share what is loaded of eight columns; fewer columns are not bound by that.
+template <int N>
+inline constexpr int rows_at_once = N == 8 ? 2 : 1;
+
 /// sums[c][r] += row r times column c, over slices [from, to).
 template <block_format F, class A, int N>
-QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, std::int64_t column_bytes,
-                                      std::int64_t from, std::int64_t to,
-                                      float (&sums)[N][task_rows]) noexcept {
+QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, std::int64_t from,
+                                      std::int64_t to, float (&sums)[N][task_rows]) noexcept {
   using batch = xsimd::batch<float, A>;
-  constexpr std::int64_t step = sizeof(lane_column<lane_decoder<F, A>::depth>);
+  constexpr int R = rows_at_once<N>;
+  constexpr std::int64_t step = N * sizeof(lane_column<lane_decoder<F, A>::depth>);
   constexpr std::int64_t slice_bytes = slice_weights / F::layout.elements * F::layout.bytes;
   const std::byte* const end = w.row(w.count - 1) + w.stride;
   const bool whole_rows = (to - from) * slice_weights >= w.cols;
-  const std::int64_t ahead = whole_rows ? prefetch_distance : w.stride;
+  const std::int64_t ahead = whole_rows ? prefetch_distance : R * w.stride;
   const std::int64_t last = to * slice_weights <= w.cols ? to : to - 1;  // a slice that the row ends in
-  for (int r = 0; r < w.count; ++r) {
-    const std::byte* const row = w.row(r);
-    const float scale = row_scale<F>(row);
-    lane_decoder<F, A> d;
-    batch total[N];
-    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA { total[c] = batch(0.0f); });
+  for (int r = 0; r < w.count; r += R) {
+    const std::byte* row[R];
+    float scale[R];
+    for (int q = 0; q < R; ++q) {
+      row[q] = w.row(r + q < w.count ? r + q : r);
+      scale[q] = row_scale<F>(row[q]);
+    }
+    lane_slice<F, A> slices[R];
+    batch total[R][N];
+    simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA { total[q][c] = batch(0.0f); });
     for (std::int64_t s = from; s < last; ++s) {
-      prefetch(row, s * slice_bytes + ahead, slice_bytes, end);
-      d.decode(row, scale, s * slice_weights);
-      add_lanes<F, A, N>(d, x + s * step, column_bytes, total);
+      simd::unroll<R>([&](auto q) QUANTAL_LAMBDA {
+        prefetch(row[q], s * slice_bytes + ahead, slice_bytes, end);
+        lane_decoder<F, A> d;
+        d.decode(row[q], scale[q], s * slice_weights);
+        slices[q].take(d);
+      });
+      add_lanes<F, A, R, N>(slices, x + s * step, total);
     }
     if (last < to) {
-      d.decode_tail(row, scale, last * slice_weights, static_cast<int>(w.cols - last * slice_weights));
-      add_lanes<F, A, N>(d, x + last * step, column_bytes, total);
+      for (int q = 0; q < R; ++q) {
+        lane_decoder<F, A> d;
+        d.decode_tail(row[q], scale[q], last * slice_weights,
+                      static_cast<int>(w.cols - last * slice_weights));
+        slices[q].take(d);
+      }
+      add_lanes<F, A, R, N>(slices, x + last * step, total);
     }
-    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA { sums[c][r] += xsimd::reduce_add(total[c]); });
+    simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA {
+      if (r + q < w.count) sums[c][r + q] += xsimd::reduce_add(total[q][c]);
+    });
   }
 }
 
@@ -78,22 +115,22 @@ void register_rows(const weight_rows& w, const std::byte* x, std::int64_t column
   float sums[N][task_rows] = {};
   const std::int64_t slices = (w.cols + slice_weights - 1) / slice_weights;
   for (std::int64_t from = 0; from < slices; from += cached_slices<N>)
-    add_cached_slices<F, A, N>(w, x + at * column_bytes, column_bytes, from,
+    add_cached_slices<F, A, N>(w, x + at * column_bytes, from,
                                from + cached_slices<N> < slices ? from + cached_slices<N> : slices, sums);
   for (int c = 0; c < N && at + c < cols.n; ++c)
     std::memcpy(cols.result(at + c) + w.first, sums[c], sizeof(float) * static_cast<std::size_t>(w.count));
 }
 
-/// The same in plain C++ for one column: emulated registers would only slow the compiler down.
+/// The same in plain C++ for one column of a tile: emulated registers would only slow the compiler down.
 template <block_format F, class A>
-void plain_rows(const weight_rows& w, const std::byte* x, float* out) noexcept {
+void plain_rows(const weight_rows& w, const std::byte* x, std::int64_t width, float* out) noexcept {
   constexpr code_form form = form_of<F, A>();
   constexpr lane_map map = transposed_lanes<4>();
   for (int r = 0; r < w.count; ++r) {
     const float row_factor = row_scale<F>(w.row(r));
     float total = 0.0f;
     auto* column = reinterpret_cast<const lane_column<4>*>(x);
-    for (std::int64_t first = 0; first < w.cols; first += slice_weights, ++column) {
+    for (std::int64_t first = 0; first < w.cols; first += slice_weights, column += width) {
       const std::int64_t left = w.cols - first;
       coded_slice s{};
       decode_codes<F, A>(w.row(r), row_factor, first,
@@ -116,20 +153,17 @@ void plain_rows(const weight_rows& w, const std::byte* x, float* out) noexcept {
   }
 }
 
-/// Columns that coded_rows reads for n: three or five of them cost no more than four or eight.
-QUANTAL_INLINE std::int64_t padded_lane_columns(std::int64_t n) noexcept {
-  const std::int64_t rest = n % 8;
-  return n - rest + (rest <= 2 ? rest : rest <= 4 ? 4 : 8);
-}
-
 /// Every row with every column, eight columns at a time. `x`: padded_lane_columns columns arranged by
 /// lane_decoder<F, A>::map, those past the last equal to it.
 template <block_format F, class A>
 void coded_rows(const weight_rows& w, const std::byte* x, const columns& cols) noexcept {
   if constexpr (std::is_same_v<A, simd::scalar>) {
-    const std::int64_t bytes = lane_column_bytes(4, w.cols);
-    for (std::int64_t at = 0; at < cols.n; ++at)
-      plain_rows<F, A>(w, x + at * bytes, cols.result(at) + w.first);
+    const std::int64_t bytes = lane_column_bytes(4, w.cols), count = padded_lane_columns(cols.n);
+    for (std::int64_t at = 0; at < cols.n; ++at) {
+      const std::int64_t tile = at / lane_tile * lane_tile;
+      plain_rows<F, A>(w, x + tile * bytes + (at - tile) * sizeof(lane_column<4>),
+                       count - tile < lane_tile ? count - tile : lane_tile, cols.result(at) + w.first);
+    }
   } else {
     const std::int64_t bytes = lane_column_bytes(lane_decoder<F, A>::depth, w.cols);
     std::int64_t at = 0;

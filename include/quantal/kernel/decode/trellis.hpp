@@ -67,6 +67,14 @@ QUANTAL_INLINE void trellis_bytes(const std::uint32_t* seeds, std::uint8_t* out)
 /// row_scale * lut4_nl of eight indices.
 template <class A>
 QUANTAL_INLINE void level_scales8(float row_scale, std::uint64_t indices, float* out) noexcept {
+#if XSIMD_WITH_AVX2
+  if constexpr (simd::bytes32<A>::parts == 1) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(level_codes<iq4_nl, 16>.data()));
+    const __m128i index = _mm_cvtsi64_si128(static_cast<long long>(indices & simd::repeat8(15)));
+    return simd::scale_bytes8<A>(
+        row_scale, static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_shuffle_epi8(table, index))), 128, out);
+  }
+#endif
   std::uint64_t levels = 0;
   for (int g = 0; g < 8; ++g)
     levels |= static_cast<std::uint64_t>(level_codes<iq4_nl, 16>[indices >> (8 * g) & 15]) << (8 * g);

@@ -1,0 +1,446 @@
+// Grids and trellises in 512-bit registers, straight into lanes: a grid is 2-bit or 3-bit level numbers in
+// registers that byte and word permutations index (no load per point), a trellis value is one product and one
+// dot product with ones per 32-bit lane. Bound by the shuffle units, 20 to 45 cycles per 256 weights on
+// Zen 4.
+#pragma once
+
+#include "quantal/kernel/lanes.hpp"
+
+#if QUANTAL_WITH_AVX512_VNNI
+
+namespace quantal::kernel {
+namespace detail {
+
+using wide_group = lane_group<simd::avx512_vnni, 4>;
+
+/// A constant of 64 bytes from byte(i).
+template <class Fn>
+constexpr std::array<std::uint8_t, 64> bytes_of(Fn byte) {
+  std::array<std::uint8_t, 64> t{};
+  for (int i = 0; i < 64; ++i) t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(byte(i));
+  return t;
+}
+
+/// Lane l: the 16 weights from 16 * l on.
+constexpr lane_map sixteens() noexcept {
+  lane_map m{4, {}};
+  for (int t = 0; t < 64; ++t)
+    m.word[static_cast<std::size_t>(t)] = static_cast<std::uint8_t>(t % 16 * 4 + t / 16);
+  return m;
+}
+/// Lanes 2 * g and 2 * g + 1: the 32 weights from 32 * g on, eight to a register.
+constexpr lane_map thirty_twos() noexcept {
+  lane_map m{4, {}};
+  for (int t = 0; t < 64; ++t)
+    m.word[static_cast<std::size_t>(t)] = static_cast<std::uint8_t>(t % 16 / 2 * 8 + t / 16 * 2 + t % 2);
+  return m;
+}
+
+/// v[l / 2] in lane l, of eight values.
+QUANTAL_INLINE __m512 each_twice(__m256 v) noexcept {
+  return _mm512_permutexvar_ps(_mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0),
+                               _mm512_castps256_ps512(v));
+}
+QUANTAL_INLINE __m512i wide_bytes(const std::array<std::uint8_t, 64>& t) noexcept {
+  return _mm512_loadu_si512(t.data());
+}
+
+// Trellises.
+
+/// Outputs first .. first + 3 of the sequences of 16 seeds, a byte each: start + 126 + value.
+template <int first>
+QUANTAL_INLINE __m512i four_outputs(__m512i seeds, int start) noexcept {
+  __m512i sum[4];
+  simd::unroll<4>([&](auto j) QUANTAL_LAMBDA {
+    constexpr std::uint32_t power = quantal::detail::trellis_power(first + j);
+    const __m512i x = _mm512_and_si512(_mm512_mullo_epi32(seeds, _mm512_set1_epi32(static_cast<int>(power))),
+                                       _mm512_set1_epi32(0x3f3f3f3f));
+    sum[j] = _mm512_dpbusd_epi32(_mm512_set1_epi32(start), x, _mm512_set1_epi8(1));
+  });
+  const __m512i low = _mm512_or_si512(sum[0], _mm512_slli_epi32(sum[1], 8));
+  return _mm512_ternarylogic_epi32(low, _mm512_slli_epi32(sum[2], 16), _mm512_slli_epi32(sum[3], 24), 0xfe);
+}
+
+/// Codes of 32 seeds of eight outputs, given as 16-bit numbers in order.
+QUANTAL_INLINE void trellis_codes(__m512i seeds, int start, __m512i (&codes)[4]) noexcept {
+  const __m512i base = _mm512_set1_epi32(4096);
+  const __m512i even = _mm512_add_epi32(_mm512_and_si512(seeds, _mm512_set1_epi32(0xffff)), base);
+  const __m512i odd = _mm512_add_epi32(_mm512_srli_epi32(seeds, 16), base);
+  codes[0] = four_outputs<0>(even, start);
+  codes[1] = four_outputs<4>(even, start);
+  codes[2] = four_outputs<0>(odd, start);
+  codes[3] = four_outputs<4>(odd, start);
+}
+
+/// 13-bit seeds of iq1_kt.
+QUANTAL_INLINE __m512i seeds_of(const iq1_kt::block& b) noexcept {
+  alignas(64) static constexpr auto group = bytes_of([](int i) { return i / 8; });
+  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.ql));
+  const __m256i high = simd::nibbles16<simd::avx512_vnni>(b.qh.bytes).part[0];
+  const __m512i spread = _mm512_permutexvar_epi8(
+      wide_bytes(group), _mm512_castsi128_si512(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b.sh))));
+  const __mmask32 top = _mm512_test_epi16_mask(spread, _mm512_set1_epi64(0x0080004000200010));
+  const __m512i seeds =
+      _mm512_or_si512(_mm512_cvtepu8_epi16(low), _mm512_slli_epi16(_mm512_cvtepu8_epi16(high), 8));
+  return _mm512_mask_add_epi16(seeds, top, seeds, _mm512_set1_epi16(4096));
+}
+QUANTAL_INLINE __m512i seeds_of(const iq2_kt::block& b) noexcept { return _mm512_loadu_si512(b.ql); }
+QUANTAL_INLINE __m512i seeds_of(const iq3_kt::block& b) noexcept { return _mm512_loadu_si512(b.ql); }
+
+/// |output| with the signs of iq3_kt, + 128.
+QUANTAL_INLINE void sign_outputs(const iq3_kt::block& b, __m512i (&codes)[4]) noexcept {
+  const __m512i signs =
+      _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.qh.bytes)));
+  // Lane l of register r: bytes 16 * (l % 2) + 4 * r .. of the bit plane, bit l / 2.
+  const __m512i bit = _mm512_set_epi64(static_cast<long long>(0x8080808080808080ull), 0x4040404040404040,
+                                       0x2020202020202020, 0x1010101010101010, 0x0808080808080808,
+                                       0x0404040404040404, 0x0202020202020202, 0x0101010101010101);
+  simd::unroll<4>([&](auto r) QUANTAL_LAMBDA {
+    const __m512i spread = _mm512_permutexvar_epi32(_mm512_set1_epi64(r + ((r + 4ll) << 32)), signs);
+    const __m512i size = _mm512_abs_epi8(_mm512_sub_epi8(codes[r], _mm512_set1_epi8(126)));
+    const __m512i zero = _mm512_set1_epi8(static_cast<char>(128));
+    codes[r] =
+        _mm512_mask_sub_epi8(_mm512_add_epi8(zero, size), _mm512_test_epi8_mask(spread, bit), zero, size);
+  });
+}
+
+// Grids.
+
+/// Bytes of the grid's entries, and the code of each level number, repeated to 64.
+template <std::size_t n>
+struct grid_tables {
+  alignas(64) std::array<std::uint16_t, n> words;
+  alignas(64) std::array<std::uint8_t, n> low, high;
+  alignas(64) std::array<std::uint8_t, 64> codes;
+};
+template <class F, std::size_t n>
+constexpr grid_tables<n> grid_tables_of(const std::uint16_t (&entries)[n]) {
+  constexpr int bits = 16 / F::vector == 4 ? 3 : 2;
+  grid_tables<n> t{};
+  for (std::size_t i = 0; i < n; ++i) {
+    t.words[i] = entries[i];
+    t.low[i] = static_cast<std::uint8_t>(entries[i]);
+    t.high[i] = static_cast<std::uint8_t>(entries[i] >> 8);
+    for (int k = 0; k < F::vector; ++k) {
+      const int level = entries[i] >> (bits * k) & ((1 << bits) - 1);
+      for (int j = level; j < 64; j += 1 << bits)
+        t.codes[static_cast<std::size_t>(j)] =
+            static_cast<std::uint8_t>(F::grid_value(static_cast<int>(i), k) + code_bias<F>);
+    }
+  }
+  return t;
+}
+template <class F>
+inline constexpr auto grid_of = 0;
+template <>
+inline constexpr auto grid_of<iq2_xxs> = grid_tables_of<iq2_xxs>(quantal::detail::grid_iq2_xxs_entries);
+template <>
+inline constexpr auto grid_of<iq2_xs> = grid_tables_of<iq2_xs>(quantal::detail::grid_iq2_xs_entries);
+template <>
+inline constexpr auto grid_of<iq2_s> = grid_tables_of<iq2_s>(quantal::detail::grid_iq2_s_entries);
+template <>
+inline constexpr auto grid_of<iq3_xxs> = grid_tables_of<iq3_xxs>(quantal::detail::grid_iq3_xxs_entries);
+template <>
+inline constexpr auto grid_of<iq3_s> = grid_tables_of<iq3_s>(quantal::detail::grid_iq3_s_entries);
+
+/// Entries of 32 indices, 16 bits each.
+template <std::size_t n>
+QUANTAL_INLINE __m512i entries_at(const std::array<std::uint16_t, n>& table, __m512i index) noexcept {
+  const __m512i part = _mm512_srli_epi16(index, 6);
+  __m512i r = index;  // replaced lane by lane
+  simd::unroll<static_cast<int>(n / 64)>([&](auto p) QUANTAL_LAMBDA {
+    const __mmask32 here = _mm512_cmpeq_epi16_mask(part, _mm512_set1_epi16(static_cast<short>(p)));
+    r = _mm512_mask2_permutex2var_epi16(_mm512_load_si512(table.data() + 64 * p), r, here,
+                                        _mm512_load_si512(table.data() + 64 * p + 32));
+  });
+  return r;
+}
+
+/// One byte of the entries of 64 indices: low eight bits, and the ninth in `high` where n is 512.
+template <std::size_t n>
+QUANTAL_INLINE __m512i bytes_at(const std::array<std::uint8_t, n>& table, __m512i index,
+                                __mmask64 high) noexcept {
+  const __mmask64 middle = _mm512_movepi8_mask(index);
+  __m512i r = index;
+  simd::unroll<static_cast<int>(n / 128)>([&](auto p) QUANTAL_LAMBDA {
+    __mmask64 here = p % 2 ? middle : ~middle;
+    if constexpr (n == 512) here = p / 2 ? here & high : here & ~high;
+    r = _mm512_mask2_permutex2var_epi8(_mm512_load_si512(table.data() + 128 * p), r, here,
+                                       _mm512_load_si512(table.data() + 128 * p + 64));
+  });
+  return r;
+}
+
+/// Bytes of seven bits with the eighth set to their parity.
+QUANTAL_INLINE __m512i even_parity(__m512i x) noexcept {
+  const __m512i high = _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15));
+  const __m512i odd = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0));
+  const __m512i fold = _mm512_and_si512(_mm512_xor_si512(x, high), _mm512_set1_epi8(15));
+  return _mm512_or_si512(x, _mm512_shuffle_epi8(odd, fold));
+}
+
+/// code, or its opposite where the mask is set; codes carry the bias.
+template <class F>
+QUANTAL_INLINE __m512i negated(__m512i code, __mmask64 negative) noexcept {
+  return _mm512_mask_sub_epi8(code, negative, _mm512_set1_epi8(static_cast<char>(2 * code_bias<F>)), code);
+}
+
+/// Signs of register i in the order thirty_twos: eight masks' bytes from positions at(i, g) of `signs`.
+template <class Fn>
+constexpr std::array<std::uint8_t, 64> sign_order(Fn at) {
+  return bytes_of([&](int k) { return k < 32 ? at(k / 8, k % 8) : 0; });
+}
+
+/// Sign masks of four registers in the order thirty_twos.
+struct sign_masks {
+  alignas(32) std::uint64_t mask[4];
+  QUANTAL_INLINE sign_masks(__m512i signs, const std::array<std::uint8_t, 64>& order) noexcept {
+    const __m512i sorted = _mm512_permutexvar_epi8(wide_bytes(order), signs);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(mask), _mm512_castsi512_si256(sorted));
+  }
+};
+/// Sign words with four indices of seven bits: word g twice in quadword g, to sign masks.
+QUANTAL_INLINE sign_masks masks_of_words(__m512i words) noexcept {
+  alignas(64) static constexpr auto order = sign_order([](int i, int g) { return 8 * g + i; });
+  const __m512i index = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x150e0700150e0700), words);
+  return {even_parity(_mm512_and_si512(index, _mm512_set1_epi8(127))), order};
+}
+/// Scales d * unit * (2 * field + 1) of sign words with their field on top.
+template <class F>
+QUANTAL_INLINE __m512 scales_of_words(float d, __m512i words) noexcept {
+  const __m512 field = _mm512_cvtepi32_ps(_mm512_srli_epi32(words, 28));
+  const float unit = d * F::scale_unit;  // exact, and so is twice that: one rounding in all
+  return _mm512_fmadd_ps(field, _mm512_set1_ps(2 * unit), _mm512_set1_ps(unit));
+}
+
+/// Registers in the order thirty_twos from 64 grid points of four components, 12 bits each.
+template <class F>
+QUANTAL_INLINE void quads(const std::uint8_t* index, std::uint64_t high, const sign_masks& signs,
+                          wide_group& g) noexcept {
+  const auto& t = grid_of<F>;
+  const __m512i at = _mm512_loadu_si512(index);
+  // Points of even sixteens to one register, of odd ones to the other.
+  const auto sorted = [](__m512i x) QUANTAL_LAMBDA {
+    return _mm512_shuffle_epi32(x, static_cast<_MM_PERM_ENUM>(0xd8));
+  };
+  const __m512i a = sorted(bytes_at(t.low, at, high)), b = sorted(bytes_at(t.high, at, high));
+  const __m512i points[2] = {_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)};
+  const __m512i codes = wide_bytes(t.codes);
+  simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+    const __m512i place = _mm512_set1_epi64(i % 2 ? 0x3936333029262320 : 0x1916131009060300);
+    const __m512i level = _mm512_multishift_epi64_epi8(place, points[i / 2]);
+    g.codes[i] = negated<F>(_mm512_permutexvar_epi8(level, codes), signs.mask[i]);
+  });
+}
+
+/// Level numbers of register i from 32 points of eight components, 16 bits each, as codes.
+template <class F, int i, bool sixteen>
+QUANTAL_INLINE __m512i octet_codes(__m512i points) noexcept {
+  // Quadword g holds points 4 * g .. 4 * g + 3.
+  alignas(64) static constexpr auto place = bytes_of([](int k) {
+    return sixteen ? 32 * (k / 4 % 2) + 16 * (i / 2) + 8 * (i % 2) + 2 * (k % 4) : 16 * i + 2 * (k % 8);
+  });
+  const __m512i level = _mm512_multishift_epi64_epi8(wide_bytes(place), points);
+  return _mm512_permutexvar_epi8(level, wide_bytes(grid_of<F>.codes));
+}
+
+/// Byte c of every lane's two, for all four of the lane's.
+template <int c>
+alignas(64) inline constexpr auto byte_of_lane = bytes_of([](int k) { return k / 4 * 2 + c; });
+
+/// Registers in the order sixteens; sign byte v lies at byte v of `signs`.
+template <class F>
+QUANTAL_INLINE void octets(__m512i index, __m512i signs, wide_group& g) noexcept {
+  const __m512i points = entries_at(grid_of<F>.words, index);
+  simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
+    const __m512i spread = _mm512_permutexvar_epi8(wide_bytes(byte_of_lane<c>), signs);
+    simd::unroll<2>([&](auto h) QUANTAL_LAMBDA {
+      const __m512i bit = _mm512_set1_epi32(static_cast<int>(h ? 0x80402010u : 0x08040201u));
+      constexpr int i = 2 * c + h;
+      g.codes[i] = negated<F>(octet_codes<F, i, true>(points), _mm512_test_epi8_mask(spread, bit));
+    });
+  });
+}
+
+/// Scales of 16 groups of 16, as block_scales gives them.
+template <class F>
+QUANTAL_INLINE __m512 scales16(const typename F::block& b) noexcept {
+  alignas(64) float s[16];
+  block_scales(F{}, b, 1.0f, s, nullptr, simd::on<simd::avx512_vnni>{});
+  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(s)), _mm256_load_ps(s + 8), 1);
+}
+
+/// What the formats of this file have in common: blocks of 256 and one integer sum.
+template <class F>
+struct wide_decoder {
+  static constexpr int depth = 4, sums = 1;
+  wide_group decoded;
+
+  static QUANTAL_INLINE const typename F::block& block(const std::byte* row, std::int64_t first) noexcept {
+    return row_blocks<F>(row)[first / slice_weights];
+  }
+  QUANTAL_INLINE void decode_tail(const std::byte*, float, std::int64_t, int) noexcept {}
+  template <int>
+  QUANTAL_INLINE const wide_group& group() const noexcept {
+    return decoded;
+  }
+};
+
+}  // namespace detail
+
+template <class F>
+concept trellis_of_eight = std::same_as<F, iq1_kt> || std::same_as<F, iq2_kt> || std::same_as<F, iq3_kt>;
+
+template <trellis_of_eight F>
+struct lane_decoder<F, simd::avx512_vnni> : detail::wide_decoder<F> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float row_scale, std::int64_t first) noexcept {
+    constexpr bool magnitudes = std::same_as<F, iq3_kt>;
+    const auto& b = this->block(row, first);
+    alignas(32) float s[8];
+    block_scales(F{}, b, row_scale, s, nullptr, simd::on<simd::avx512_vnni>{});
+    __m512i codes[4];
+    detail::trellis_codes(detail::seeds_of(b), magnitudes ? 0 : 2, codes);
+    if constexpr (magnitudes) detail::sign_outputs(b, codes);
+    simd::unroll<4>([&](auto i) QUANTAL_LAMBDA { this->decoded.codes[i] = codes[i]; });
+    this->decoded.scale = detail::each_twice(_mm256_load_ps(s));
+  }
+};
+
+template <class F>
+concept grid_with_words = std::same_as<F, iq2_xxs> || std::same_as<F, iq3_xxs>;
+
+template <grid_with_words F>
+struct lane_decoder<F, simd::avx512_vnni> : detail::wide_decoder<F> {
+  static constexpr lane_map map = detail::thirty_twos();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    const auto& b = this->block(row, first);
+    __m512i words;  // sign word g twice in quadword g
+    if constexpr (std::same_as<F, iq2_xxs>) {
+      const __m512i all = _mm512_loadu_si512(b.groups);
+      words = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xf5));
+      const __m512i index = _mm512_shuffle_epi8(
+          all,
+          _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1)));
+      const __m512i points = detail::entries_at(detail::grid_of<F>.words, index);
+      const detail::sign_masks signs = detail::masks_of_words(words);
+      simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+        this->decoded.codes[i] = detail::negated<F>(detail::octet_codes<F, i, false>(points), signs.mask[i]);
+      });
+    } else {
+      words = _mm512_permutexvar_epi32(
+          _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0),
+          _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.w))));
+      detail::quads<F>(b.qs, 0, detail::masks_of_words(words), this->decoded);
+    }
+    this->decoded.scale =
+        detail::scales_of_words<F>(simd::half_on(b.d, simd::on<simd::avx512_vnni>{}), words);
+  }
+};
+
+template <>
+struct lane_decoder<iq3_s, simd::avx512_vnni> : detail::wide_decoder<iq3_s> {
+  static constexpr lane_map map = detail::thirty_twos();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    alignas(64) static constexpr auto order = detail::sign_order([](int i, int g) { return 4 * g + i; });
+    const auto& b = block(row, first);
+    alignas(32) float s[8];
+    block_scales(iq3_s{}, b, 1.0f, s, nullptr, simd::on<simd::avx512_vnni>{});
+    const detail::sign_masks signs(
+        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), order);
+    detail::quads<iq3_s>(b.qs, simd::load_word<std::uint64_t>(b.qh), signs, decoded);
+    decoded.scale = detail::each_twice(_mm256_load_ps(s));
+  }
+};
+
+template <>
+struct lane_decoder<iq2_xs, simd::avx512_vnni> : detail::wide_decoder<iq2_xs> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    const auto& b = block(row, first);
+    const __m512i all = _mm512_loadu_si512(b.qs);
+    const __m256i signs = _mm512_cvtepi16_epi8(_mm512_srli_epi16(all, 9));
+    detail::octets<iq2_xs>(_mm512_and_si512(all, _mm512_set1_epi16(511)),
+                           detail::even_parity(_mm512_castsi256_si512(signs)), decoded);
+    decoded.scale = detail::scales16<iq2_xs>(b);
+  }
+};
+
+template <>
+struct lane_decoder<iq2_s, simd::avx512_vnni> : detail::wide_decoder<iq2_s> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    // Byte g of qh as the upper byte of words 4 * g .., shifted so that two bits are left above the low byte.
+    alignas(64) static constexpr auto group = detail::bytes_of([](int k) { return k / 8; });
+    const auto& b = block(row, first);
+    const __m512i low = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.qs)));
+    const __m512i spread = _mm512_permutexvar_epi8(
+        detail::wide_bytes(group),
+        _mm512_castsi128_si512(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b.qh))));
+    const __m512i high = _mm512_and_si512(_mm512_srlv_epi16(spread, _mm512_set1_epi64(0x0006000400020000)),
+                                          _mm512_set1_epi16(3));
+    detail::octets<iq2_s>(
+        _mm512_or_si512(low, _mm512_slli_epi16(high, 8)),
+        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), decoded);
+    decoded.scale = detail::scales16<iq2_s>(b);
+  }
+};
+
+/// Seeds of four outputs: one word of codes each, two integer sums.
+template <>
+struct lane_decoder<iq4_kt, simd::avx512_vnni> {
+  static constexpr int depth = 2, sums = 2;
+  /// Lane 4 * m + d of register 2 * u + h: seed 16 * m + 8 * u + 2 * d + h.
+  static constexpr lane_map map = [] {
+    lane_map m{depth, {}};
+    for (int t = 0; t < 64; ++t) {
+      const int lane = t % 16, reg = t / 16;
+      m.word[static_cast<std::size_t>(t)] =
+          static_cast<std::uint8_t>(lane / 4 * 16 + reg / 2 * 8 + lane % 4 * 2 + reg % 2);
+    }
+    return m;
+  }();
+  lane_group<simd::avx512_vnni, depth> decoded[sums];
+
+  QUANTAL_INLINE void decode(const std::byte* row, float row_scale, std::int64_t first) noexcept {
+    const auto& b = row_blocks<iq4_kt>(row)[first / slice_weights];
+    alignas(32) float s[8];
+    block_scales(iq4_kt{}, b, row_scale, s, nullptr, simd::on<simd::avx512_vnni>{});
+    // Upper bytes of the 64 seeds: four bits of qh, three of the group's word, its lowest bit.
+    const __m512i words = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.sh)));
+    const __m512i fields = _mm512_and_si512(
+        _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x191613100d0a0704), words), _mm512_set1_epi8(0x70));
+    const __m512i top = _mm512_maskz_set1_epi64(_mm512_test_epi64_mask(words, _mm512_set1_epi64(1)),
+                                                static_cast<long long>(0x8080808080808080ull));
+    const auto nibbles = simd::bytes64<simd::avx512_vnni>::fields<0, 4>(b.qh.bytes, 15);
+    const __m512i high = _mm512_ternarylogic_epi32(nibbles.v, fields, top, 0xfe);
+    const __m512i low = _mm512_loadu_si512(b.ql);
+    const __m512i seeds[sums] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
+    simd::unroll<sums>([&](auto u) QUANTAL_LAMBDA {
+      const __m512i base = _mm512_set1_epi32(4096);
+      decoded[u].codes[0] = detail::four_outputs<0>(
+          _mm512_add_epi32(_mm512_and_si512(seeds[u], _mm512_set1_epi32(0xffff)), base), 2);
+      decoded[u].codes[1] =
+          detail::four_outputs<0>(_mm512_add_epi32(_mm512_srli_epi32(seeds[u], 16), base), 2);
+      decoded[u].scale = _mm512_permutexvar_ps(
+          _mm512_add_epi32(_mm512_set1_epi32(u),
+                           _mm512_set_epi32(6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0)),
+          _mm512_castps256_ps512(_mm256_load_ps(s)));
+    });
+  }
+  QUANTAL_INLINE void decode_tail(const std::byte*, float, std::int64_t, int) noexcept {}
+  template <int unit>
+  QUANTAL_INLINE const lane_group<simd::avx512_vnni, depth>& group() const noexcept {
+    return decoded[unit];
+  }
+};
+
+}  // namespace quantal::kernel
+
+#endif
