@@ -3,6 +3,7 @@ include(CMakePackageConfigHelpers)
 
 set(quantal_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quantal)
 install(DIRECTORY include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp)
+install(DIRECTORY cuda/include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp PATTERN *.cuh)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/quantal)
 
 install(TARGETS quantal EXPORT quantalTargets)

@@ -11,15 +11,21 @@ struct bf16_octet {
   std::uint32_t pairs[4];
 };
 
+/// Formats whose octets offer their levels as bf16, exactly.
+template <class F>
+concept has_bf16_levels = requires(const group_bytes<16>& bytes, std::uint32_t (&pairs)[4]) {
+  octets<F>::template levels<0>(bytes, 0, pairs);
+};
+
 /// The scales of one row's group of 256 weights, shared by the four lanes of the row: lane t works out scales
 /// t, t + 4, ... once and hands them out.
 ///
 /// Codes of up to 7 bits are widened in bf16 pairs: 0x4300 | u is 128 + u, exactly, and one fma turns it into
 /// the centred code; a second one applies scale and offset, rounded to bf16. Wider codes go through float32:
-/// 0x47000000 | u << 8 is 32768 + u.
+/// 0x47000000 | u << 8 is 32768 + u. Where octets<F> looks levels up as bf16, only the scale is left to apply.
 template <block_format F>
 class bf16_scales {
-  static constexpr bool narrow = octets<F>::narrow;
+  static constexpr bool narrow = octets<F>::narrow || has_bf16_levels<F>;
   static constexpr int count = group_weights / F::layout.group;
   static constexpr int own = (count + 3) / 4;
   /// What is subtracted from codes first, so that scale * code and offset are both small.
@@ -42,12 +48,23 @@ class bf16_scales {
         }
       } else {
         scale_[i] = __float_as_uint(a.scale);
-        offset_[i] = __float_as_uint(a.offset - (32768 + octets<F>::bias) * a.scale);
+        if constexpr (F::layout.has_offset) offset_[i] = __float_as_uint(a.offset + wide_offset(a.scale));
       }
     }
   }
 
-  /// Octet of chunk C; all lanes of the warp take part.
+  /// Octet of chunk C from its levels; all lanes of the warp take part.
+  template <int C>
+  __device__ bf16_octet apply(const std::uint32_t (&levels)[4], int lane) const noexcept {
+    static_assert(!split_octets<F> && !F::layout.has_offset);
+    const pair s =
+        F::layout.group < 32 ? at<2 * C>(lane, (lane & 3) >> 1) : at<32 * C / F::layout.group>(lane, 0);
+    bf16_octet out;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) out.pairs[j] = ptx::fma_bf16(levels[j], s.scale, 0x80008000u);
+    return out;
+  }
+  /// The same from its codes.
   template <int C>
   __device__ bf16_octet apply(const octet& o, int lane) const noexcept {
     bf16_octet out;
@@ -71,12 +88,17 @@ class bf16_scales {
   /// Scale G + plus of the group, plus being 0 or 1 and G even where it may be 1.
   template <int G>
   __device__ pair at(int lane, int plus) const noexcept {
-    if constexpr (count == 1) return {scale_[0], has_offset ? offset_[0] : 0};
     const int from = (lane & ~3) + G % 4 + plus;
-    pair p{__shfl_sync(0xffffffffu, scale_[G / 4], from), 0};
-    if constexpr (has_offset) p.offset = __shfl_sync(0xffffffffu, offset_[G / 4], from);
+    const auto of = [&](std::uint32_t v) { return count == 1 ? v : __shfl_sync(0xffffffffu, v, from); };
+    pair p{of(scale_[G / 4]), 0};
+    if constexpr (F::layout.has_offset)
+      p.offset = of(offset_[G / 4]);
+    else if constexpr (!narrow)
+      p.offset = __float_as_uint(wide_offset(__uint_as_float(p.scale)));
     return p;
   }
+  /// What takes the 32768 and the bias of a wide code off again.
+  __device__ static float wide_offset(float scale) noexcept { return -(32768 + octets<F>::bias) * scale; }
 
   __device__ static void convert(std::uint32_t codes, std::uint32_t* pairs, const pair& s) noexcept {
     if constexpr (narrow) {
@@ -100,9 +122,8 @@ class bf16_scales {
                 __uint_as_float(s.offset));
   }
 
-  static constexpr bool has_offset = !narrow || F::layout.has_offset;
   std::uint32_t scale_[own];
-  std::uint32_t offset_[has_offset ? own : 1];
+  std::uint32_t offset_[F::layout.has_offset ? own : 1];
 };
 
 /// One row's group of 256 weights, as bf16 octets.
@@ -116,7 +137,13 @@ class row_group {
   /// The octet of chunk C; all lanes of the warp take part.
   template <int C>
   __device__ bf16_octet get(int lane) const noexcept {
-    return scales_.template apply<C>(octets<F>::template codes<C>(bytes_, t_), lane);
+    if constexpr (has_bf16_levels<F>) {
+      std::uint32_t levels[4];
+      octets<F>::template levels<C>(bytes_, t_, levels);
+      return scales_.template apply<C>(levels, lane);
+    } else {
+      return scales_.template apply<C>(octets<F>::template codes<C>(bytes_, t_), lane);
+    }
   }
 
  private:
