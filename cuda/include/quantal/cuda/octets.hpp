@@ -113,8 +113,10 @@ constexpr int group_alignment() noexcept {
 
 }  // namespace quantal::cuda
 
+#include "quantal/cuda/octets/bits.hpp"
 #include "quantal/cuda/octets/grids.hpp"
 #include "quantal/cuda/octets/k.hpp"
 #include "quantal/cuda/octets/legacy.hpp"
 #include "quantal/cuda/octets/tables.hpp"
+#include "quantal/cuda/octets/ternary.hpp"
 #include "quantal/cuda/octets/trellis.hpp"
