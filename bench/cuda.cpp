@@ -283,4 +283,5 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("copy_bandwidth", std::to_string(quantal::bench::copy_bandwidth()));
   quantal::bench::register_all();
   benchmark::RunSpecifiedBenchmarks();
+  return 0;
 }

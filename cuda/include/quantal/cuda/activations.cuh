@@ -39,33 +39,59 @@ struct vectors {
   }
 };
 
-/// One warp per chunk of 32 and group of 8 vectors: lane = 8 * quarter + vector. Clears `counters` words at
-/// `finished` for the product that follows.
+/// Floats between the vectors of a warp's chunk in shared memory: lanes that read eight vectors at once meet
+/// two by two in a bank.
+inline constexpr int prepare_pitch = chunk_values + 8;
+inline constexpr int prepare_warps = 8;
+
+/// Four values of a vector from column k on; zeros where there are none.
+__device__ inline float4 load_four(const float* v, std::int64_t k, std::int64_t cols) noexcept {
+  if (!v) return {0, 0, 0, 0};
+  if (k + 4 <= cols && reinterpret_cast<std::uintptr_t>(v) % 16 == 0)
+    return __ldg(reinterpret_cast<const float4*>(v + k));
+  const auto at = [&](std::int64_t i) { return i < cols ? v[i] : 0.0f; };
+  return {at(k), at(k + 1), at(k + 2), at(k + 3)};
+}
+
+/// One warp per chunk of 64 columns and group of 8 vectors: rows of four values come in, in their order, and
+/// go out in that of the octets. Clears `counters` words at `finished` for the product that follows.
 template <octet_order Order>
-__global__ void prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
+__global__ void __launch_bounds__(32 * prepare_warps)
+    prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
+  __shared__ float shared[prepare_warps][8 * prepare_pitch];
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
   const std::int64_t thread = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x,
                      warp = thread >> 5;
   const int lane = threadIdx.x & 31;
   if (thread < counters) finished[thread] = 0;
-  const std::int64_t groups = (x.n + 7) / 8, chunks = 2 * ((x.cols + chunk_values - 1) / chunk_values);
+  const std::int64_t groups = (x.n + 7) / 8, chunks = (x.cols + chunk_values - 1) / chunk_values;
   if (warp >= chunks * groups) return;
   const std::int64_t group = warp % groups, chunk = warp / groups;
+
+  float* values = shared[threadIdx.x >> 5];
+  const int column = 4 * (lane & 15);
+  float4 in[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    in[j] = load_four(x.at(8 * group + 2 * j + (lane >> 4)), chunk_values * chunk + column, x.cols);
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    *reinterpret_cast<float4*>(values + (2 * j + (lane >> 4)) * prepare_pitch + column) = in[j];
+  __syncwarp();
+
   const int vector = lane & 7, quarter = lane >> 3;
-  std::uint32_t words[4] = {0, 0, 0, 0};
-  if (const float* v = x.at(8 * group + vector)) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
     const auto value = [&](int t, int i) {
-      const std::int64_t k = 32 * chunk + octet_element(Order, t, i);
-      return k < x.cols ? v[k] : 0.0f;
+      return values[vector * prepare_pitch + 32 * half + octet_element(Order, t, i)];
     };
+    std::uint32_t words[4];
 #pragma unroll
     for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
+    *reinterpret_cast<uint4*>(out + (chunk * groups + group) * tile_group_bytes + 512 * half + 16 * lane) =
+        make_uint4(words[0], words[1], words[2], words[3]);
   }
-  out += ((chunk >> 1) * groups + group) * tile_group_bytes;
-  const int sub_chunk = 4 * static_cast<int>(chunk & 1) + quarter;
-  *reinterpret_cast<uint4*>(out + sub_chunk * 128 + vector * 16) =
-      make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 }  // namespace quantal::cuda

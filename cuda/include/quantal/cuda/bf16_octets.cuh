@@ -22,7 +22,8 @@ concept has_bf16_levels = requires(const group_bytes<16>& bytes, std::uint32_t (
 ///
 /// Codes of up to 7 bits are widened in bf16 pairs: 0x4300 | u is 128 + u, exactly, and one fma turns it into
 /// the centred code; a second one applies scale and offset, rounded to bf16. Wider codes go through float32:
-/// 0x47000000 | u << 8 is 32768 + u. Where octets<F> looks levels up as bf16, only the scale is left to apply.
+/// 0x47000000 | u << 8 is 32768 + u. Where octets<F> looks levels up as bf16, only the scale is left to
+/// apply.
 template <block_format F>
 class bf16_scales {
   static constexpr bool narrow = octets<F>::narrow || has_bf16_levels<F>;
@@ -167,7 +168,9 @@ class row_group<F, Bytes> {
 
  private:
   __device__ static std::uint32_t pair(std::uint32_t w) noexcept {
-    if constexpr (std::is_same_v<F, bf16>) return w;
+    // w * 1 - 0: what comes straight from shared memory ptxas moves between registers while wgmma still reads
+    // them.
+    if constexpr (std::is_same_v<F, bf16>) return ptx::fma_bf16(w, 0x3f803f80u, 0x80008000u);
     return ptx::pack_bf16(quantal::detail::half_to_float(static_cast<std::uint16_t>(w)),
                           quantal::detail::half_to_float(static_cast<std::uint16_t>(w >> 16)));
   }

@@ -101,7 +101,7 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
     auto* finished = memory.take<std::uint32_t>(tiles);
     error = cudaSuccess;
     if (!run) return;
-    const std::int64_t warps = std::max(2 * prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
+    const std::int64_t warps = std::max(prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
     error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x, prepared,
                    finished, static_cast<int>(tiles));
     if (error != cudaSuccess) return;
@@ -174,8 +174,8 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   tile_plan plan{};
   if (!streams)
     plan = plan_tiles<F>(
-        a.rows, a.cols, device, [&](std::int64_t n) { return pairs / n + std::min(pairs, a.experts) / 2; },
-        1);
+        a.rows, a.cols, device,
+        [&](std::int64_t n) { return expected_tiles(pairs, std::min(pairs, a.experts), n); }, 1);
   const int tile_columns = streams ? 8 : plan.n;
   const std::int64_t tiles = routed_tiles(pairs, a.experts, tile_columns);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "quantal/cuda/device.hpp"
@@ -59,6 +60,17 @@ void with_stream_shape(std::int64_t n, Fn&& fn) {
 inline constexpr int max_stream_columns = 16;
 /// Vectors per expert from which bf16 tiles are faster.
 inline constexpr int max_routed_stream_columns = 4;
+
+/// Tiles of n vectors that `experts` need for `pairs` vectors between them, each getting its share by chance:
+/// the sum over k of the probability of more than k * n, the normal distribution taken as logistic.
+inline std::int64_t expected_tiles(std::int64_t pairs, std::int64_t experts, std::int64_t n) noexcept {
+  const double mean = static_cast<double>(pairs) / static_cast<double>(experts),
+               width = 0.6 * std::sqrt(mean);
+  double tiles = 0;
+  for (std::int64_t k = 0; static_cast<double>(k * n) < mean + 8 * width; ++k)
+    tiles += 1 / (1 + std::exp((static_cast<double>(k * n) + 0.5 - mean) / width));
+  return static_cast<std::int64_t>(std::ceil(tiles * static_cast<double>(experts)));
+}
 
 }  // namespace detail
 

@@ -23,9 +23,19 @@ struct route_args {
   float* out;  ///< pairs with an id outside of the experts get NaN here
   std::int64_t rows;
 
-  __device__ int id(std::int64_t pair) const noexcept { return ids[pair / used * ids_stride + pair % used]; }
-  __device__ std::int64_t result(std::int64_t pair) const noexcept {
-    return pair / used * out_token_stride + pair % used * out_slot_stride;
+  __device__ int id(unsigned pair) const noexcept {
+    const unsigned token = pair / static_cast<unsigned>(used);
+    return ids[token * ids_stride + (pair - token * static_cast<unsigned>(used))];
+  }
+  __device__ std::int64_t vector(unsigned pair) const noexcept { return at(pair, token_stride, slot_stride); }
+  __device__ std::int64_t result(unsigned pair) const noexcept {
+    return at(pair, out_token_stride, out_slot_stride);
+  }
+
+ private:
+  __device__ std::int64_t at(unsigned pair, std::int64_t per_token, std::int64_t per_slot) const noexcept {
+    const unsigned token = pair / static_cast<unsigned>(used);
+    return token * per_token + (pair - token * static_cast<unsigned>(used)) * per_slot;
   }
 };
 
@@ -43,37 +53,83 @@ inline int route_warps(std::int64_t experts) noexcept {
   return fit < 1 ? 1 : fit > 32 ? 32 : static_cast<int>(fit);
 }
 inline int route_shared_bytes(std::int64_t experts) noexcept {
-  return static_cast<int>(4 * experts * (route_warps(experts) + 1));
+  return static_cast<int>(4 * experts * (route_warps(experts) + 2));
 }
+
+namespace detail {
+
+/// Sum of v over the lanes up to this one.
+__device__ inline int sum_up_to(int v, int lane) noexcept {
+#pragma unroll
+  for (int d = 1; d < 32; d *= 2) {
+    const int below = __shfl_up_sync(0xffffffffu, v, d);
+    if (lane >= d) v += below;
+  }
+  return v;
+}
+
+/// From the number of pairs of each expert: where its vectors begin, and its tiles. By one warp.
+__device__ inline void place_experts(const route_args& p, const std::int32_t* counts, std::int32_t* starts,
+                                     int lane) noexcept {
+  int position = 0, tiles = 0;
+  for (int first = 0; first < p.experts; first += 32) {
+    const int e = first + lane, n = e < p.experts ? counts[e] : 0;
+    const int room = (n + 7) / 8 * 8, own = (n + p.tile_columns - 1) / p.tile_columns;
+    const int room_end = sum_up_to(room, lane), own_end = sum_up_to(own, lane);
+    const int start = position + room_end - room;
+    if (e < p.experts) p.starts[e] = starts[e] = start;
+    column_tile* tile = p.tiles + tiles + own_end - own;
+    for (int at = 0; at < n; at += p.tile_columns) *tile++ = {e, start + at, min(p.tile_columns, n - at)};
+    position += __shfl_sync(0xffffffffu, room_end, 31);
+    tiles += __shfl_sync(0xffffffffu, own_end, 31);
+  }
+  if (lane == 0) p.starts[p.experts] = position, *p.tile_count = tiles;
+}
+
+}  // namespace detail
 
 /// A stable counting sort by one block of 32 * route_warps(experts) threads: every warp owns a run of pairs,
 /// counts it, and places it behind the runs of the warps in front. A template, so that it may be in several
 /// units.
 template <int MaxThreads = 1024>
 __global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
-  extern __shared__ std::int32_t counts[];  // [experts] all; then [warp][experts]
+  extern __shared__ std::int32_t counts[];  // [experts] all; [experts] starts; then [warp][experts]
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int pairs = static_cast<int>(p.tokens * p.used), used = static_cast<int>(p.used);
+  const int pairs = static_cast<int>(p.tokens * p.used);
   const int run = (pairs + 32 * warps - 1) / (32 * warps) * 32;
   const int first = min(pairs, warp * run), last = min(pairs, first + run);
-  std::int32_t* mine = counts + p.experts * (warp + 1);
-  for (int e = threadIdx.x; e < p.experts * (warps + 1); e += blockDim.x) counts[e] = 0;
+  std::int32_t *starts = counts + p.experts, *mine = counts + p.experts * (warp + 2);
+  for (int e = threadIdx.x; e < p.experts * (warps + 2); e += blockDim.x) counts[e] = 0;
   __syncthreads();
-  for (int pair = first + lane; pair < last; pair += 32) {
-    const int e = p.id(pair);
-    if (e >= 0 && e < p.experts) {
-      atomicAdd(mine + e, 1);
-    } else {
-      for (std::int64_t r = 0; r < p.rows; ++r) p.out[p.result(pair) + r] = __int_as_float(0x7fffffff);
+  // Calls fn(pair, expert) for the run, 32 pairs at a time; expert is -1 behind the end. Reads come in
+  // batches.
+  const auto for_run = [&](auto&& fn) {
+    constexpr int batch = 4;
+    for (int from = first + lane; from - lane < last; from += 32 * batch) {
+      int e[batch];
+#pragma unroll
+      for (int i = 0; i < batch; ++i)
+        e[i] = from + 32 * i < last ? p.id(static_cast<unsigned>(from + 32 * i)) : -1;
+#pragma unroll
+      for (int i = 0; i < batch; ++i) fn(static_cast<unsigned>(from + 32 * i), e[i]);
     }
-  }
+  };
+  const auto valid = [&](int e) { return e >= 0 && e < p.experts; };
+
+  for_run([&](unsigned pair, int e) {
+    if (valid(e))
+      atomicAdd(mine + e, 1);
+    else if (static_cast<int>(pair) < last)
+      for (std::int64_t r = 0; r < p.rows; ++r) p.out[p.result(pair) + r] = __int_as_float(0x7fffffff);
+  });
   __syncthreads();
   // Where each warp's pairs of an expert begin, counted from the expert's first.
   for (int e = threadIdx.x; e < p.experts; e += blockDim.x) {
     int sum = 0;
-    for (int w = 1; w <= warps; ++w) {
+#pragma unroll 8
+    for (int w = 2; w < warps + 2; ++w) {
       const int n = counts[p.experts * w + e];
       counts[p.experts * w + e] = sum;
       sum += n;
@@ -81,34 +137,21 @@ __global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
     counts[e] = sum;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    int position = 0, tiles = 0;
-    for (int e = 0; e < p.experts; ++e) {
-      p.starts[e] = position;
-      for (int at = 0; at < counts[e]; at += p.tile_columns)
-        p.tiles[tiles++] = {e, position + at, min(p.tile_columns, counts[e] - at)};
-      position += (counts[e] + 7) / 8 * 8;
-    }
-    p.starts[p.experts] = position;
-    *p.tile_count = tiles;
-  }
+  if (warp == 0) detail::place_experts(p, counts, starts, lane);
   __syncthreads();
   for (int e = threadIdx.x; e < p.experts; e += blockDim.x)
-    for (int at = p.starts[e] + counts[e]; at < p.starts[e + 1]; ++at) p.source[at] = -1;
-  for (int from = first; from < last; from += 32) {
-    const int pair = from + lane;
-    const int e = pair < last ? p.id(pair) : -1;
-    const bool valid = e >= 0 && e < p.experts;
-    const unsigned same = __match_any_sync(0xffffffffu, valid ? e : -1);
-    if (valid) {
-      const int position = p.starts[e] + mine[e] + __popc(same & ((1u << lane) - 1));
-      p.source[position] = pair / used * p.token_stride + pair % used * p.slot_stride;
+    for (int at = starts[e] + counts[e]; at % 8; ++at) p.source[at] = -1;
+  for_run([&](unsigned pair, int e) {
+    const unsigned same = __match_any_sync(0xffffffffu, valid(e) ? e : -1);
+    if (valid(e)) {
+      const int position = starts[e] + mine[e] + __popc(same & ((1u << lane) - 1));
+      p.source[position] = p.vector(pair);
       p.out_offset[position] = p.result(pair);
     }
     __syncwarp();
-    if (valid && lane == __ffs(same) - 1) mine[e] += __popc(same);
+    if (valid(e) && lane == __ffs(same) - 1) mine[e] += __popc(same);
     __syncwarp();
-  }
+  });
 }
 
 }  // namespace quantal::cuda
