@@ -254,7 +254,12 @@ void register_all() {
   for (const auto& [m, columns] : shapes)
     for (const std::int64_t n : columns)
       add("cuda/cublas/bf16" + shape_name(m, n, k), [=](benchmark::State& s) { cublas(s, m, n, k); });
-  for (const cuda::operations* ops : cuda::all_operations())
+  for (const cuda::operations* ops : cuda::all_operations()) {
+    for (const auto& [m, columns] : shapes)
+      for (const std::int64_t n : columns)
+        if (n >= 512)
+          add("cuda/mul_mat/" + std::string(ops->name) + "/fp8" + shape_name(m, n, k),
+              [=](benchmark::State& s) { mul_mat(s, *ops, cuda::precision::fp8, m, n, k); });
     for (const auto policy : {cuda::precision::q8, cuda::precision::bf16}) {
       const std::string name = std::string(ops->name) + (policy == cuda::precision::q8 ? "/q8" : "/bf16");
       for (const auto& [m, columns] : shapes)
@@ -267,6 +272,7 @@ void register_all() {
           add("cuda/mul_mat_id/" + name + "/experts:32/used:4" + shape_name(2048, n, 4096),
               [=](benchmark::State& s) { mul_mat_id(s, *ops, policy, n); });
     }
+  }
 }
 
 }  // namespace

@@ -17,10 +17,10 @@ inline constexpr int chunk_values = 64;  ///< values of a vector per contiguous 
 /// Bytes of a prepared group of 8 vectors for 64 columns.
 inline constexpr int tile_group_bytes = 8 * chunk_values * 2;
 
-inline std::int64_t prepared_chunks(std::int64_t cols) noexcept {
+constexpr std::int64_t prepared_chunks(std::int64_t cols) noexcept {
   return (cols + chunk_values - 1) / chunk_values;
 }
-inline std::int64_t prepared_bytes(std::int64_t cols, std::int64_t groups) noexcept {
+constexpr std::int64_t prepared_bytes(std::int64_t cols, std::int64_t groups) noexcept {
   return prepared_chunks(cols) * groups * tile_group_bytes;
 }
 
@@ -39,9 +39,9 @@ struct vectors {
   }
 };
 
-/// Floats between the vectors of a warp's chunk in shared memory: lanes that read eight vectors at once meet
-/// two by two in a bank.
-inline constexpr int prepare_pitch = chunk_values + 8;
+/// Floats between the vectors of a warp's half chunk in shared memory: lanes that read eight vectors at once
+/// meet two by two in a bank.
+inline constexpr int prepare_pitch = 32 + 8;
 inline constexpr int prepare_warps = 8;
 
 /// Four values of a vector from column k on; zeros where there are none.
@@ -53,8 +53,20 @@ __device__ inline float4 load_four(const float* v, std::int64_t k, std::int64_t 
   return {at(k), at(k + 1), at(k + 2), at(k + 3)};
 }
 
-/// One warp per chunk of 64 columns and group of 8 vectors: rows of four values come in, in their order, and
-/// go out in that of the octets. Clears `counters` words at `finished` for the product that follows.
+/// Puts chunk `chunk` of 32 columns of group `group` of 8 vectors into shared memory. By one warp.
+__device__ inline void stage_chunk(const vectors& x, std::int64_t chunk, std::int64_t group, float* values,
+                                   int lane) noexcept {
+  const int column = 4 * (lane & 7), row = lane >> 3;
+  const std::int64_t k = 32 * chunk + column;
+  const float4 upper = load_four(x.at(8 * group + row), k, x.cols),
+               lower = load_four(x.at(8 * group + row + 4), k, x.cols);
+  *reinterpret_cast<float4*>(values + row * prepare_pitch + column) = upper;
+  *reinterpret_cast<float4*>(values + (row + 4) * prepare_pitch + column) = lower;
+  __syncwarp();
+}
+
+/// One warp per chunk of 32 and group of 8 vectors: rows of four values come in, in their order, and go out
+/// in that of the octets. Clears `counters` words at `finished` for the product that follows.
 template <octet_order Order>
 __global__ void __launch_bounds__(32 * prepare_warps)
     prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
@@ -65,33 +77,23 @@ __global__ void __launch_bounds__(32 * prepare_warps)
                      warp = thread >> 5;
   const int lane = threadIdx.x & 31;
   if (thread < counters) finished[thread] = 0;
-  const std::int64_t groups = (x.n + 7) / 8, chunks = (x.cols + chunk_values - 1) / chunk_values;
+  const std::int64_t groups = (x.n + 7) / 8, chunks = 2 * prepared_chunks(x.cols);
   if (warp >= chunks * groups) return;
-  const std::int64_t group = warp % groups, chunk = warp / groups;
+  // Both halves of a chunk of 64 come from one block.
+  const std::int64_t chunk = warp / (2 * groups) * 2 + (warp & 1), group = warp % (2 * groups) >> 1;
 
   float* values = shared[threadIdx.x >> 5];
-  const int column = 4 * (lane & 15);
-  float4 in[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    in[j] = load_four(x.at(8 * group + 2 * j + (lane >> 4)), chunk_values * chunk + column, x.cols);
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    *reinterpret_cast<float4*>(values + (2 * j + (lane >> 4)) * prepare_pitch + column) = in[j];
-  __syncwarp();
+  stage_chunk(x, chunk, group, values, lane);
 
   const int vector = lane & 7, quarter = lane >> 3;
+  const auto value = [&](int t, int i) {
+    return values[vector * prepare_pitch + octet_element(Order, t, i)];
+  };
+  std::uint32_t words[4];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const auto value = [&](int t, int i) {
-      return values[vector * prepare_pitch + 32 * half + octet_element(Order, t, i)];
-    };
-    std::uint32_t words[4];
-#pragma unroll
-    for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
-    *reinterpret_cast<uint4*>(out + (chunk * groups + group) * tile_group_bytes + 512 * half + 16 * lane) =
-        make_uint4(words[0], words[1], words[2], words[3]);
-  }
+  for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
+  out += ((chunk >> 1) * groups + group) * tile_group_bytes + 512 * (chunk & 1);
+  *reinterpret_cast<uint4*>(out + 16 * lane) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 }  // namespace quantal::cuda

@@ -17,6 +17,15 @@ concept has_bf16_levels = requires(const group_bytes<16>& bytes, std::uint32_t (
   octets<F>::template levels<0>(bytes, 0, pairs);
 };
 
+/// Formats whose codes become bf16 without going through float32.
+template <any_format F>
+constexpr bool widens_narrowly() noexcept {
+  if constexpr (block_format<F>)
+    return octets<F>::narrow || has_bf16_levels<F>;
+  else
+    return true;
+}
+
 /// The scales of one row's group of 256 weights, shared by the four lanes of the row: lane t works out scales
 /// t, t + 4, ... once and hands them out.
 ///
@@ -26,7 +35,7 @@ concept has_bf16_levels = requires(const group_bytes<16>& bytes, std::uint32_t (
 /// apply.
 template <block_format F>
 class bf16_scales {
-  static constexpr bool narrow = octets<F>::narrow || has_bf16_levels<F>;
+  static constexpr bool narrow = widens_narrowly<F>();
   static constexpr int count = group_weights / F::layout.group;
   static constexpr int own = (count + 3) / 4;
   /// What is subtracted from codes first, so that scale * code and offset are both small.

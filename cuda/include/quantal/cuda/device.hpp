@@ -12,6 +12,8 @@ enum class precision : std::uint8_t {
   bf16,  ///< rounded to bf16, as are the weights; float32 sums. Relative error of the result: about 3e-3.
   q8,    ///< rounded to int8 with a scale per 256 values where that is faster (few vectors): about 1e-2; bf16
          ///< elsewhere
+  fp8,   ///< both rounded to e4m3 with a scale per row and per vector where that is faster (many vectors):
+         ///< about 4e-2; bf16 elsewhere
 };
 
 /// What the plans need to know of a device.

@@ -9,7 +9,9 @@
 #include <cstddef>
 #include <limits>
 
+#include "quantal/cuda/expand.cuh"
 #include "quantal/cuda/launch.cuh"
+#include "quantal/cuda/operand_kernel.cuh"
 #include "quantal/cuda/plan.cuh"
 #include "quantal/cuda/route.cuh"
 #include "quantal/kernel/args.hpp"
@@ -101,7 +103,7 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
     auto* finished = memory.take<std::uint32_t>(tiles);
     error = cudaSuccess;
     if (!run) return;
-    const std::int64_t warps = std::max(prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
+    const std::int64_t warps = std::max(2 * prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
     error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x, prepared,
                    finished, static_cast<int>(tiles));
     if (error != cudaSuccess) return;
@@ -127,6 +129,73 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
       go.template operator()<natural_alignment<F>()>();
   });
   return error;
+}
+
+/// Products with so many vectors that the weights are decoded to the workspace first.
+template <any_format F, class Operand>
+cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStream_t stream) noexcept {
+  constexpr bool scaled = std::is_same_v<Operand, e4m3_operand>;
+  const std::int64_t row_groups = (p.rows + 255) / 256 * 32, vector_groups = (p.x.n + 7) / 8;
+  auto* weights = memory.take<std::uint8_t>(operand_bytes<Operand>(p.cols, row_groups));
+  auto* activations = memory.take<std::uint8_t>(operand_bytes<Operand>(p.cols, vector_groups));
+  auto* row_bounds_of = memory.take<float>(scaled ? p.rows : 0);
+  auto* vector_bounds_of = memory.take<float>(scaled ? p.x.n : 0);
+  if (!run) return cudaSuccess;
+
+  const std::int64_t warps = operand_chunks<Operand>(p.cols) * (Operand::chunk_values / 32) * vector_groups;
+  cudaError_t error;
+  if constexpr (scaled) {
+    error = launch(&row_bounds<F>, dim3(blocks_of(p.rows)), 256, 0, 1, stream, p.weights, p.row_stride,
+                   static_cast<int>(p.rows), static_cast<int>(p.cols), row_bounds_of);
+    if (error == cudaSuccess)
+      error = launch(&vector_bounds<256>, dim3(static_cast<unsigned>(p.x.n)), 256, 0, 1, stream, p.x,
+                     vector_bounds_of);
+    if (error == cudaSuccess)
+      error = launch(&prepare_e4m3<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
+                     vector_bounds_of, activations);
+  } else {
+    error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
+                   activations, nullptr, 0);
+  }
+  if (error != cudaSuccess) return error;
+
+  const expand_args expanded{
+      p.weights,  p.row_stride, static_cast<int>(p.rows), static_cast<int>(p.cols), weights,
+      row_groups, row_bounds_of};
+  const auto go = [&]<int Align>() {
+    constexpr int per_block = expand_warps * expand_groups * group_weights;
+    const dim3 grid(static_cast<unsigned>((p.rows + 15) / 16),
+                    static_cast<unsigned>((p.cols + per_block - 1) / per_block));
+    error = launch(&expand<F, Align, Operand>, grid, 32 * expand_warps,
+                   expand_warps * expand_ring<F, Align>::bytes, 1, stream, expanded);
+  };
+  if (well_aligned<F>(p))
+    go.template operator()<group_alignment<F>()>();
+  else if constexpr (natural_alignment<F>() < group_alignment<F>())
+    go.template operator()<natural_alignment<F>()>();
+  if (error != cudaSuccess) return error;
+
+  using shape = operand_shape;
+  const operand_args args{weights,
+                          activations,
+                          static_cast<int>(p.rows),
+                          static_cast<int>(p.cols),
+                          static_cast<int>(p.x.n),
+                          row_groups,
+                          p.out,
+                          p.y.out_stride,
+                          row_bounds_of,
+                          vector_bounds_of};
+  const std::int64_t tiles = row_groups / 16 * ((p.x.n + shape::n - 1) / shape::n);
+  return launch(&operand_kernel<Operand>, dim3(static_cast<unsigned>(tiles)), shape::threads,
+                shape::shared_bytes, shape::cluster, stream, args);
+}
+
+/// Vectors from which decoding to the workspace pays: measured on an H200.
+template <any_format F>
+bool expands(const product& p, precision policy) noexcept {
+  constexpr int enough = !block_format<F> ? 512 : widens_narrowly<F>() ? 2048 : 1024;
+  return p.rows >= 256 && p.x.n >= (policy == precision::fp8 ? 512 : enough);
 }
 
 /// Checks that both products share.
@@ -159,6 +228,9 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
     if (policy == precision::q8 && a.n <= max_stream_columns)
       return stream_product<F>(p, a.n, 1, memory, run, stream);
   }
+  if (expands<F>(p, policy))
+    return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, memory, run, stream)
+                                    : operand_product<F, bf16_operand>(p, memory, run, stream);
   const tile_plan plan =
       plan_tiles<F>(a.rows, a.cols, device, [&](std::int64_t n) { return (a.n + n - 1) / n; });
   return tile_product<F>(p, plan, static_cast<unsigned>((a.n + plan.n - 1) / plan.n), memory, run, stream);
@@ -192,8 +264,9 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   r.tile_count = memory.take<std::int32_t>(1);
   r.out = a.out, r.rows = a.rows;
   if (run) {
-    const auto e = launch(&route<1024>, dim3(1), 32 * route_warps(a.experts), route_shared_bytes(a.experts),
-                          1, stream, r);
+    const int blocks = route_blocks(pairs);
+    const auto e = launch(&route<1024>, dim3(blocks), 32 * route_warps(a.experts),
+                          route_shared_bytes(a.experts), blocks, stream, r);
     if (e != cudaSuccess) return e;
   }
   const product p{a.weights,

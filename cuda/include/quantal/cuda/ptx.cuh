@@ -122,10 +122,31 @@ __device__ inline int cluster_rank() noexcept {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return static_cast<int>(rank);
 }
-__device__ inline void cluster_arrive() noexcept {
-  asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
+__device__ inline int cluster_blocks() noexcept {
+  std::uint32_t blocks;
+  asm volatile("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+  return static_cast<int>(blocks);
 }
-__device__ inline void cluster_wait() noexcept { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+/// The word at this place in the shared memory of the block of rank `rank` of the cluster.
+__device__ inline std::int32_t load_remote(std::uint32_t shared, int rank) noexcept {
+  std::int32_t v;
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %1, %2;\n"
+      "ld.shared::cluster.s32 %0, [remote];\n"
+      "}\n"
+      : "=r"(v)
+      : "r"(shared), "r"(rank)
+      : "memory");
+  return v;
+}
+__device__ inline void cluster_arrive() noexcept {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() noexcept {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 // Programmatic dependent launch: a kernel may start before the one in front of it has ended.
 __device__ inline void launch_dependents() noexcept { asm volatile("griddepcontrol.launch_dependents;"); }
 __device__ inline void wait_for_prerequisites() noexcept {

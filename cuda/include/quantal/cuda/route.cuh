@@ -53,8 +53,10 @@ inline int route_warps(std::int64_t experts) noexcept {
   return fit < 1 ? 1 : fit > 32 ? 32 : static_cast<int>(fit);
 }
 inline int route_shared_bytes(std::int64_t experts) noexcept {
-  return static_cast<int>(4 * experts * (route_warps(experts) + 2));
+  return static_cast<int>(4 * experts * (route_warps(experts) + 3));
 }
+/// Blocks of route(), one cluster: what they write is scattered, and one multiprocessor is slow at that.
+inline int route_blocks(std::int64_t pairs) noexcept { return pairs < 1024 ? 1 : 8; }
 
 namespace detail {
 
@@ -68,40 +70,47 @@ __device__ inline int sum_up_to(int v, int lane) noexcept {
   return v;
 }
 
-/// From the number of pairs of each expert: where its vectors begin, and its tiles. By one warp.
+/// From the number of pairs of each expert: where its vectors begin, and its tiles. By one warp; `write`: to
+/// global memory, too.
 __device__ inline void place_experts(const route_args& p, const std::int32_t* counts, std::int32_t* starts,
-                                     int lane) noexcept {
+                                     bool write, int lane) noexcept {
   int position = 0, tiles = 0;
   for (int first = 0; first < p.experts; first += 32) {
     const int e = first + lane, n = e < p.experts ? counts[e] : 0;
     const int room = (n + 7) / 8 * 8, own = (n + p.tile_columns - 1) / p.tile_columns;
     const int room_end = sum_up_to(room, lane), own_end = sum_up_to(own, lane);
     const int start = position + room_end - room;
-    if (e < p.experts) p.starts[e] = starts[e] = start;
+    if (e < p.experts) starts[e] = start;
     column_tile* tile = p.tiles + tiles + own_end - own;
-    for (int at = 0; at < n; at += p.tile_columns) *tile++ = {e, start + at, min(p.tile_columns, n - at)};
+    if (write && e < p.experts) {
+      p.starts[e] = start;
+      for (int at = 0; at < n; at += p.tile_columns) *tile++ = {e, start + at, min(p.tile_columns, n - at)};
+    }
     position += __shfl_sync(0xffffffffu, room_end, 31);
     tiles += __shfl_sync(0xffffffffu, own_end, 31);
   }
-  if (lane == 0) p.starts[p.experts] = position, *p.tile_count = tiles;
+  if (write && lane == 0) p.starts[p.experts] = position, *p.tile_count = tiles;
 }
 
 }  // namespace detail
 
-/// A stable counting sort by one block of 32 * route_warps(experts) threads: every warp owns a run of pairs,
-/// counts it, and places it behind the runs of the warps in front. A template, so that it may be in several
-/// units.
+/// A stable counting sort by one cluster of route_blocks(pairs) blocks of 32 * route_warps(experts) threads:
+/// every warp owns a run of pairs, counts it, and places it behind the runs of the warps in front. A
+/// template, so that it may be in several units.
 template <int MaxThreads = 1024>
 __global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
-  extern __shared__ std::int32_t counts[];  // [experts] all; [experts] starts; then [warp][experts]
+  // [experts] pairs of this block, of all blocks, first positions; then [warp][experts]
+  extern __shared__ std::int32_t route_counts[];
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int pairs = static_cast<int>(p.tokens * p.used);
-  const int run = (pairs + 32 * warps - 1) / (32 * warps) * 32;
-  const int first = min(pairs, warp * run), last = min(pairs, first + run);
-  std::int32_t *starts = counts + p.experts, *mine = counts + p.experts * (warp + 2);
-  for (int e = threadIdx.x; e < p.experts * (warps + 2); e += blockDim.x) counts[e] = 0;
+  const int rank = ptx::cluster_rank(), blocks = ptx::cluster_blocks();
+  const int run = (pairs + 32 * warps * blocks - 1) / (32 * warps * blocks) * 32;
+  const int first = min(pairs, (rank * warps + warp) * run), last = min(pairs, first + run);
+  std::int32_t *own = route_counts, *all = own + p.experts, *starts = all + p.experts,
+               *of_warps = starts + p.experts, *mine = of_warps + p.experts * warp;
+  for (int e = threadIdx.x; e < p.experts * warps; e += blockDim.x) of_warps[e] = 0;
   __syncthreads();
   // Calls fn(pair, expert) for the run, 32 pairs at a time; expert is -1 behind the end. Reads come in
   // batches.
@@ -125,22 +134,36 @@ __global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
       for (std::int64_t r = 0; r < p.rows; ++r) p.out[p.result(pair) + r] = __int_as_float(0x7fffffff);
   });
   __syncthreads();
-  // Where each warp's pairs of an expert begin, counted from the expert's first.
+  // Where each warp's pairs of an expert begin, counted from the block's first of that expert.
   for (int e = threadIdx.x; e < p.experts; e += blockDim.x) {
     int sum = 0;
 #pragma unroll 8
-    for (int w = 2; w < warps + 2; ++w) {
-      const int n = counts[p.experts * w + e];
-      counts[p.experts * w + e] = sum;
+    for (int w = 0; w < warps; ++w) {
+      const int n = of_warps[p.experts * w + e];
+      of_warps[p.experts * w + e] = sum;
       sum += n;
     }
-    counts[e] = sum;
+    own[e] = sum;
   }
+  ptx::cluster_arrive(), ptx::cluster_wait();
+  for (int e = threadIdx.x; e < p.experts; e += blockDim.x) {
+    int before = 0, sum = 0;
+    for (int b = 0; b < blocks; ++b) {
+      const int n = ptx::load_remote(ptx::shared_address(own + e), b);
+      before += b < rank ? n : 0;
+      sum += n;
+    }
+    all[e] = sum;
+    for (int w = 0; w < warps; ++w) of_warps[p.experts * w + e] += before;
+  }
+  // Nobody leaves while others may still read its counts.
+  ptx::cluster_arrive();
   __syncthreads();
-  if (warp == 0) detail::place_experts(p, counts, starts, lane);
+  if (warp == 0) detail::place_experts(p, all, starts, rank == 0, lane);
   __syncthreads();
-  for (int e = threadIdx.x; e < p.experts; e += blockDim.x)
-    for (int at = starts[e] + counts[e]; at % 8; ++at) p.source[at] = -1;
+  if (rank == 0)
+    for (int e = threadIdx.x; e < p.experts; e += blockDim.x)
+      for (int at = starts[e] + all[e]; at % 8; ++at) p.source[at] = -1;
   for_run([&](unsigned pair, int e) {
     const unsigned same = __match_any_sync(0xffffffffu, valid(e) ? e : -1);
     if (valid(e)) {
@@ -152,6 +175,7 @@ __global__ void __launch_bounds__(MaxThreads) route(const route_args p) {
     if (valid(e) && lane == __ffs(same) - 1) mine[e] += __popc(same);
     __syncwarp();
   });
+  ptx::cluster_wait();
 }
 
 }  // namespace quantal::cuda
