@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -33,7 +34,7 @@ void require(cudaError_t e, const char* what) {
   std::exit(1);
 }
 
-/// Device memory, filled with small random bf16 values where asked.
+/// Device memory, not initialised.
 struct device_memory {
   void* data = nullptr;
   explicit device_memory(std::size_t bytes) { require(cudaMalloc(&data, bytes), "cudaMalloc"); }
@@ -69,6 +70,25 @@ void fill_weights(const format_info& f, std::byte* to, std::int64_t rows, std::i
   for (std::int64_t r = distinct; r < rows; ++r)
     std::copy_n(bytes.data() + r % distinct * row, row, bytes.data() + r * row);
   upload(to, bytes);
+}
+
+std::vector<std::uint16_t> to_bf16(const std::vector<float>& v) {
+  std::vector<std::uint16_t> out(v.size());
+  std::transform(v.begin(), v.end(), out.begin(), [](float x) {
+    return static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(x) + 0x8000u) >> 16);
+  });
+  return out;
+}
+/// The rows of fill_weights() before they are quantized.
+std::vector<std::uint16_t> weights_as_bf16(std::int64_t rows, std::int64_t cols) {
+  std::vector<std::uint16_t> all;
+  std::vector<std::vector<std::uint16_t>> distinct;
+  for (std::int64_t r = 0; r < std::min<std::int64_t>(32, rows); ++r)
+    distinct.push_back(to_bf16(gaussian(static_cast<std::size_t>(cols + r))));
+  for (std::int64_t r = 0; r < rows; ++r)
+    all.insert(all.end(), distinct[r % distinct.size()].begin(),
+               distinct[r % distinct.size()].begin() + cols);
+  return all;
 }
 
 /// Median seconds of one call of `run(stream, i)`, i counting through the rotation, in replays of a graph.
@@ -210,15 +230,10 @@ void cublas(benchmark::State& state, std::int64_t m, std::int64_t n, std::int64_
   const int rotation = rotation_of(2.0 * static_cast<double>(values), n);
   device_memory weights(static_cast<std::size_t>(2 * values * rotation)),
       x(static_cast<std::size_t>(2 * n * k)), out(static_cast<std::size_t>(2 * n * m));
-  const auto random_bf16 = [](std::int64_t count) {
-    std::mt19937 g(3);
-    std::vector<std::uint16_t> v(static_cast<std::size_t>(count));
-    for (auto& e : v) e = static_cast<std::uint16_t>((g() & 0x80ff) | 0x3c00);  // +-0.008..0.03
-    return v;
-  };
-  const auto w = random_bf16(values);
+  // The same numbers as the other benchmarks: how much power products take depends on them.
+  const auto w = weights_as_bf16(m, k);
   for (int i = 0; i < rotation; ++i) upload(weights.as<std::uint16_t>() + i * values, w);
-  upload(x.data, random_bf16(n * k));
+  upload(x.data, to_bf16(gaussian(static_cast<std::size_t>(n * k))));
   cublasHandle_t handle;
   if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return state.SkipWithError("no cuBLAS");
   device_memory workspace(64 << 20);

@@ -53,21 +53,28 @@ __device__ inline float4 load_four(const float* v, std::int64_t k, std::int64_t 
   return {at(k), at(k + 1), at(k + 2), at(k + 3)};
 }
 
-/// Puts chunk `chunk` of 32 columns of group `group` of 8 vectors into shared memory. By one warp.
-__device__ inline void stage_chunk(const vectors& x, std::int64_t chunk, std::int64_t group, float* values,
-                                   int lane) noexcept {
-  const int column = 4 * (lane & 7), row = lane >> 3;
-  const std::int64_t k = 32 * chunk + column;
-  const float4 upper = load_four(x.at(8 * group + row), k, x.cols),
-               lower = load_four(x.at(8 * group + row + 4), k, x.cols);
-  *reinterpret_cast<float4*>(values + row * prepare_pitch + column) = upper;
-  *reinterpret_cast<float4*>(values + (row + 4) * prepare_pitch + column) = lower;
-  __syncwarp();
-}
+/// Lane's part of chunk `chunk` of 32 columns of group `group` of 8 vectors: four values each of vectors
+/// lane / 8 and 4 + lane / 8.
+struct chunk_part {
+  float4 upper, lower;
+  __device__ void load(const vectors& x, std::int64_t chunk, std::int64_t group, int lane) noexcept {
+    const std::int64_t k = 32 * chunk + 4 * (lane & 7);
+    upper = load_four(x.at(8 * group + (lane >> 3)), k, x.cols);
+    lower = load_four(x.at(8 * group + (lane >> 3) + 4), k, x.cols);
+  }
+  /// values[vector * prepare_pitch + column], for the whole warp to read.
+  __device__ void share(float* values, int lane) const noexcept {
+    float* to = values + (lane >> 3) * prepare_pitch + 4 * (lane & 7);
+    __syncwarp();
+    *reinterpret_cast<float4*>(to) = upper;
+    *reinterpret_cast<float4*>(to + 4 * prepare_pitch) = lower;
+    __syncwarp();
+  }
+};
 
-/// One warp per chunk of 32 and group of 8 vectors: rows of four values come in, in their order, and go out
-/// in that of the octets. Clears `counters` words at `finished` for the product that follows.
-template <octet_order Order>
+/// One warp per group of 8 vectors and `Chunks` chunks of 32: rows of four values come in, in their order,
+/// and go out in that of the octets. Clears `counters` words at `finished` for the product that follows.
+template <octet_order Order, int Chunks>
 __global__ void __launch_bounds__(32 * prepare_warps)
     prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
   __shared__ float shared[prepare_warps][8 * prepare_pitch];
@@ -78,22 +85,28 @@ __global__ void __launch_bounds__(32 * prepare_warps)
   const int lane = threadIdx.x & 31;
   if (thread < counters) finished[thread] = 0;
   const std::int64_t groups = (x.n + 7) / 8, chunks = 2 * prepared_chunks(x.cols);
-  if (warp >= chunks * groups) return;
-  // Both halves of a chunk of 64 come from one block.
-  const std::int64_t chunk = warp / (2 * groups) * 2 + (warp & 1), group = warp % (2 * groups) >> 1;
-
+  const std::int64_t first = warp / groups * Chunks, group = warp % groups;
+  if (first >= chunks) return;
   float* values = shared[threadIdx.x >> 5];
-  stage_chunk(x, chunk, group, values, lane);
+  chunk_part parts[Chunks];
+#pragma unroll
+  for (int i = 0; i < Chunks; ++i) parts[i].load(x, first + i, group, lane);
 
   const int vector = lane & 7, quarter = lane >> 3;
   const auto value = [&](int t, int i) {
     return values[vector * prepare_pitch + octet_element(Order, t, i)];
   };
-  std::uint32_t words[4];
 #pragma unroll
-  for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
-  out += ((chunk >> 1) * groups + group) * tile_group_bytes + 512 * (chunk & 1);
-  *reinterpret_cast<uint4*>(out + 16 * lane) = make_uint4(words[0], words[1], words[2], words[3]);
+  for (int i = 0; i < Chunks; ++i) {
+    const std::int64_t chunk = first + i;
+    if (chunk >= chunks) return;
+    parts[i].share(values, lane);
+    std::uint32_t words[4];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) words[t] = ptx::pack_bf16(value(t, 2 * quarter), value(t, 2 * quarter + 1));
+    std::uint8_t* to = out + ((chunk >> 1) * groups + group) * tile_group_bytes + 512 * (chunk & 1);
+    *reinterpret_cast<uint4*>(to + 16 * lane) = make_uint4(words[0], words[1], words[2], words[3]);
+  }
 }
 
 }  // namespace quantal::cuda

@@ -190,7 +190,9 @@ __global__ void __launch_bounds__(32 * prepare_warps)
   if (warp >= chunks * groups) return;
   const std::int64_t chunk = warp / (4 * groups) * 4 + (warp & 3), group = warp % (4 * groups) >> 2;
   float* values = staged[threadIdx.x >> 5];
-  stage_chunk(x, chunk, group, values, lane);
+  chunk_part part;
+  part.load(x, chunk, group, lane);
+  part.share(values, lane);
 
   const int vector = lane & 7, t = lane >> 3;
   const std::int64_t v = 8 * group + vector;

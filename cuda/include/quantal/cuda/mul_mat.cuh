@@ -88,6 +88,20 @@ cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_
   return error;
 }
 
+/// Activations as bf16, and `counters` words of zeros.
+template <any_format F>
+cudaError_t prepare(const product& p, std::uint8_t* prepared, std::uint32_t* finished, std::int64_t counters,
+                    cudaStream_t stream) noexcept {
+  const std::int64_t chunks = 2 * prepared_chunks(p.cols), groups = (p.x.n + 7) / 8;
+  const auto go = [&]<int Chunks>() {
+    const std::int64_t warps = std::max((chunks + Chunks - 1) / Chunks * groups, (counters + 31) / 32);
+    return launch(&prepare_bf16<fragment_order<F>, Chunks>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
+                  prepared, finished, static_cast<int>(counters));
+  };
+  // Where there are warps enough, fewer with more reads under way each.
+  return chunks * groups < 1 << 16 ? go.template operator()<1>() : go.template operator()<4>();
+}
+
 /// The others.
 template <any_format F>
 cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned column_tiles, arena& memory,
@@ -103,9 +117,7 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
     auto* finished = memory.take<std::uint32_t>(tiles);
     error = cudaSuccess;
     if (!run) return;
-    const std::int64_t warps = std::max(2 * prepared_chunks(p.cols) * ((p.x.n + 7) / 8), (tiles + 31) / 32);
-    error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x, prepared,
-                   finished, static_cast<int>(tiles));
+    error = prepare<F>(p, prepared, finished, tiles, stream);
     if (error != cudaSuccess) return;
     const tile_args args{p.weights,
                          p.row_stride,
@@ -133,7 +145,8 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
 
 /// Products with so many vectors that the weights are decoded to the workspace first.
 template <any_format F, class Operand>
-cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStream_t stream) noexcept {
+cudaError_t operand_product(const product& p, const device_info& device, arena& memory, bool run,
+                            cudaStream_t stream) noexcept {
   constexpr bool scaled = std::is_same_v<Operand, e4m3_operand>;
   const std::int64_t row_groups = (p.rows + 255) / 256 * 32, vector_groups = (p.x.n + 7) / 8;
   auto* weights = memory.take<std::uint8_t>(operand_bytes<Operand>(p.cols, row_groups));
@@ -154,8 +167,7 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
       error = launch(&prepare_e4m3<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
                      vector_bounds_of, activations);
   } else {
-    error = launch(&prepare_bf16<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
-                   activations, nullptr, 0);
+    error = prepare<F>(p, activations, nullptr, 0, stream);
   }
   if (error != cudaSuccess) return error;
 
@@ -186,16 +198,21 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
                           p.y.out_stride,
                           row_bounds_of,
                           vector_bounds_of};
-  const std::int64_t tiles = row_groups / 16 * ((p.x.n + shape::n - 1) / shape::n);
-  return launch(&operand_kernel<Operand>, dim3(static_cast<unsigned>(tiles)), shape::threads,
-                shape::shared_bytes, shape::cluster, stream, args);
+  const int clusters =
+      std::min(operand_tiles(args.rows, args.n).count(), device.multiprocessors / shape::cluster);
+  return launch(&operand_kernel<Operand>, dim3(static_cast<unsigned>(shape::cluster * clusters)),
+                shape::threads, shape::shared_bytes, shape::cluster, stream, args);
 }
 
-/// Vectors from which decoding to the workspace pays: measured on an H200.
+/// Whether there are vectors enough to decode to the workspace; limits measured on an H200.
 template <any_format F>
 bool expands(const product& p, precision policy) noexcept {
-  constexpr int enough = !block_format<F> ? 512 : widens_narrowly<F>() ? 2048 : 1024;
-  return p.rows >= 256 && p.x.n >= (policy == precision::fp8 ? 512 : enough);
+  if (p.rows < 256) return false;
+  if (policy == precision::fp8) return p.x.n >= 1024;
+  if constexpr (block_format<F>)
+    return !octets<F>::quick && p.x.n >= 2048;
+  else
+    return p.x.n >= 512;
 }
 
 /// Checks that both products share.
@@ -229,8 +246,8 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
       return stream_product<F>(p, a.n, 1, memory, run, stream);
   }
   if (expands<F>(p, policy))
-    return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, memory, run, stream)
-                                    : operand_product<F, bf16_operand>(p, memory, run, stream);
+    return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, device, memory, run, stream)
+                                    : operand_product<F, bf16_operand>(p, device, memory, run, stream);
   const tile_plan plan =
       plan_tiles<F>(a.rows, a.cols, device, [&](std::int64_t n) { return (a.n + n - 1) / n; });
   return tile_product<F>(p, plan, static_cast<unsigned>((a.n + plan.n - 1) / plan.n), memory, run, stream);

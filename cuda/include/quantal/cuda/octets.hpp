@@ -57,6 +57,8 @@ struct generic_octets {
   static constexpr octet_order order = octet_order::consecutive;
   static constexpr int bias = code_bias<F>;
   static constexpr bool narrow = bias != 128;  ///< code + bias fits in 7 bits
+  /// Decoding once more for every 256 vectors takes less time than writing the weights down and reading them.
+  static constexpr bool quick = narrow;
 
   /// Octet t of chunk C (0..7) of a group of 256 weights.
   template <int C, class Bytes>
@@ -85,6 +87,12 @@ struct generic_octets {
 
 template <block_format F>
 struct octets : generic_octets<F> {};
+
+/// Of formats whose codes are looked up or computed by groups of weights.
+template <block_format F>
+struct codeword_octets : generic_octets<F> {
+  static constexpr bool quick = false;
+};
 
 /// Weights of a chunk that share a scale, as far as lanes see it: 16 or 32.
 template <block_format F>

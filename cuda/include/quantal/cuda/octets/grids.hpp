@@ -68,7 +68,7 @@ QUANTAL_HD std::uint32_t even_signs(std::uint32_t index) noexcept {
 }  // namespace detail
 
 template <>
-struct octets<iq2_xxs> : generic_octets<iq2_xxs> {
+struct octets<iq2_xxs> : codeword_octets<iq2_xxs> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t entry = 2 * bytes.u8(2 + 8 * C + t);
@@ -79,7 +79,7 @@ struct octets<iq2_xxs> : generic_octets<iq2_xxs> {
 };
 
 template <>
-struct octets<iq2_xs> : generic_octets<iq2_xs> {
+struct octets<iq2_xs> : codeword_octets<iq2_xs> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t q = bytes.template u16<2 + 8 * C>(2 * t), entry = 2 * (q & 511u);
@@ -89,7 +89,7 @@ struct octets<iq2_xs> : generic_octets<iq2_xs> {
 };
 
 template <>
-struct octets<iq2_s> : generic_octets<iq2_s> {
+struct octets<iq2_s> : codeword_octets<iq2_s> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t entry = 2 * (bytes.u8(2 + 4 * C + t) | (bytes.u8(66 + C) >> 2 * t & 3u) << 8);
@@ -99,7 +99,7 @@ struct octets<iq2_s> : generic_octets<iq2_s> {
 };
 
 template <>
-struct octets<iq3_xxs> : generic_octets<iq3_xxs> {
+struct octets<iq3_xxs> : codeword_octets<iq3_xxs> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t q = bytes.template u16<2 + 8 * C>(2 * t);
@@ -110,7 +110,7 @@ struct octets<iq3_xxs> : generic_octets<iq3_xxs> {
 };
 
 template <>
-struct octets<iq3_s> : generic_octets<iq3_s> {
+struct octets<iq3_s> : codeword_octets<iq3_s> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t q = bytes.template u16<2 + 8 * C>(2 * t), h = bytes.u8(66 + C) >> 2 * t;
@@ -121,7 +121,7 @@ struct octets<iq3_s> : generic_octets<iq3_s> {
 };
 
 template <>
-struct octets<iq1_s> : generic_octets<iq1_s> {
+struct octets<iq1_s> : codeword_octets<iq1_s> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t h = bytes.template u16<34 + 2 * C>();
@@ -132,7 +132,7 @@ struct octets<iq1_s> : generic_octets<iq1_s> {
 };
 
 template <>
-struct octets<iq1_m> : generic_octets<iq1_m> {
+struct octets<iq1_m> : codeword_octets<iq1_m> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t h = bytes.u8(32 + 2 * C + t / 2) >> 4 * (t % 2);

@@ -151,6 +151,8 @@ struct nibble_table_octets : generic_octets<F> {
 /// time.
 template <block_format F, int (*Offset)(int)>
 struct wide_table_octets : nibble_table_octets<F, Offset> {
+  static constexpr bool quick = true;
+
   template <int C, class Bytes>
   QUANTAL_HD static void levels(const Bytes& bytes, int t, std::uint32_t (&pairs)[4]) noexcept {
     constexpr auto low_bytes = detail::level_words<16>::of([](int i) { return bf16_byte(i, 0); }, 0);

@@ -31,7 +31,7 @@ QUANTAL_HD std::uint32_t trellis4(std::uint32_t seed) noexcept {
 }
 
 template <block_format F>
-struct trellis_octets : generic_octets<F> {
+struct trellis_octets : codeword_octets<F> {
   static constexpr int bias = 126;
   static constexpr bool narrow = false;
 };
