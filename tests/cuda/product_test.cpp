@@ -121,7 +121,7 @@ class CudaProduct : public testing::TestWithParam<const operations*> {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no CUDA device";
     device = device_info::of(0);
-    if (device.major < 9) GTEST_SKIP() << "needs compute capability 9.0";
+    if (device.major < 8) GTEST_SKIP() << "needs compute capability 8.0";
   }
 
   const operations& ops() const { return *GetParam(); }
@@ -261,6 +261,20 @@ TEST_P(CudaProduct, ManyVectorsAgreeWithFloat64) {
   check_mul_mat(300, cols, 2053, precision::bf16);
   check_mul_mat(300, cols, 1027, precision::fp8);
   check_mul_mat(900, 1024, 1300, precision::fp8);
+}
+
+// The kernels for compute capability 8.x run on later devices, too.
+TEST_P(CudaProduct, MmaProductsAgreeWithFloat64) {
+  device.major = 8;
+  const int block = format().layout.elements;
+  for (const std::int64_t n : {1, 2, 5, 17, 64, 127}) {
+    check_mul_mat(5, block, n, precision::bf16);
+    check_mul_mat(70, 512 + std::max(64, block), n, precision::bf16);
+    check_mul_mat(257, 1024, n, precision::bf16, 16);
+  }
+  for (const std::int64_t n : {2, 13}) check_mul_mat(70, 512 + std::max(64, block), n, precision::q8);
+  for (const auto policy : {precision::bf16, precision::q8})
+    for (const std::int64_t tokens : {1, 5, 300}) check_mul_mat_id(8, tokens, 3, false, policy, 1);
 }
 
 TEST_P(CudaProduct, RoutedProductsAgreeWithFloat64) {

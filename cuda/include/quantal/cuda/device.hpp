@@ -21,6 +21,9 @@ struct device_info {
   int multiprocessors = 0;
   int major = 0;  ///< compute capability
 
+  /// Has wgmma, bulk copies and clusters (compute capability 9.0); others, from 8.0 on, use mma.sync.
+  bool hopper() const noexcept { return major == 9; }
+
   /// Of device `ordinal`; multiprocessors is 0 if it cannot be asked.
   static device_info of(int ordinal) noexcept {
     device_info d;

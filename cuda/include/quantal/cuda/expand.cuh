@@ -27,8 +27,9 @@ namespace detail {
 
 /// Two values, rounded to e4m3; the first is the low byte. Too large ones become the largest.
 __device__ inline std::uint32_t pack_e4m3(float first, float second) noexcept {
-  std::uint16_t r;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(second), "f"(first));
+  std::uint16_t r = 0;
+  if constexpr (ptx::hopper)
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(second), "f"(first));
   return r;
 }
 __device__ inline std::uint32_t pack_e4m3(float a, float b, float c, float d) noexcept {

@@ -8,7 +8,7 @@
 namespace quantal::cuda::detail {
 
 /// A launch in clusters along x whose prologue may overlap the kernel in front of it: kernels wait for that
-/// one's results themselves (ptx::wait_for_prerequisites).
+/// one's results themselves (ptx::wait_for_prerequisites). Cluster 0: neither, for devices without.
 template <class... Params, class... Args>
 cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared, int cluster,
                    cudaStream_t stream, Args&&... args) noexcept {
@@ -28,7 +28,7 @@ cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared
   config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = static_cast<unsigned>(cluster > 1 ? 2 : cluster);
   return cudaLaunchKernelEx(&config, kernel, static_cast<Args&&>(args)...);
 }
 

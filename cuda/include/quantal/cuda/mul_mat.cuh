@@ -11,6 +11,7 @@
 
 #include "quantal/cuda/expand.cuh"
 #include "quantal/cuda/launch.cuh"
+#include "quantal/cuda/mma_kernel.cuh"
 #include "quantal/cuda/operand_kernel.cuh"
 #include "quantal/cuda/plan.cuh"
 #include "quantal/cuda/route.cuh"
@@ -44,6 +45,10 @@ struct product {
   vectors x;
   columns y;
   float* out;
+  device_info device;
+
+  /// The cluster size of kernels without one: 0 where launches must not overlap.
+  int single() const noexcept { return device.hopper() ? 1 : 0; }
 };
 
 template <any_format F>
@@ -65,7 +70,7 @@ cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_
     auto* prepared = memory.take<std::uint8_t>(records * q8_record<F>::bytes);
     error = cudaSuccess;
     if (run && records)
-      error = launch(&prepare_q8<F>, dim3(blocks_of(records)), 256, 0, 1, stream, p.x, prepared);
+      error = launch(&prepare_q8<F>, dim3(blocks_of(records)), 256, 0, p.single(), stream, p.x, prepared);
     if (!run || error != cudaSuccess) return;
     const stream_args args{p.weights,
                            p.row_stride,
@@ -78,7 +83,7 @@ cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_
     const auto go = [&]<int Align>() {
       const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
       error = launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
-                     stream_shared_bytes<F, Align, Shape>(tile), 1, stream, args);
+                     stream_shared_bytes<F, Align, Shape>(tile), p.single(), stream, args);
     };
     if (well_aligned<F>(p))
       go.template operator()<group_alignment<F>()>();
@@ -95,8 +100,8 @@ cudaError_t prepare(const product& p, std::uint8_t* prepared, std::uint32_t* fin
   const std::int64_t chunks = 2 * prepared_chunks(p.cols), groups = (p.x.n + 7) / 8;
   const auto go = [&]<int Chunks>() {
     const std::int64_t warps = std::max((chunks + Chunks - 1) / Chunks * groups, (counters + 31) / 32);
-    return launch(&prepare_bf16<fragment_order<F>, Chunks>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
-                  prepared, finished, static_cast<int>(counters));
+    return launch(&prepare_bf16<fragment_order<F>, Chunks>, dim3(blocks_of(warps)), 256, 0, p.single(),
+                  stream, p.x, prepared, finished, static_cast<int>(counters));
   };
   // Where there are warps enough, fewer with more reads under way each.
   return chunks * groups < 1 << 16 ? go.template operator()<1>() : go.template operator()<4>();
@@ -143,10 +148,52 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
   return error;
 }
 
+/// Vectors per tile of the product for devices without wgmma, for `each` vectors per matrix.
+inline int mma_columns(std::int64_t each) noexcept { return each <= 16 ? 16 : 64; }
+
+/// Products of tiles of N = mma_columns() vectors on devices without wgmma.
+template <any_format F>
+cudaError_t mma_product(const product& p, int columns, unsigned column_tiles, arena& memory, bool run,
+                        cudaStream_t stream) noexcept {
+  cudaError_t error = cudaErrorInvalidValue;
+  if constexpr (block_format<F> || F::layout.bytes == 2) {
+    auto* prepared = memory.take<std::uint8_t>(prepared_bytes(p.cols, (p.x.n + 7) / 8));
+    if (!run) return cudaSuccess;
+    error = prepare<F>(p, prepared, nullptr, 0, stream);
+    if (error != cudaSuccess) return error;
+    const tile_args args{p.weights,
+                         p.row_stride,
+                         p.expert_stride,
+                         static_cast<int>(p.rows),
+                         static_cast<int>(p.cols),
+                         prepared,
+                         p.y,
+                         p.out,
+                         1,
+                         nullptr,
+                         nullptr};
+    const auto go = [&]<int Align, class Shape>() {
+      const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
+      error = launch(&mma_kernel<F, Align, Shape>, grid, Shape::threads, mma_shared_bytes<F, Align, Shape>(),
+                     p.single(), stream, args);
+    };
+    const auto with_shape = [&]<int Align>() {
+      if (columns == 16)
+        go.template operator()<Align, mma_shape<16>>();
+      else
+        go.template operator()<Align, mma_shape<64>>();
+    };
+    if (well_aligned<F>(p))
+      with_shape.template operator()<group_alignment<F>()>();
+    else if constexpr (natural_alignment<F>() < group_alignment<F>())
+      with_shape.template operator()<natural_alignment<F>()>();
+  }
+  return error;
+}
+
 /// Products with so many vectors that the weights are decoded to the workspace first.
 template <any_format F, class Operand>
-cudaError_t operand_product(const product& p, const device_info& device, arena& memory, bool run,
-                            cudaStream_t stream) noexcept {
+cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStream_t stream) noexcept {
   constexpr bool scaled = std::is_same_v<Operand, e4m3_operand>;
   const std::int64_t row_groups = (p.rows + 255) / 256 * 32, vector_groups = (p.x.n + 7) / 8;
   auto* weights = memory.take<std::uint8_t>(operand_bytes<Operand>(p.cols, row_groups));
@@ -199,7 +246,7 @@ cudaError_t operand_product(const product& p, const device_info& device, arena& 
                           row_bounds_of,
                           vector_bounds_of};
   const int clusters =
-      std::min(operand_tiles(args.rows, args.n).count(), device.multiprocessors / shape::cluster);
+      std::min(operand_tiles(args.rows, args.n).count(), p.device.multiprocessors / shape::cluster);
   return launch(&operand_kernel<Operand>, dim3(static_cast<unsigned>(shape::cluster * clusters)),
                 shape::threads, shape::shared_bytes, shape::cluster, stream, args);
 }
@@ -207,7 +254,7 @@ cudaError_t operand_product(const product& p, const device_info& device, arena& 
 /// Whether there are vectors enough to decode to the workspace; limits measured on an H200.
 template <any_format F>
 bool expands(const product& p, precision policy) noexcept {
-  if (p.rows < 256) return false;
+  if (p.rows < 256 || !p.device.hopper()) return false;
   if (policy == precision::fp8) return p.x.n >= 1024;
   if constexpr (block_format<F>)
     return !octets<F>::quick && p.x.n >= 2048;
@@ -226,8 +273,7 @@ status check(const std::byte* weights, std::int64_t rows, std::int64_t cols, std
   if (rows && n && (!weights || !activations || !out)) return status::null_pointer;
   if (reinterpret_cast<std::uintptr_t>(weights) % 16) return status::bad_alignment;
   if (device.multiprocessors <= 0) return status::device_error;
-  // The bulk copies and warpgroup products of the tile kernel need compute capability 9.0.
-  return device.major < 9 || (float_format<F> && F::layout.bytes > 2) ? status::unsupported : status::ok;
+  return device.major < 8 || (float_format<F> && F::layout.bytes > 2) ? status::unsupported : status::ok;
 }
 
 template <any_format F>
@@ -240,14 +286,19 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
                   0,
                   {a.activations, a.n, a.cols, a.activation_stride, nullptr, nullptr},
                   {a.n, a.out_stride, nullptr, nullptr, nullptr},
-                  a.out};
+                  a.out,
+                  device};
   if constexpr (block_format<F>) {
     if (policy == precision::q8 && a.n <= max_stream_columns)
       return stream_product<F>(p, a.n, 1, memory, run, stream);
   }
+  if (!device.hopper()) {
+    const int n = mma_columns(a.n);
+    return mma_product<F>(p, n, static_cast<unsigned>((a.n + n - 1) / n), memory, run, stream);
+  }
   if (expands<F>(p, policy))
-    return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, device, memory, run, stream)
-                                    : operand_product<F, bf16_operand>(p, device, memory, run, stream);
+    return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, memory, run, stream)
+                                    : operand_product<F, bf16_operand>(p, memory, run, stream);
   const tile_plan plan =
       plan_tiles<F>(a.rows, a.cols, device, [&](std::int64_t n) { return (a.n + n - 1) / n; });
   return tile_product<F>(p, plan, static_cast<unsigned>((a.n + plan.n - 1) / plan.n), memory, run, stream);
@@ -261,11 +312,11 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   const std::int64_t each = pairs / std::min(pairs, a.experts);
   const bool streams = block_format<F> && policy == precision::q8 && each <= max_routed_stream_columns;
   tile_plan plan{};
-  if (!streams)
+  if (!streams && device.hopper())
     plan = plan_tiles<F>(
         a.rows, a.cols, device,
         [&](std::int64_t n) { return expected_tiles(pairs, std::min(pairs, a.experts), n); }, 1);
-  const int tile_columns = streams ? 8 : plan.n;
+  const int tile_columns = streams ? 8 : device.hopper() ? plan.n : mma_columns(each);
   const std::int64_t tiles = routed_tiles(pairs, a.experts, tile_columns);
 
   route_args r{};
@@ -281,8 +332,8 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   r.tile_count = memory.take<std::int32_t>(1);
   r.out = a.out, r.rows = a.rows;
   if (run) {
-    const int blocks = route_blocks(pairs);
-    const auto e = launch(&route<1024>, dim3(blocks), 32 * route_warps(a.experts),
+    const int blocks = device.hopper() ? route_blocks(pairs) : 0;
+    const auto e = launch(&route<1024>, dim3(std::max(1, blocks)), 32 * route_warps(a.experts),
                           route_shared_bytes(a.experts), blocks, stream, r);
     if (e != cudaSuccess) return e;
   }
@@ -293,10 +344,13 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
                   a.expert_stride,
                   {a.activations, positions, a.cols, 0, r.source, r.starts + (r.starts ? a.experts : 0)},
                   {positions, 0, r.tiles, r.tile_count, r.out_offset},
-                  a.out};
+                  a.out,
+                  device};
   if constexpr (block_format<F>) {
     if (streams) return stream_product<F>(p, tile_columns, static_cast<unsigned>(tiles), memory, run, stream);
   }
+  if (!device.hopper())
+    return mma_product<F>(p, tile_columns, static_cast<unsigned>(tiles), memory, run, stream);
   return tile_product<F>(p, plan, static_cast<unsigned>(tiles), memory, run, stream);
 }
 

@@ -55,8 +55,7 @@ struct operand_tiles {
 /// A grid of whole clusters, which share the tiles among them: the copies for the next tile begin while the
 /// last results are written.
 template <class Operand>
-__global__ void __launch_bounds__(operand_shape::threads, 1)
-    operand_kernel(const __grid_constant__ operand_args p) {
+__device__ __forceinline__ void multiply_operands(const operand_args& p) noexcept {
   using S = operand_shape;
   constexpr int stages = S::stages;
   extern __shared__ __align__(128) std::uint8_t shared[];
@@ -157,6 +156,15 @@ __global__ void __launch_bounds__(operand_shape::threads, 1)
   }
   // Nobody leaves while others may still write to its shared memory or arrive on its barriers.
   ptx::cluster_arrive(), ptx::cluster_wait();
+}
+
+template <class Operand>
+__global__ void __launch_bounds__(operand_shape::threads, 1)
+    operand_kernel(const __grid_constant__ operand_args p) {
+  if constexpr (ptx::hopper)
+    multiply_operands<Operand>(p);
+  else
+    ptx::trap();
 }
 
 }  // namespace quantal::cuda

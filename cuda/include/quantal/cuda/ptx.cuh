@@ -5,6 +5,16 @@
 
 namespace quantal::cuda::ptx {
 
+/// Whether the code being compiled may use what only sm_90a has.
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr bool hopper = false;
+#else
+inline constexpr bool hopper = true;
+#endif
+
+/// Ends a kernel that was not compiled for the device it runs on: the stream reports an error.
+__device__ inline void trap() noexcept { asm volatile("trap;"); }
+
 /// threadIdx.x, read once: the compiler likes to read the slow special register again and again.
 __device__ inline int thread_index() noexcept {
   int i;
@@ -118,39 +128,65 @@ __device__ inline void fewer_registers() noexcept {
 
 // Thread block clusters.
 __device__ inline int cluster_rank() noexcept {
-  std::uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  std::uint32_t rank = 0;
+  if constexpr (hopper) asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return static_cast<int>(rank);
 }
 __device__ inline int cluster_blocks() noexcept {
-  std::uint32_t blocks;
-  asm volatile("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+  std::uint32_t blocks = 1;
+  if constexpr (hopper) asm volatile("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
   return static_cast<int>(blocks);
 }
 /// The word at this place in the shared memory of the block of rank `rank` of the cluster.
 __device__ inline std::int32_t load_remote(std::uint32_t shared, int rank) noexcept {
   std::int32_t v;
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %1, %2;\n"
-      "ld.shared::cluster.s32 %0, [remote];\n"
-      "}\n"
-      : "=r"(v)
-      : "r"(shared), "r"(rank)
-      : "memory");
+  if constexpr (hopper)
+    asm volatile(
+        "{\n"
+        ".reg .b32 remote;\n"
+        "mapa.shared::cluster.u32 remote, %1, %2;\n"
+        "ld.shared::cluster.s32 %0, [remote];\n"
+        "}\n"
+        : "=r"(v)
+        : "r"(shared), "r"(rank)
+        : "memory");
+  else
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(shared) : "memory");
   return v;
 }
 __device__ inline void cluster_arrive() noexcept {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  if constexpr (hopper) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 __device__ inline void cluster_wait() noexcept {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  if constexpr (hopper)
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  else
+    __syncthreads();
 }
 // Programmatic dependent launch: a kernel may start before the one in front of it has ended.
-__device__ inline void launch_dependents() noexcept { asm volatile("griddepcontrol.launch_dependents;"); }
+__device__ inline void launch_dependents() noexcept {
+  if constexpr (hopper) asm volatile("griddepcontrol.launch_dependents;");
+}
 __device__ inline void wait_for_prerequisites() noexcept {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+  if constexpr (hopper) asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+/// Four 8 x 8 matrices of 16-bit values, `shared` being the address of row `lane`: a register of each per
+/// lane.
+__device__ inline void load_matrices(std::uint32_t* r, std::uint32_t shared) noexcept {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+/// d (16 x 8) += a (16 x 16) * b (16 x 8).
+__device__ inline void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                std::uint32_t b1) noexcept {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Pairs of bf16; the first of a pair is the low half.

@@ -142,8 +142,7 @@ __device__ inline void add_parts(const tile_args& p, const float* partial, int r
 }
 
 template <any_format F, int Align, class Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
-    tile_kernel(const __grid_constant__ tile_args p) {
+__device__ __forceinline__ void tile_product(const tile_args& p) noexcept {
   constexpr int N = Shape::N, stages = Shape::ActivationStages, cluster = Shape::Cluster;
   using weights_t = typename Shape::template weights<F, Align>;
   constexpr int weight_stages = weights_t::stages;
@@ -323,6 +322,15 @@ __global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
   }
   // Nobody leaves while others may still write to its shared memory or arrive on its barriers.
   if constexpr (cluster > 1) ptx::cluster_arrive(), ptx::cluster_wait();
+}
+
+template <any_format F, int Align, class Shape>
+__global__ void __launch_bounds__(Shape::threads, Shape::Blocks)
+    tile_kernel(const __grid_constant__ tile_args p) {
+  if constexpr (ptx::hopper)
+    tile_product<F, Align, Shape>(p);
+  else
+    ptx::trap();
 }
 
 }  // namespace quantal::cuda
