@@ -71,6 +71,8 @@ struct session::state {
                         float* out, std::int64_t out_stride) {
     const auto* ops = arch.find(m.format);
     const mul_mat_args a{m.data + slice * m.slice_stride, m.rows, m.cols, m.row_stride, x, n, x_stride, out, out_stride};
+    if (options.device)
+      if (auto r = options.device->mul_mat(m, a)) return located(*r);
     workspace.resize(std::max(workspace.size(), ops->mul_mat_workspace(a, options.policy)));
     return check(m, ops->mul_mat(a, options.policy, executor, workspace));
   }
@@ -80,10 +82,16 @@ struct session::state {
     const auto* ops = arch.find(m.format);
     const mul_mat_id_args a{m.data, m.slices, m.rows, m.cols, m.row_stride, m.slice_stride, x, n, token_stride,
                             slot_stride, ids, used, used, out, used * m.rows, m.rows};
+    if (options.device)
+      if (auto r = options.device->mul_mat_id(m, a)) return located(*r);
     workspace.resize(std::max(workspace.size(), ops->mul_mat_id_workspace(a, options.policy)));
     return check(m, ops->mul_mat_id(a, options.policy, executor, workspace));
   }
 
+  result<void> located(const result<void>& r) const {
+    if (r) return {};
+    return error{path + ": " + r.error().message};
+  }
   result<void> check(const matrix& m, status s) const {
     if (s == status::ok) return {};
     return error{path + ": tensor '" + m.name + "': " + std::string(to_string(s))};

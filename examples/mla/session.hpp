@@ -7,6 +7,7 @@
 
 #include "config.hpp"
 #include "observer.hpp"
+#include "products.hpp"
 #include "quantal/executor.hpp"
 #include "weights.hpp"
 
@@ -29,6 +30,8 @@ struct run_options {
   /// batches only, mode 3 for all.
   bool flash = false;
   activation policy = activation::exact;
+  /// Asked first for every product; null: the processor does all.
+  products* device = nullptr;
 };
 
 /// One sequence. Not thread-safe; parallel inside through the executor. The results do not depend on the executor.

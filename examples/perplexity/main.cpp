@@ -17,7 +17,8 @@ struct options {
   std::string model, text, base, tokens, logits_out, act = "exact", arch;
   int mla = 1, threads = 0;
   bool flash = false, divergence = false, as_json = false;
-  std::int64_t context = 512, batch = 0, chunks = 0;
+  std::int64_t context = 512, batch = 0, chunks = 0, gpu_layers = 0;
+  products* device = nullptr;
 };
 
 int fail(const std::string& message) {
@@ -30,7 +31,7 @@ struct evaluator {
   evaluator(const options& o, const model& m, std::int64_t context)
       : pool(text::thread_count(o.threads)), width(m.hyper.vocabulary), batch(o.batch > 0 ? o.batch : context),
         run(m, o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch), pool, context,
-            {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact}) {}
+            {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device}) {}
 
   /// Logits of every token, from an empty cache.
   result<void> evaluate(std::span<const std::int32_t> tokens, std::vector<float>& logits) {
@@ -165,6 +166,7 @@ int run(int argc, char** argv) {
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"--act"}, "POLICY", "activations against quantized weights", o.act).one_of({"exact", "q8"});
+  p.option({"-ngl", "--gpu-layers"}, "N", "last blocks whose products run on CUDA, more than all: output, too", o.gpu_layers, {0, 1 << 20});
   p.option({"--arch"}, "NAME", "kernel variant (scalar, avx2, ...) instead of the best", o.arch);
   p.option({"--kl-divergence-base"}, "FILE", "reference logits: written, or read with --kl-divergence", o.base);
   p.flag({"--kl-divergence"}, "compare with the reference logits", o.divergence);
@@ -182,6 +184,13 @@ int run(int argc, char** argv) {
   if (!o.arch.empty() && !runtime::dispatcher::named(o.arch)) return usage("--arch: this machine or build has no such variant");
   const auto m = load_model(o.model);
   if (!m) return fail(m.error().message);
+  std::unique_ptr<products> device;
+  if (o.gpu_layers > 0) {
+    auto made = cuda_products(o.gpu_layers, m->hyper.layers);
+    if (!made) return fail(made.error().message);
+    device = std::move(*made);
+    o.device = device.get();
+  }
   const auto r = !o.tokens.empty() ? dump_logits(o, *m) : o.divergence ? compare(o, *m) : measure(o, *m);
   return r ? cli::exit_ok : fail(r.error().message);
 }
