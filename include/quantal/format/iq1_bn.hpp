@@ -40,6 +40,18 @@ struct iq1_bn : detail::row_scale_field<detail::half_bits> {
     else
       b.extra.set(4 - u, code + 1);
   }
+  /// All 64 codes: of each 16 weights a mask of the positive and one of the negative ones.
+  static constexpr void set_masks(block& b, const std::uint32_t* positive,
+                                  const std::uint32_t* negative) noexcept {
+    std::uint32_t up = 0, down = 1 << 4;
+    for (int u = 0; u < 4; ++u) {
+      for (int k = 0; k < 3; ++k)
+        b.ql[3 * u + k] = detail::trit_byte::of(positive[u] >> (5 * k) & 31, negative[u] >> (5 * k) & 31);
+      up |= (positive[u] >> 15 & 1) << u;
+      down |= (negative[u] >> 15 & 1) << u;
+    }
+    b.extra = detail::trit_byte::of(up, down);
+  }
 };
 
 static_assert(block_format<iq1_bn>);

@@ -32,6 +32,13 @@ struct iq2_bn : detail::row_scale_field<detail::float_field> {
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[e % 16], 2 * (e / 16), 2, code + 1);
   }
+  /// All 64 codes, in order.
+  template <class T>
+  QUANTAL_HD static constexpr void set_codes(block& b, const T* code) noexcept {
+    for (int i = 0; i < 16; ++i)
+      b.qs[i] =
+          static_cast<std::uint8_t>(code[i] + 4 * code[i + 16] + 16 * code[i + 32] + 64 * code[i + 48] + 85);
+  }
 };
 
 static_assert(block_format<iq2_bn>);

@@ -36,6 +36,10 @@ struct mxfp4 {
   }
 
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
+  template <class T>
+  QUANTAL_HD static constexpr void set_indices(block& b, const T* index) noexcept {
+    b.qs.set_all(index);
+  }
   /// Scale 2^(exponent - 128).
   static constexpr int max_exponent = 254;
   QUANTAL_HD static constexpr int exponent(const block& b) noexcept { return b.x; }

@@ -1,5 +1,7 @@
 // FP4 formats: E2M1 elements under a power of two (mxfp4) or a UE4M3 scale (nvfp4). There are few scales:
-// those around the one that maps the largest weight to the largest element are all tried.
+// those around the one that maps the largest weight to the largest element are all tried. Powers of two are
+// tried downwards from the smallest that clips nothing - larger ones have no element that it lacks in the
+// range - until what is clipped alone costs more than the best find: the optimum.
 #pragma once
 
 #include "quantal/quantize/group_coder.hpp"
@@ -55,8 +57,89 @@ int unclipped_code(float largest) noexcept {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Only powers of two, one per block.
+template <class F>
+concept power_scaled = fp4_format<F> && F::layout.groups() == 1 &&
+                       requires(typename F::block& b, const int* v) {
+  F::max_exponent;
+  F::set_indices(b, v);
+};
+
+/// |v| to the nearest of 0, 1, 2, 3, 4, 6, 8, 12: two significant bits, at least whole numbers.
+template <class B>
+QUANTAL_INLINE B nearest_e2m1(B v) noexcept {
+  const B power = xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(v) & 0x7f800000);
+  const B magic = xsimd::max(power * B(0.5f), B(1.0f)) * B(12582912.0f);
+  return xsimd::min((v + magic) - magic, B(12.0f));
+}
+
+/// sum w e e of a block under one scale and the part of it that clipping causes, in units of the scale.
+struct power_error {
+  float all, clipped;
+};
+
+template <class F>
+QUANTAL_INLINE power_error error_at_power(const float* x, const float* w, float inverse) noexcept {
+  using batch = lanes<F>;
+  constexpr int n = F::layout.elements;
+  alignas(64) float all[lane_count], clipped[lane_count];
+  for (int l = 0; l < lane_count; l += static_cast<int>(batch::size)) {
+    batch sum(0.0f), clip(0.0f);
+    for (int i = l; i < n; i += lane_count) {
+      const batch v = xsimd::abs(batch::load_unaligned(x + i)) * batch(inverse), e = v - nearest_e2m1(v);
+      const batch c = xsimd::max(v - batch(12.0f), batch(0.0f)), weight = batch::load_unaligned(w + i);
+      sum += weight * e * e;
+      clip += weight * c * c;
+    }
+    sum.store_aligned(all + l);
+    clip.store_aligned(clipped + l);
+  }
+  return {sum_of_lanes(all), sum_of_lanes(clipped)};
+}
+
+template <class F>
+QUANTAL_INLINE void store_e2m1(const float* x, float inverse, typename F::block& out) noexcept {
+  using batch = lanes<F>;
+  constexpr int n = F::layout.elements;
+  alignas(64) std::int32_t index[n];
+  for (int i = 0; i < n; i += static_cast<int>(batch::size)) {
+    const batch v = batch::load_unaligned(x + i) * batch(inverse), r = nearest_e2m1(xsimd::abs(v));
+    // From 2 on the exponent and the upper bit of the mantissa count through the elements.
+    const auto bits = xsimd::bitwise_cast<std::int32_t>(r);
+    const auto small = xsimd::to_int(r), large = (bits >> 22) - 254;
+    const auto sign = (xsimd::bitwise_cast<std::int32_t>(v) >> 28) & 8;
+    const auto magnitude = xsimd::select(xsimd::batch_bool_cast<std::int32_t>(r < batch(2.0f)), small, large);
+    xsimd::select(magnitude == 0, magnitude, magnitude | sign).store_aligned(index + i);
+  }
+  F::set_indices(out, index);
+}
+
+}  // namespace detail
+
 template <fp4_format F>
+requires detail::power_scaled<F>
 void encode_block(const float* x, const float* w, const quantize_policy&, typename F::block& out) noexcept {
+  const float largest = std::fabs(extreme_of<F, F::layout.elements>(x));
+  if (largest < 1e-30f) return;
+  const std::uint32_t bits = quantal::detail::bits_from_float(largest * (1.0f / 12));
+  const int first = static_cast<int>((bits + 0x7fffffu) >> 23) + 1;
+  float inverse = safe_inverse(detail::fp4_scale<F>(first)), unit = 1.0f;
+  float least = std::numeric_limits<float>::infinity(), best_inverse = inverse;
+  int best = first;
+  for (int code = first; code > first - 40 && code > 28; --code, inverse *= 2.0f, unit *= 0.25f) {
+    const auto error = detail::error_at_power<F>(x, w, inverse);
+    if (unit * error.all < least) least = unit * error.all, best = code, best_inverse = inverse;
+    if (!(unit * error.clipped < least)) break;
+  }
+  detail::set_fp4_scale<F>(out, 0, best);
+  detail::store_e2m1<F>(x, best_inverse, out);
+}
+
+template <fp4_format F>
+requires(!detail::power_scaled<F>) void encode_block(const float* x, const float* w, const quantize_policy&,
+                                                     typename F::block& out) noexcept {
   using coder = group_coder<F>;
   constexpr int n = F::layout.group, total = 2 * lane_count, above = 4;
   for (int g = 0; g < F::layout.groups(); ++g) {

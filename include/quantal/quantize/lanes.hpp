@@ -49,6 +49,13 @@ QUANTAL_INLINE float safe_inverse(float d) noexcept {
   return zero ? 0.0f : inverse;
 }
 
+/// The sum of lane_count numbers, in one order on every arch. Uses them up.
+QUANTAL_INLINE float sum_of_lanes(float* v) noexcept {
+  for (int l = 0; l < 8; ++l) v[l] += v[l + 8];
+  for (int l = 0; l < 4; ++l) v[l] += v[l + 4];
+  return (v[0] + v[2]) + (v[1] + v[3]);
+}
+
 /// Index of the first smallest of K values, a multiple of lane_count; none may be NaN.
 template <class F, int K>
 QUANTAL_INLINE int smallest(const float* v) noexcept {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "quantal/config.hpp"
+#include "quantal/format/detail/half.hpp"
 #include "quantal/quantize/policy.hpp"
 #include "quantal/status.hpp"
 
@@ -33,27 +34,36 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   }
   if (p.magnitude > 0.0f)
     for (int e = 0; e < n; ++e) w[e] *= std::sqrt(row.mean_square + x[e] * x[e]);
-  double sums[8] = {};
-  for (int e = 0; e < n; ++e) sums[e % 8] += w[e];
-  double sum = 0;
-  for (const double s : sums) sum += s;
-  if (!(sum > 1e-30 * n)) {
+  // Sixteen sums in units of 2^16, added up in one order: they cannot overflow, and what underflows counts as
+  // nothing anyway.
+  constexpr float unit = 65536.0f;
+  float sums[16] = {};
+  for (int e = 0; e < n; e += 16)
+    for (int l = 0; l < 16; ++l) sums[l] += w[e + l] * (1.0f / unit);
+  for (int l = 0; l < 8; ++l) sums[l] += sums[l + 8];
+  for (int l = 0; l < 4; ++l) sums[l] += sums[l + 4];
+  const float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+  if (!(sum > 1e-30f / unit * n)) {
     for (int e = 0; e < n; ++e) w[e] = 1.0f;
     return 0.0f;
   }
-  const double scale = n / sum;
-  for (int e = 0; e < n; ++e) w[e] = static_cast<float>(w[e] * scale) + 1e-6f;
-  return static_cast<float>(sum / n);
+  const float scale = n / sum * (1.0f / unit);
+  for (int e = 0; e < n; ++e) w[e] = w[e] * scale + 1e-6f;
+  return sum * (unit / n);
 }
 
-/// Finite weights, finite and non-negative importances.
+/// Finite weights, finite and non-negative importances. On the bits, which compilers turn into vectors.
 QUANTAL_INLINE status check_row(const float* x, const float* importance, std::int64_t cols) noexcept {
-  constexpr float largest = 3.402823466e38f;
-  int bad = 0;
-  for (std::int64_t i = 0; i < cols; ++i) bad |= !(std::fabs(x[i]) <= largest);
+  constexpr std::uint32_t infinity = 0x7f800000u, sign = 0x80000000u;
+  std::uint32_t bad = 0;
+  for (std::int64_t i = 0; i < cols; ++i)
+    bad |= (quantal::detail::bits_from_float(x[i]) & ~sign) >= infinity ? 1u : 0u;
   if (bad) return status::not_finite;
   if (importance)
-    for (std::int64_t i = 0; i < cols; ++i) bad |= !(importance[i] >= 0.0f && importance[i] <= largest);
+    for (std::int64_t i = 0; i < cols; ++i) {
+      const std::uint32_t v = quantal::detail::bits_from_float(importance[i]);
+      bad |= (v == sign ? 0u : v) >= infinity ? 1u : 0u;
+    }
   return bad ? status::bad_importance : status::ok;
 }
 

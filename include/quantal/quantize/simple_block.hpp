@@ -56,8 +56,9 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, type
   alignas(64) float wx[n];
   for (int i = 0; i < n; ++i) wx[i] = w[i] * x[i];
   const group_view view{x, w, wx};
-  F::set_scale(out, search_scale<F>(view, p, detail::stored_scale<F>));
-  coder::store(out, 0, view, safe_inverse(F::scale(out, 1.0f, 0)), 0);
+  const float d = search_scale<F>(view, p, [](float s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); });
+  F::set_scale(out, d);
+  coder::store(out, 0, view, safe_inverse(d), 0);
   detail::store_sums<F>(out);
 }
 

@@ -8,10 +8,16 @@
 
 namespace quantal::quantize {
 
-/// A scale as the block can store it: rounded to binary16 and never beyond its largest value.
+/// A scale as the block can store it: rounded to binary16 and never beyond its largest value. No branches:
+/// loops over it become vectors.
 QUANTAL_INLINE float stored_half(float v) noexcept {
   const float clamped = v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v;
-  return quantal::detail::half_to_float(quantal::detail::float_to_half(clamped));
+  // The last place of a half is 2^-10 of its power of two, and never below 2^-24. Adding 1.5 * 2^23 of it
+  // rounds to nearest even.
+  const float power =
+      quantal::detail::float_from_bits(quantal::detail::bits_from_float(clamped) & 0x7f800000u);
+  const float normal = power * 12288.0f, magic = normal < 0.75f ? 0.75f : normal;
+  return (clamped + magic) - magic;
 }
 
 /// The neighbour of a half in the direction of `step`, for scales that a coarser rounding moved off their

@@ -3,14 +3,18 @@
 // For given d the best codes are 0 below d / 2 and the sign above, so the weights that are not 0 are the
 // largest ones in magnitude. With S the set of them, d = sum w |x| / sum w over S removes (sum w |x|)^2 / sum
 // w of the error. Weights are counted in classes of magnitude, 64 to the octave, and every class boundary is
-// tried as the threshold: linear time, the optimum up to the width of a class.
+// tried as the threshold: linear time, the optimum up to the width of a class. Rows, which have thousands of
+// weights to one d, do with less unless the policy is exact: the best of some thresholds on a part of the
+// row, then codes and d in turn on all of it, each of which only improves.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "quantal/quantize/codebook.hpp"
 #include "quantal/quantize/row.hpp"
 #include "quantal/quantize/stored.hpp"
+#include "quantal/simd/unroll.hpp"
 
 namespace quantal::quantize {
 
@@ -87,9 +91,136 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   }
 }
 
+namespace detail {
+
+/// sum w and sum w |x| over |x| > threshold.
+struct tail_sums {
+  float w = 0.0f, wx = 0.0f;
+  QUANTAL_INLINE float gain() const noexcept { return w > 0.0f ? wx / w * wx : 0.0f; }
+  QUANTAL_INLINE float scale() const noexcept { return w > 0.0f ? wx / w : 0.0f; }
+};
+
+/// The weights of a row and their importances relative to the largest, in which sums cannot overflow.
+template <class F>
+class ternary_row {
+  using batch = lanes<F>;
+  static constexpr int width = static_cast<int>(batch::size);
+
+ public:
+  explicit ternary_row(const row_view& row) noexcept : row_(row) {
+    if (!row.importance) return;
+    batch largest(0.0f);
+    for (std::int64_t i = 0; i < row.cols; i += width)
+      largest = xsimd::max(largest, batch::load_unaligned(row.importance + i));
+    const float most = xsimd::reduce_max(largest);
+    weighted_ = most > 1e-30f;
+    if (weighted_) unit_ = 1.0f / most;
+  }
+
+  /// Sums at `count` thresholds over every `stride`th vector of lane_count weights.
+  template <int count>
+  QUANTAL_INLINE void sums(const float* threshold, std::int64_t stride, tail_sums* out) const noexcept {
+    alignas(64) float w[count][lane_count], wx[count][lane_count];
+    for (int l = 0; l < lane_count; l += width) {
+      batch sw[count], sx[count], limit[count];
+      simd::unroll<count>(
+          [&](auto t) QUANTAL_LAMBDA { sw[t] = sx[t] = batch(0.0f), limit[t] = batch(threshold[t]); });
+      for (std::int64_t i = l; i < row_.cols; i += stride * lane_count) {
+        const batch x = magnitude(i), importance = weight(i), product = importance * x;
+        simd::unroll<count>([&](auto t) QUANTAL_LAMBDA {
+          const auto above = x > limit[t];
+          sw[t] += xsimd::select(above, importance, batch(0.0f));
+          sx[t] += xsimd::select(above, product, batch(0.0f));
+        });
+      }
+      simd::unroll<count>(
+          [&](auto t) QUANTAL_LAMBDA { sw[t].store_aligned(w[t] + l), sx[t].store_aligned(wx[t] + l); });
+    }
+    for (int t = 0; t < count; ++t) out[t] = {sum_of_lanes(w[t]), sum_of_lanes(wx[t])};
+  }
+
+ private:
+  QUANTAL_INLINE batch magnitude(std::int64_t i) const noexcept {
+    return xsimd::min(xsimd::abs(batch::load_unaligned(row_.x + i)), batch(largest_weight));
+  }
+  QUANTAL_INLINE batch weight(std::int64_t i) const noexcept {
+    return weighted_ ? batch::load_unaligned(row_.importance + i) * batch(unit_) : batch(1.0f);
+  }
+
+  const row_view& row_;
+  float unit_ = 1.0f;
+  bool weighted_ = false;
+};
+
+/// A good d for the row.
+template <class F>
+float ternary_scale(const row_view& row) noexcept {
+  const ternary_row<F> values(row);
+  const std::int64_t stride = row.cols >= 2048 ? row.cols / 1024 : 1;
+  const float nothing = 0.0f;
+  tail_sums all;
+  values.template sums<1>(&nothing, stride, &all);
+  // A part of the row may hold nothing where the rest does.
+  if (!(all.scale() > 0.0f)) values.template sums<1>(&nothing, 1, &all);
+  constexpr float parts[] = {0.0f, 0.25f, 0.5f, 0.77f, 1.0f, 1.5f, 2.5f, 5.0f};
+  constexpr int count = 8;
+  float threshold[count];
+  for (int t = 0; t < count; ++t) threshold[t] = parts[t] * all.scale();
+  tail_sums at[count], best = all;
+  values.template sums<count>(threshold, stride, at);
+  for (const auto& s : at)
+    if (s.gain() > best.gain()) best = s;
+  float d = best.scale(), gain = 0.0f;
+  for (int round = 0; round < 8; ++round) {
+    const float half = 0.5f * d;
+    tail_sums next;
+    values.template sums<1>(&half, 1, &next);
+    if (!(next.gain() > gain * 1.0001f)) break;
+    gain = next.gain(), d = next.scale();
+  }
+  return d;
+}
+
+/// Codes of a block under d > 0, from masks where the format takes them.
+template <class F>
+void store_ternary_block(const float* x, float d, typename F::block& out) noexcept {
+  constexpr int n = F::layout.elements;
+  using batch = lanes<F>;
+  constexpr int width = static_cast<int>(batch::size);
+  const batch high(0.5f * d), low(-0.5f * d);
+  if constexpr (requires(const std::uint32_t* m) { F::set_masks(out, m, m); }) {
+    std::uint32_t positive[n / 16] = {}, negative[n / 16] = {};
+    for (int i = 0; i < n; i += width) {
+      const batch v = batch::load_unaligned(x + i);
+      positive[i / 16] |= static_cast<std::uint32_t>((v > high).mask()) << i % 16;
+      negative[i / 16] |= static_cast<std::uint32_t>((v < low).mask()) << i % 16;
+    }
+    F::set_masks(out, positive, negative);
+  } else {
+    alignas(64) std::int32_t code[n];
+    for (int i = 0; i < n; i += width) {
+      const batch v = batch::load_unaligned(x + i), one(1.0f), none(0.0f);
+      xsimd::to_int(xsimd::select(v > high, one, none) - xsimd::select(v < low, one, none))
+          .store_aligned(code + i);
+    }
+    F::set_codes(out, code);
+  }
+}
+
+}  // namespace detail
+
 template <ternary_by_row F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   constexpr int n = F::layout.elements;
+  if (!p.exact && p.magnitude == 0.0f) {
+    F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(detail::ternary_scale<F>(row))
+                                                  : detail::ternary_scale<F>(row));
+    const float d = F::row_scale(out), above = d > 0.0f ? d : std::numeric_limits<float>::infinity();
+    auto* blocks = row_blocks<F>(out);
+    for (std::int64_t b = 0; b < row.cols / n; ++b)
+      detail::store_ternary_block<F>(row.x + b * n, above, blocks[b]);
+    return;
+  }
   alignas(64) float x[n], w[n];
   detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(row.x, row.cols)), equal = classes;
   for (std::int64_t i = 0; i < row.cols; i += n) {
