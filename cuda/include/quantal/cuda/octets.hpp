@@ -88,7 +88,7 @@ struct generic_octets {
 template <block_format F>
 struct octets : generic_octets<F> {};
 
-/// Of formats whose codes are looked up or computed by groups of weights.
+/// Of formats whose codes take more than a few instructions: looked up, computed, or put together.
 template <block_format F>
 struct codeword_octets : generic_octets<F> {
   static constexpr bool quick = false;

@@ -95,7 +95,7 @@ struct octets<q5_K> : scale_min_octets<q5_K> {
 };
 
 template <>
-struct octets<q6_K> : generic_octets<q6_K> {
+struct octets<q6_K> : codeword_octets<q6_K> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     constexpr int half = C / 4, j = C % 4;

@@ -151,8 +151,6 @@ struct nibble_table_octets : generic_octets<F> {
 /// time.
 template <block_format F, int (*Offset)(int)>
 struct wide_table_octets : nibble_table_octets<F, Offset> {
-  static constexpr bool quick = true;
-
   template <int C, class Bytes>
   QUANTAL_HD static void levels(const Bytes& bytes, int t, std::uint32_t (&pairs)[4]) noexcept {
     constexpr auto low_bytes = detail::level_words<16>::of([](int i) { return bf16_byte(i, 0); }, 0);
@@ -193,7 +191,7 @@ template <>
 struct octets<mxfp4> : nibble_table_octets<mxfp4, detail::mxfp4_codes> {};
 
 template <>
-struct octets<nvfp4> : generic_octets<nvfp4> {
+struct octets<nvfp4> : codeword_octets<nvfp4> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -214,7 +212,7 @@ struct octets<nvfp4> : generic_octets<nvfp4> {
 };
 
 template <>
-struct octets<iq4_k> : generic_octets<iq4_k> {
+struct octets<iq4_k> : codeword_octets<iq4_k> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -233,7 +231,7 @@ struct octets<iq4_k> : generic_octets<iq4_k> {
 
 /// Formats with a scale byte per group: bit 0 chooses the table, the others are an odd number.
 template <block_format F>
-struct odd_scale_octets : generic_octets<F> {
+struct odd_scale_octets : codeword_octets<F> {
   template <class Bytes>
   QUANTAL_HD static affine scale(const Bytes& bytes, float row_scale, int g) noexcept {
     return {row_scale * detail::biased_float<127>(bytes.u8(g) & 254), 0};
@@ -254,7 +252,7 @@ struct octets<iq4_ks> : odd_scale_octets<iq4_ks> {
 };
 
 template <>
-struct octets<iq4_kss> : generic_octets<iq4_kss> {
+struct octets<iq4_kss> : codeword_octets<iq4_kss> {
   static constexpr octet_order order = octet_order::interleaved;
 
   template <int C, class Bytes>
@@ -306,7 +304,7 @@ struct octets<iq5_ks> : odd_scale_octets<iq5_ks> {
 };
 
 template <>
-struct octets<iq5_k> : generic_octets<iq5_k> {
+struct octets<iq5_k> : codeword_octets<iq5_k> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -323,7 +321,7 @@ struct octets<iq5_k> : generic_octets<iq5_k> {
 };
 
 template <>
-struct octets<iq6_k> : generic_octets<iq6_k> {
+struct octets<iq6_k> : codeword_octets<iq6_k> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -360,7 +358,7 @@ struct three_bit_table {
 };
 
 template <>
-struct octets<iq3_k> : generic_octets<iq3_k> {
+struct octets<iq3_k> : codeword_octets<iq3_k> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -379,7 +377,7 @@ struct octets<iq3_k> : generic_octets<iq3_k> {
 };
 
 template <>
-struct octets<iq3_ks> : generic_octets<iq3_ks> {
+struct octets<iq3_ks> : codeword_octets<iq3_ks> {
   static constexpr octet_order order = octet_order::interleaved;
 
   template <int C, class Bytes>
@@ -396,7 +394,7 @@ struct octets<iq3_ks> : generic_octets<iq3_ks> {
 };
 
 template <>
-struct octets<iq2_k> : generic_octets<iq2_k> {
+struct octets<iq2_k> : codeword_octets<iq2_k> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
@@ -418,7 +416,7 @@ struct octets<iq2_k> : generic_octets<iq2_k> {
 };
 
 template <>
-struct octets<iq2_ks> : generic_octets<iq2_ks> {
+struct octets<iq2_ks> : codeword_octets<iq2_ks> {
   static constexpr octet_order order = octet_order::interleaved;
 
   template <int C, class Bytes>
@@ -437,7 +435,7 @@ struct octets<iq2_ks> : generic_octets<iq2_ks> {
 };
 
 template <>
-struct octets<iq2_kl> : generic_octets<iq2_kl> {
+struct octets<iq2_kl> : codeword_octets<iq2_kl> {
   template <int C, class Bytes>
   QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
     constexpr auto levels =

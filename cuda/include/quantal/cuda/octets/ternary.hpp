@@ -64,7 +64,7 @@ struct octets<iq2_bn> : generic_octets<iq2_bn> {
 };
 
 template <>
-struct octets<iq1_bn> : generic_octets<iq1_bn> {
+struct octets<iq1_bn> : codeword_octets<iq1_bn> {
   static constexpr octet_order order = octet_order::halves;
 
   template <int C, class Bytes>
