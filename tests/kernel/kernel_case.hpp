@@ -39,10 +39,22 @@ inline bool rounds_activations(const kernel_case& c) {
   return c.policy == activation::q8 && !find_format(c.format)->is_float;
 }
 
+/// Are activations rounded to bfloat16 where `n` of them meet one matrix?
+inline bool rounds_to_bf16(const kernel_case& c, std::int64_t n) {
+#if defined(__x86_64__)
+  return find_format(c.format)->name == "bf16" && c.policy == activation::q8 && c.arch == "avx512_vnni" &&
+         n >= 6 && __builtin_cpu_supports("avx512bf16");
+#else
+  return (void)c, (void)n, false;
+#endif
+}
+
 /// Activation vectors as the policy sees them: rounded for q8, in `count` vectors of `cols` values `stride`
 /// apart.
 inline std::vector<float> seen_by(const kernel_case& c, std::vector<float> x, std::int64_t count,
                                   std::int64_t stride, std::int64_t cols) {
+  if (rounds_to_bf16(c, count))
+    for (float& v : x) v = bf16::value(bf16::from_float(v));
   if (!rounds_activations(c)) return x;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto from = x.begin() + i * stride;

@@ -40,8 +40,10 @@ void check(const kernel_case& c, const runtime::format_ops& ops, std::int64_t to
       shared ? seen_by(c, x, tokens, token_stride, cols) : seen_by(c, x, tokens * used, slot_stride, cols);
   auto exact = a;
   exact.activations = seen.data();
+  // Some experts may have enough columns to be rounded to bfloat16 and others not.
+  const double tolerance = rounds_to_bf16(c, tokens * used) ? 3e-3 : arithmetic_tolerance;
   EXPECT_LT(relative_error(out, reference::mul_mat_id(c.format, exact)),
-            arithmetic_tolerance * (out.size() < 100 ? 4 : 1))
+            tolerance * (out.size() < 100 ? 4 : 1))
       << tokens << " tokens, " << used << " used";
 }
 

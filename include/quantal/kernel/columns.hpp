@@ -49,6 +49,9 @@ struct weight_rows {
   }
 };
 
+/// Bytes of weights asked for ahead of their use: the hardware's own prefetching stops at every page.
+inline constexpr std::int64_t prefetch_distance = 4096;
+
 /// Asks the caches for `bytes` from p + offset on, if p + offset lies before `end`.
 QUANTAL_INLINE void prefetch(const std::byte* p, std::int64_t offset, std::int64_t bytes,
                              const std::byte* end) noexcept {

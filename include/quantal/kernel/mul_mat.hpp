@@ -36,6 +36,7 @@ struct weight_format {
   int elements, row_meta, bytes;
   int sub, bias;  ///< weights per scale, code bias where integer sums start from it
   bool offset;
+  bool pairs;  ///< bfloat16: may meet bfloat16 activations
 };
 
 inline constexpr lane_map plain_lanes = transposed_lanes<4>();
@@ -43,7 +44,8 @@ inline constexpr lane_map plain_lanes = transposed_lanes<4>();
 template <any_format F, class A>
 constexpr weight_format weight_format_of() noexcept {
   weight_format f{float_decoder_of<F, A>(), nullptr,         nullptr, nullptr, F::layout.elements,
-                  F::layout.row_meta,       F::layout.bytes, 32,      0,       false};
+                  F::layout.row_meta,       F::layout.bytes, 32,      0,       false,
+                  std::is_same_v<F, bf16>};
   if constexpr (block_format<F>) {
     constexpr code_form form = form_of<F, A>();
     f.q8_rows_product = &coded_rows<F, A>;
@@ -61,6 +63,11 @@ constexpr weight_format weight_format_of() noexcept {
 
 QUANTAL_INLINE bool uses_q8(const weight_format& f, activation policy) noexcept {
   return f.q8_rows_product && policy == activation::q8;
+}
+/// Rounds activations to bfloat16 rather than int8, where many of them meet bfloat16 weights.
+template <class A>
+QUANTAL_INLINE bool uses_pairs(const weight_format& f, activation policy) noexcept {
+  return f.pairs && policy == activation::q8 && has_bf16_dot<A>();
 }
 QUANTAL_INLINE q8_shape q8_shape_of(const weight_format& f, std::int64_t cols) noexcept {
   return {cols, f.sub, f.bias};
@@ -147,7 +154,11 @@ struct arranged_columns {
 /// Rows of activations, then the same arranged.
 template <class A>
 std::size_t mul_mat_workspace(const weight_format& f, const mul_mat_args& a, activation policy) noexcept {
-  if (!uses_q8(f, policy) || a.cols <= 0 || a.n <= 0) return 0;
+  if (a.cols <= 0 || a.n <= 0) return 0;
+  if (!uses_q8(f, policy)) {
+    const std::int64_t bytes = exact_columns<A>::bytes(a.cols, a.n);
+    return bytes > 0 ? 64 + static_cast<std::size_t>(bytes) : 0;
+  }
   return 64 + static_cast<std::size_t>(a.n * q8_shape_of(f, a.cols).bytes() +
                                        arranged_columns<A>::padded(a.n) *
                                            arranged_columns<A>::column_bytes(f, a.cols));
@@ -183,6 +194,18 @@ void mul_mat_q8(const weight_format& f, const mul_mat_args& a, const float_activ
 }
 
 template <class A>
+void mul_mat_exact(const weight_format& f, const mul_mat_args& a, activation policy,
+                   const float_activations& x, const columns& cols, executor_ref executor,
+                   std::byte* workspace) noexcept {
+  const exact_columns<A> arranged(workspace, x, a.n, uses_pairs<A>(f, policy));
+  executor.for_each(static_cast<int>(arranged.parts(a.n)),
+                    [&](int part, int) { arranged.arrange(cols, a.cols, part); });
+  executor.for_each(task_count(a.rows), [&](int t, int) {
+    arranged.multiply(f.floats, task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
+  });
+}
+
+template <class A>
 status mul_mat(const weight_format& f, const mul_mat_args& a, activation policy, executor_ref executor,
                std::span<std::byte> workspace) noexcept {
   if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
@@ -198,9 +221,7 @@ status mul_mat(const weight_format& f, const mul_mat_args& a, activation policy,
   if (uses_q8(f, policy))
     mul_mat_q8<A>(f, a, x, cols, executor, align64(workspace.data()));
   else
-    executor.for_each(task_count(a.rows), [&](int t, int) {
-      exact_product<A>(f.floats, task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), x, cols);
-    });
+    mul_mat_exact<A>(f, a, policy, x, cols, executor, align64(workspace.data()));
   return status::ok;
 }
 

@@ -35,6 +35,8 @@ struct routed_workspace {
       activations = static_cast<std::size_t>(vectors * q8_shape_of(f, a.cols).bytes());
       packed = static_cast<std::size_t>(first_column(a.experts, pairs) *
                                         arranged_columns<A>::column_bytes(f, a.cols));
+    } else {
+      packed = static_cast<std::size_t>(4 * a.cols * first_column(a.experts, pairs));
     }
     starts = static_cast<std::size_t>(a.experts + 1) * sizeof(std::int32_t);
     order = static_cast<std::size_t>(pairs) * sizeof(std::int32_t);
@@ -112,6 +114,23 @@ void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_
 }
 
 template <class A>
+void mul_mat_id_exact(const weight_format& f, const routed_product& p, activation policy,
+                      const float_activations& x, executor_ref executor, std::byte* packed) noexcept {
+  const auto arranged_of = [&](int e) {
+    return exact_columns<A>(packed + 4 * p.a.cols * routed_workspace<A>::first_column(e, p.starts[e]), x,
+                            p.starts[e + 1] - p.starts[e], uses_pairs<A>(f, policy));
+  };
+  executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
+    const columns cols = p.of(e);
+    const exact_columns<A> arranged = arranged_of(e);
+    for (std::int64_t part = 0; part < arranged.parts(cols.n); ++part) arranged.arrange(cols, p.a.cols, part);
+  });
+  p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
+    arranged_of(e).multiply(f.floats, w, cols);
+  });
+}
+
+template <class A>
 status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
                   std::span<std::byte> workspace) noexcept {
   if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
@@ -136,9 +155,7 @@ status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation p
   if (uses_q8(f, policy))
     mul_mat_id_q8<A>(f, product, x, executor, base, base + sizes.activations);
   else
-    product.for_each_task(executor, [&](int, const weight_rows& w, const columns& cols) {
-      exact_product<A>(f.floats, w, x, cols);
-    });
+    mul_mat_id_exact<A>(f, product, policy, x, executor, base);
   return status::ok;
 }
 

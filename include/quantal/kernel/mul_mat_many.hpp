@@ -110,9 +110,13 @@ status mul_mat_many(std::span<const weight_matrix> matrices, const shared_activa
     };
     kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
   } else {
-    const kernel::float_activations vectors{x.data, x.stride, 0, 1};
+    const kernel::columns all{nullptr, x.n, 1, false, nullptr, 0, 0};
+    const kernel::exact_columns<A> arranged(kernel::align64(workspace.data()), {x.data, x.stride, 0, 1}, x.n,
+                                            kernel::uses_pairs<A>(f, policy));
+    executor.for_each(static_cast<int>(arranged.parts(x.n)),
+                      [&](int part, int) { arranged.arrange(all, x.cols, part); });
     const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
-      kernel::exact_product<A>(f.floats, w, vectors, cols);
+      arranged.multiply(f.floats, w, cols);
     };
     kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
   }

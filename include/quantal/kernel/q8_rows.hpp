@@ -8,9 +8,6 @@
 
 namespace quantal::kernel {
 
-/// Bytes of weights asked for ahead of their use: the hardware's own prefetching stops at every page.
-inline constexpr std::int64_t prefetch_distance = 4096;
-
 /// A slice of a row, decoded.
 template <block_format F, class A>
 struct lane_slice {

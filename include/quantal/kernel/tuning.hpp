@@ -15,10 +15,11 @@ inline constexpr int coded_panels_at_once = 2;
 inline constexpr int float_panels_at_once = 2;
 
 struct cpu_tile {
-  int float_columns;  ///< columns of the float register tile
-  int coded_panels;   ///< panels of the integer register tile
-  int coded_columns;  ///< its columns
-  int panel_columns;  ///< fewest columns for which decoding into panels beats row-by-row dot products
+  int float_columns;        ///< columns of the float register tile
+  int coded_panels;         ///< panels of the integer register tile
+  int coded_columns;        ///< its columns
+  int panel_columns;        ///< fewest columns for which decoding into panels beats row-by-row dot products
+  int float_panel_columns;  ///< the same of the float tile
 };
 
 /// Accumulators, the rows' registers and one broadcast must fit the register file (32 x 512, 16 x 256, 32 x
@@ -27,11 +28,23 @@ template <class A>
 constexpr cpu_tile tile_for() {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
   if constexpr (lanes == 16)
-    return {.float_columns = 12, .coded_panels = 2, .coded_columns = 6, .panel_columns = 9};
+    return {.float_columns = 12,
+            .coded_panels = 2,
+            .coded_columns = 6,
+            .panel_columns = 9,
+            .float_panel_columns = 6};
   else if constexpr (lanes == 8)
-    return {.float_columns = 6, .coded_panels = 1, .coded_columns = 4, .panel_columns = 6};
+    return {.float_columns = 6,
+            .coded_panels = 1,
+            .coded_columns = 4,
+            .panel_columns = 6,
+            .float_panel_columns = 6};
   else
-    return {.float_columns = 6, .coded_panels = 1, .coded_columns = 4, .panel_columns = 6};
+    return {.float_columns = 6,
+            .coded_panels = 1,
+            .coded_columns = 4,
+            .panel_columns = 6,
+            .float_panel_columns = 6};
 }
 
 }  // namespace quantal::kernel

@@ -4,6 +4,8 @@
 // Zen 4.
 #pragma once
 
+#include <cstddef>
+
 #include "quantal/kernel/lanes.hpp"
 
 #if QUANTAL_WITH_AVX512_VNNI
@@ -389,6 +391,152 @@ struct lane_decoder<iq2_s, simd::avx512_vnni> : detail::wide_decoder<iq2_s> {
         _mm512_or_si512(low, _mm512_slli_epi16(high, 8)),
         _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), decoded);
     decoded.scale = detail::scales16<iq2_s>(b);
+  }
+};
+
+namespace detail {
+
+/// Bytes of eight blocks of `size` bytes, at most 192, in three registers of which the last may overlap.
+template <int size>
+struct eight_blocks {
+  static constexpr int last = 8 * size - 64;
+  __m512i v[3];
+
+  explicit QUANTAL_INLINE eight_blocks(const void* p) noexcept {
+    const auto* const bytes = static_cast<const char*>(p);
+    v[0] = _mm512_loadu_si512(bytes);
+    v[1] = _mm512_loadu_si512(bytes + 64);
+    v[2] = _mm512_loadu_si512(bytes + last);
+  }
+  /// Bytes at `t::value[0..63]`.
+  template <class T>
+  QUANTAL_INLINE __m512i bytes() const noexcept {
+    const __m512i low = _mm512_permutex2var_epi8(v[0], wide_bytes(T::low), v[1]);
+    return _mm512_mask_permutexvar_epi8(low, T::mask, wide_bytes(T::high), v[2]);
+  }
+};
+
+/// Positions in eight blocks as eight_blocks wants them.
+template <int size, class Fn>
+struct block_positions {
+  alignas(64) static constexpr auto low = bytes_of([](int k) { return Fn{}(k)&127; });
+  alignas(64) static constexpr auto high = bytes_of([](int k) { return Fn{}(k) - (8 * size - 64); });
+  static constexpr std::uint64_t mask = [] {
+    std::uint64_t m = 0;
+    for (int k = 0; k < 64; ++k)
+      if (Fn{}(k) >= 128) m |= std::uint64_t{1} << k;
+    return m;
+  }();
+};
+
+/// Byte k of lane k / 4: bytes of lane 2 * b + h are those at offset + 8 * h .. of block b.
+template <int size, int offset>
+struct quarter_at {
+  constexpr int operator()(int k) const { return k / 8 * size + offset + k / 4 % 2 * 8 + k % 4; }
+};
+/// The byte at offset + h of block b, for all four of lane 2 * b + h.
+template <int size, int offset>
+struct byte_at {
+  constexpr int operator()(int k) const { return k / 8 * size + offset + k / 4 % 2; }
+};
+/// The half at `offset` of block b, for lanes 2 * b and 2 * b + 1 of a 256-bit register.
+template <int size, int offset>
+struct half_at {
+  constexpr int operator()(int k) const { return k % 32 / 4 * size + offset + k % 2; }
+};
+
+}  // namespace detail
+
+/// Eight blocks of nibbles: lanes 2 * b and 2 * b + 1 are block b's, whose low and high nibbles share a
+/// scale.
+template <nibble_blocks F>
+struct lane_decoder<F, simd::avx512_vnni> {
+  static constexpr int depth = 4, sums = 1, size = F::layout.bytes;
+  /// Register 2 * high + j.
+  static constexpr lane_map map = [] {
+    lane_map m{depth, {}};
+    for (int t = 0; t < 64; ++t) {
+      const int lane = t % 16, reg = t / 16;
+      m.word[static_cast<std::size_t>(t)] =
+          static_cast<std::uint8_t>(lane / 2 * 8 + reg / 2 * 4 + lane % 2 * 2 + reg % 2);
+    }
+    return m;
+  }();
+  detail::wide_group decoded;
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    decode_at(row_blocks<F>(row) + first / F::layout.elements);
+  }
+  QUANTAL_INLINE void decode_tail(const std::byte* row, float, std::int64_t first, int count) noexcept {
+    typename F::block blocks[8] = {};
+    std::memcpy(blocks, row_blocks<F>(row) + first / F::layout.elements,
+                static_cast<std::size_t>(count / F::layout.elements * size));
+    decode_at(blocks);
+  }
+  template <int>
+  QUANTAL_INLINE const detail::wide_group& group() const noexcept {
+    return decoded;
+  }
+
+ private:
+  using block = typename F::block;
+
+  template <int offset>
+  static QUANTAL_INLINE __m512 halves(const detail::eight_blocks<size>& b) noexcept {
+    using at = detail::block_positions<size, detail::half_at<size, offset>>;
+    return _mm512_cvtph_ps(_mm512_castsi512_si256(b.template bytes<at>()));
+  }
+  QUANTAL_INLINE void decode_at(const block* blocks) noexcept {
+    const detail::eight_blocks<size> b(blocks);
+    simd::unroll<2>([&](auto j) QUANTAL_LAMBDA {
+      using at = detail::block_positions<size, detail::quarter_at<size, offsetof(block, qs) + 4 * j>>;
+      const __m512i both = b.template bytes<at>(), mask = _mm512_set1_epi8(15);
+      decoded.codes[j] = _mm512_and_si512(both, mask);
+      decoded.codes[2 + j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+    });
+    if constexpr (std::same_as<F, iq4_nl>) {
+      const auto* table = reinterpret_cast<const __m128i*>(level_codes<iq4_nl, 16>.data());
+      const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(table));
+      simd::unroll<4>(
+          [&](auto i) QUANTAL_LAMBDA { decoded.codes[i] = _mm512_shuffle_epi8(levels, decoded.codes[i]); });
+    }
+    if constexpr (requires { blocks->qh; }) add_fifth_bits(b);
+    decoded.scale = halves<offsetof(block, d)>(b);
+    if constexpr (F::layout.has_offset) decoded.offset = halves<offsetof(block, m)>(b);
+  }
+  QUANTAL_INLINE void add_fifth_bits(const detail::eight_blocks<size>& b) noexcept {
+    simd::unroll<2>([&](auto high) QUANTAL_LAMBDA {
+      using at = detail::block_positions<size, detail::byte_at<size, offsetof(block, qh) + 2 * high>>;
+      const __m512i bits = b.template bytes<at>();
+      simd::unroll<2>([&](auto j) QUANTAL_LAMBDA {
+        const __mmask64 set =
+            _mm512_test_epi8_mask(bits, _mm512_set1_epi32(static_cast<int>(j ? 0x80402010u : 0x08040201u)));
+        simd::u8<simd::avx512_vnni>& code = decoded.codes[2 * high + j];
+        code = _mm512_mask_add_epi8(code, set, code, _mm512_set1_epi8(16));
+      });
+    });
+  }
+};
+
+/// Groups of 32 as 16 bytes of nibbles: the same order, two permutations of words.
+template <>
+struct lane_decoder<iq4_xs, simd::avx512_vnni> : detail::wide_decoder<iq4_xs> {
+  static constexpr lane_map map = lane_decoder<q4_0, simd::avx512_vnni>::map;
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    const auto& b = block(row, first);
+    alignas(32) float s[8];
+    block_scales(iq4_xs{}, b, 1.0f, s, nullptr, simd::on<simd::avx512_vnni>{});
+    const __m512i low = _mm512_loadu_si512(b.qs), high = _mm512_loadu_si512(b.qs + 64);
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const auto* table = reinterpret_cast<const __m128i*>(level_codes<iq4_nl, 16>.data());
+    const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(table)), mask = _mm512_set1_epi8(15);
+    simd::unroll<2>([&](auto j) QUANTAL_LAMBDA {
+      const __m512i both = _mm512_permutex2var_epi32(low, _mm512_add_epi32(even, _mm512_set1_epi32(j)), high);
+      decoded.codes[j] = _mm512_shuffle_epi8(levels, _mm512_and_si512(both, mask));
+      decoded.codes[2 + j] = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
+    });
+    decoded.scale = detail::each_twice(_mm256_load_ps(s));
   }
 };
 
