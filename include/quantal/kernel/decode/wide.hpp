@@ -1,4 +1,4 @@
-// Grids and trellises in 512-bit registers, straight into lanes: a grid is 2-bit or 3-bit level numbers in
+// Formats decoded in 512-bit registers, straight into lanes. A grid is 2-bit or 3-bit level numbers in
 // registers that byte and word permutations index (no load per point), a trellis value is one product and one
 // dot product with ones per 32-bit lane. Bound by the shuffle units, 20 to 45 cycles per 256 weights on
 // Zen 4.
@@ -537,6 +537,91 @@ struct lane_decoder<iq4_xs, simd::avx512_vnni> : detail::wide_decoder<iq4_xs> {
       decoded.codes[2 + j] = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
     });
     decoded.scale = detail::each_twice(_mm256_load_ps(s));
+  }
+};
+
+namespace detail {
+
+/// Nibbles stored as low and high halves of every `run` weights, 32 or 64, in the order sixteens: every word
+/// goes to a lane that takes its low nibbles and to one that takes the high ones.
+template <int run>
+QUANTAL_INLINE void nibbles_of_runs(const void* p, wide_group& g) noexcept {
+  const auto* const bytes = static_cast<const char*>(p);
+  const __m512i low = _mm512_loadu_si512(bytes), high = _mm512_loadu_si512(bytes + 64);
+  const __m512i first = run == 64
+                            ? _mm512_set_epi32(28, 24, 28, 24, 20, 16, 20, 16, 12, 8, 12, 8, 4, 0, 4, 0)
+                            : _mm512_set_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
+  const __m512i by = run == 64 ? _mm512_set_epi32(4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0)
+                               : _mm512_set1_epi64(4ll << 32);
+  simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+    const __m512i words = _mm512_permutex2var_epi32(low, _mm512_add_epi32(first, _mm512_set1_epi32(i)), high);
+    g.codes[i] = _mm512_and_si512(_mm512_srlv_epi32(words, by), _mm512_set1_epi8(15));
+  });
+}
+/// Adds 16 where bit g of the byte plane is set, for weights of group g of 32.
+QUANTAL_INLINE void add_plane(const std::uint8_t* plane, wide_group& g) noexcept {
+  const __m512i bytes = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane)));
+  const __m512i bit = _mm512_set_epi64(static_cast<long long>(0x8080808080808080ull), 0x4040404040404040,
+                                       0x2020202020202020, 0x1010101010101010, 0x0808080808080808,
+                                       0x0404040404040404, 0x0202020202020202, 0x0101010101010101);
+  simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+    const __m512i spread = _mm512_permutexvar_epi32(_mm512_set1_epi64(i + ((i + 4ll) << 32)), bytes);
+    g.codes[i] = _mm512_mask_add_epi8(g.codes[i], _mm512_test_epi8_mask(spread, bit), g.codes[i],
+                                      _mm512_set1_epi8(16));
+  });
+}
+
+}  // namespace detail
+
+template <class F>
+concept nibble_run_k = std::same_as<F, q4_K> || std::same_as<F, q5_K>;
+
+template <nibble_run_k F>
+struct lane_decoder<F, simd::avx512_vnni> : detail::wide_decoder<F> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    const auto& b = this->block(row, first);
+    alignas(32) float s[8], o[8];
+    block_scales(F{}, b, 1.0f, s, o, simd::on<simd::avx512_vnni>{});
+    detail::nibbles_of_runs<64>(b.qs, this->decoded);
+    if constexpr (std::same_as<F, q5_K>) detail::add_plane(b.qh, this->decoded);
+    this->decoded.scale = detail::each_twice(_mm256_load_ps(s));
+    this->decoded.offset = detail::each_twice(_mm256_load_ps(o));
+  }
+};
+
+template <class F>
+concept nibble_run_levels = std::same_as<F, iq4_k> || std::same_as<F, iq4_ks>;
+
+/// The second table adds four to every level of the first.
+template <nibble_run_levels F>
+struct lane_decoder<F, simd::avx512_vnni> : detail::wide_decoder<F> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float row_scale, std::int64_t first) noexcept {
+    const auto& b = this->block(row, first);
+    alignas(64) float s[16];
+    block_scales(F{}, b, row_scale, s, nullptr, simd::on<simd::avx512_vnni>{});
+    detail::nibbles_of_runs<32>(&b.qs, this->decoded);
+    __mmask16 second;  // by lane
+    if constexpr (std::same_as<F, iq4_k>) {
+      second = b.extra.get();
+      this->decoded.scale =
+          _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(s)), _mm256_load_ps(s + 8), 1);
+    } else {
+      const __m512i bytes = _mm512_cvtepu8_epi32(
+          _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b.scales)),
+                            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(b.scales))));
+      second = _mm512_test_epi32_mask(bytes, _mm512_set1_epi32(1));
+      this->decoded.scale = detail::each_twice(_mm256_load_ps(s));
+    }
+    const auto* table = reinterpret_cast<const __m128i*>(level_codes<F, 16>.data());
+    const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(table));
+    const __m512i step = _mm512_maskz_set1_epi32(second, 0x04040404);
+    simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+      this->decoded.codes[i] = _mm512_add_epi8(_mm512_shuffle_epi8(levels, this->decoded.codes[i]), step);
+    });
   }
 };
 
