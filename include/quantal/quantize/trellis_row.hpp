@@ -228,13 +228,14 @@ QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, con
   };
   search(home);
   const float limit = reach * static_cast<float>(best.least());
-  for (std::uint32_t rows = lanes_below<F>(high, 0.0f, limit); rows; rows &= rows - 1) {
-    const int row = std::countr_zero(rows);
-    for (std::uint32_t near = lanes_below<F>(low, high[row], limit); near; near &= near - 1) {
-      const int bucket = 16 * row + std::countr_zero(near);
-      if (bucket != home) search(bucket);
-    }
-  }
+  // All buckets first, then the few that are near: loops over both at once would mispredict most of their
+  // ends.
+  std::uint64_t near[4] = {};
+  for (int row = 0; row < 16; ++row)
+    near[row / 4] |= static_cast<std::uint64_t>(lanes_below<F>(low, high[row], limit)) << (row % 4 * 16);
+  near[home / 64] &= ~(std::uint64_t{1} << home % 64);
+  for (int part = 0; part < 4; ++part)
+    for (std::uint64_t bits = near[part]; bits; bits &= bits - 1) search(64 * part + std::countr_zero(bits));
   return best.result();
 }
 
@@ -251,10 +252,12 @@ struct trellis_choice {
 /// of the tiles; less costs little, and least where scales are only compared.
 struct trellis_reach {
   float compare, choose;
-
-  constexpr trellis_reach(const quantize_policy& p) noexcept
-      : compare(p.exact ? 1.01f : 0.1f), choose(p.exact ? 1.01f : 0.3f) {}
 };
+template <class F>
+constexpr trellis_reach reach_of(const quantize_policy& p) noexcept {
+  if (p.exact) return {1.01f, 1.01f};
+  return {0.1f, F::vector < 8 ? 0.3f : 0.2f};
+}
 
 template <class F>
 trellis_choice<F> choose_codewords(const trellis_group<F>& g, const trellis_targets<F>& targets, int seed,
@@ -285,14 +288,16 @@ trellis_choice<F> choose_codewords(const trellis_group<F>& g, float s, float rea
   return c;
 }
 
-/// Scales that are tried. With short vectors the error of a group is a rugged function of its scale.
+/// Scales that are tried. With short vectors the error of a group is a rugged function of its scale, and
+/// levels are fine: free scales are searched first. With long ones the error says little between two of the
+/// coarse levels: those around a scale that suits the size of the weights are tried at once.
 template <class F>
 struct trellis_effort {
-  static constexpr int starts = F::vector < 8 ? 8 : 5, levels = F::vector < 8 ? 4 : 3;
+  static constexpr int starts = F::vector < 8 ? 8 : 0, levels = F::vector < 8 || !signed_trellis<F> ? 4 : 5;
 };
 
 /// The best free scale of a group, from guesses between one that makes codes and weights equally large and
-/// one that just reaches the largest weight.
+/// one that just reaches the largest weight; without starts a guess.
 template <class F>
 float free_trellis_scale(const trellis_group<F>& g, float reach) noexcept {
   constexpr int starts = trellis_effort<F>::starts;
@@ -309,6 +314,7 @@ float free_trellis_scale(const trellis_group<F>& g, float reach) noexcept {
   }
   const float even = std::sqrt(xx[0] / ww[0]) / 37.0f;
   if (even < 1e-30f) return 0.0f;
+  if constexpr (starts == 0) return std::fmax(1.05f * even, most[0] / 120.0f);
   const float low = 0.75f * even, high = std::fmax(1.4f * even, most[0] / 105.0f);
   float best = 0.0f, gain = 0.0f;
   for (int i = 0; i < starts; ++i) {
@@ -417,7 +423,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   constexpr int n = F::layout.elements, groups = F::layout.groups(), size = F::layout.group;
   using levels = detail::trellis_levels<F>;
   const std::int64_t count = row.cols / n;
-  const detail::trellis_reach reach(p);
+  const detail::trellis_reach reach = detail::reach_of<F>(p);
   auto* blocks = row_blocks<F>(out);
   alignas(64) float x[n], w[n];
   detail::trellis_group<F> group;
