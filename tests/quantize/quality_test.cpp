@@ -5,11 +5,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "quantal/dequantize.hpp"
-#include "quantal/quantize/error.hpp"
 #include "quantal/quantize/quantize.hpp"
-#include "quantal/runtime/ops.hpp"
-#include "support/random_weights.hpp"
+#include "quantize/inputs.hpp"
 
 namespace quantal {
 namespace {
@@ -24,19 +21,7 @@ std::vector<float> read_floats(const std::string& path) {
   return v;
 }
 
-quantization_error error_of(std::uint32_t id, const std::vector<float>& x, std::int64_t cols,
-                            const float* given, const float* metric) {
-  const auto& f = *find_format(id);
-  std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(cols)));
-  std::vector<float> y(static_cast<std::size_t>(cols));
-  quantization_error e;
-  for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(cols)) {
-    EXPECT_EQ(runtime::quantize_row(id, &x[at], given, row.data(), cols), status::ok);
-    EXPECT_EQ(dequantize_row(id, row.data(), y.data(), cols), status::ok);
-    e.add(&x[at], y.data(), metric, cols);
-  }
-  return e;
-}
+using test::error_of;
 
 class Quality : public testing::TestWithParam<std::uint32_t> {};
 
