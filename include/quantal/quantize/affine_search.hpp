@@ -104,7 +104,7 @@ void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexce
 template <class F>
 void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
   constexpr float top = codebook<F>::size - 1;
-  constexpr int rounds = codebook<F>::size < 8 ? 3 : 4;
+  constexpr int rounds = codebook<F>::size < 8 ? 2 : 4;
   const float low = non_positive && g.low > 0.0f ? 0.0f : g.low, range = g.high - low;
   for (int k = 0; k < lane_count; ++k) {
     at.scale[k] = range < 1e-30f ? 0.0f : range / (top * (0.88f + 0.03f * static_cast<float>(k)));

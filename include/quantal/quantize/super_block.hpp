@@ -101,7 +101,7 @@ constexpr std::size_t super_factor_count(const quantize_policy& p) noexcept {
 template <super_affine F>
 void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
-  const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 2 : 3;
+  const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 1 : 3;
   affine_group<F> g[groups];
   affine_fit wish[groups];
   float top = 0, top_min = 0;
