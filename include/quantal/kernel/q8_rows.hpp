@@ -68,8 +68,8 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
   constexpr std::int64_t step = N * sizeof(lane_column<lane_decoder<F, A>::depth>);
   constexpr std::int64_t slice_bytes = slice_weights / F::layout.elements * F::layout.bytes;
   const std::byte* const end = w.row(w.count - 1) + w.stride;
+  // Rows read from end to end are one stream, which the hardware fetches ahead better than software does.
   const bool whole_rows = (to - from) * slice_weights >= w.cols;
-  const std::int64_t ahead = whole_rows ? prefetch_distance : R * w.stride;
   const std::int64_t last = to * slice_weights <= w.cols ? to : to - 1;  // a slice that the row ends in
   for (int r = 0; r < w.count; r += R) {
     const std::byte* row[R];
@@ -83,7 +83,7 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
     simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA { total[q][c] = batch(0.0f); });
     for (std::int64_t s = from; s < last; ++s) {
       simd::unroll<R>([&](auto q) QUANTAL_LAMBDA {
-        prefetch(row[q], s * slice_bytes + ahead, slice_bytes, end);
+        if (!whole_rows) prefetch(row[q], s * slice_bytes + R * w.stride, slice_bytes, end);
         lane_decoder<F, A> d;
         d.decode(row[q], scale[q], s * slice_weights);
         slices[q].take(d);
