@@ -31,6 +31,9 @@ class attention {
  public:
   explicit attention(const runtime::dispatcher& arch) : ops_(arch.find(f32::gguf_id)) {}
 
+  /// The last product's failure, if one failed.
+  status outcome() const noexcept { return outcome_; }
+
   void run(const attention_args& a) {
     const std::int64_t keys = a.first + a.n;
     const std::int64_t tile = std::min(a.tile, keys);
@@ -51,8 +54,10 @@ class attention {
   void multiply(const float* w, std::int64_t rows, std::int64_t cols, std::int64_t row_stride, const float* x,
                 std::int64_t n, std::int64_t x_stride, float* out, std::int64_t out_stride) {
     serial_executor serial;
-    ops_->mul_mat({reinterpret_cast<const std::byte*>(w), rows, cols, 4 * row_stride, x, n, x_stride, out, out_stride},
-                  activation::exact, serial, {});
+    const mul_mat_args product{reinterpret_cast<const std::byte*>(w), rows, cols, 4 * row_stride, x, n, x_stride, out, out_stride};
+    workspace_.resize(std::max(workspace_.size(), ops_->mul_mat_workspace(product, activation::exact)));
+    const status s = ops_->mul_mat(product, activation::exact, serial, workspace_);
+    if (s != status::ok) outcome_ = s;
   }
 
   void add_tile(const attention_args& a, std::int64_t first_key, std::int64_t keys) {
@@ -93,6 +98,8 @@ class attention {
   const runtime::format_ops* ops_;
   std::vector<float> scores_, transposed_, partial_, top_;
   std::vector<double> sum_;
+  std::vector<std::byte> workspace_;
+  status outcome_ = status::ok;
 };
 
 }  // namespace quantal::mla

@@ -97,6 +97,13 @@ struct session::state {
     return error{path + ": tensor '" + m.name + "': " + std::string(to_string(s))};
   }
 
+  /// Every worker's attention of a layer.
+  result<void> check_heads(const layer& l) const {
+    for (const auto& head : heads)
+      if (auto r = check(l.attn_output, head.outcome()); !r) return r;
+    return {};
+  }
+
   /// A dense product that the observer sees.
   result<void> observed(const matrix& m, const float* x, std::int64_t n, float* out) {
     if (auto r = report(m.name, x, m.cols, n, m.cols); !r) return r;
@@ -180,6 +187,7 @@ struct session::state {
                                                    kv.latent.data(), w, c.kv_rank, position, scale(),
                                                    attended + h * c.kv_rank, c.heads * c.kv_rank, tile});
     });
+    if (auto r = check_heads(l); !r) return r;
     if (auto r = report_attended(l, attended, n); !r) return r;
     for (std::int64_t h = 0; h < c.heads; ++h)
       if (auto r = multiply(l.v_b, h, attended + h * c.kv_rank, n, c.heads * c.kv_rank, out + h * c.value,
@@ -204,12 +212,13 @@ struct session::state {
     executor.for_each(static_cast<int>(c.heads), [&](int h, int worker) {
       run(h, worker, values + h * stored * c.value, c.value, c.value, out + h * c.value, c.heads * c.value);
     });
-    if (!watch) return {};
+    if (auto r = check_heads(l); !r || !watch) return r;
     // This form never makes attn_v_b's input, the attended latent: one more product with the same probabilities.
     float* attended = grow(attended_, n * c.heads * c.kv_rank);
     executor.for_each(static_cast<int>(c.heads), [&](int h, int worker) {
       run(h, worker, kv.latent.data(), latent_width(), c.kv_rank, attended + h * c.kv_rank, c.heads * c.kv_rank);
     });
+    if (auto r = check_heads(l); !r) return r;
     return report_attended(l, attended, n);
   }
 

@@ -107,10 +107,11 @@ class loader {
     if (!split) derive_k_b_v_b(l);
   }
 
-  static std::vector<float> floats(const matrix& m) {
+  std::vector<float> floats(const matrix& m) {
     std::vector<float> v(static_cast<std::size_t>(m.cols * m.rows * m.slices));
     for (std::int64_t r = 0; r < m.rows * m.slices; ++r)
-      dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols);
+      if (const auto s = dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols); s != status::ok)
+        fail(m.name, std::string(to_string(s)));
     return v;
   }
 

@@ -35,7 +35,8 @@ result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, c
   for (std::int64_t i = 0; i < wanted; ++i) {
     const std::int64_t r = i * rows / wanted;
     float* x = s.weights.data() + i * t.cols();
-    dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols());
+    if (const auto failed = dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols()); failed != status::ok)
+      return error{model.path() + ": tensor '" + text::printable(t.name) + "': " + std::string(to_string(failed))};
     if (!std::all_of(x, x + t.cols(), [](float v) { return std::isfinite(v); }))
       return error{model.path() + ": tensor '" + text::printable(t.name) + "', row " + std::to_string(r) +
                    " is not finite"};
@@ -56,8 +57,9 @@ double error_with(const sample& s, const format_info& type, executor_ref threads
     for (std::int64_t r = i * rows_per_item; r < std::min((i + 1) * rows_per_item, rows); ++r) {
       const float* x = s.weights.data() + r * s.cols;
       const float* w = s.importance[static_cast<std::size_t>(r)];
-      if (quantize_row(type.gguf_id, x, w, bytes.data(), s.cols) != status::ok) return;
-      dequantize_row(type.gguf_id, bytes.data(), decoded.data(), s.cols);
+      if (quantize_row(type.gguf_id, x, w, bytes.data(), s.cols) != status::ok ||
+          dequantize_row(type.gguf_id, bytes.data(), decoded.data(), s.cols) != status::ok)
+        return;
       parts[static_cast<std::size_t>(i)].add(x, decoded.data(), w, s.cols);
     }
   });

@@ -63,7 +63,7 @@ class conversion {
     const std::int64_t cols = t_.cols();
     float *x = floats_.data() + 2 * worker * cols, *decoded = x + cols;
     const std::byte* row = source_.row(r, bytes_.data() + worker * from_.row_bytes(cols));
-    dequantize_row(from_.gguf_id, row, x, cols);
+    if (const auto s = dequantize_row(from_.gguf_id, row, x, cols); s != status::ok) return std::string(to_string(s));
     if (auto bad = non_finite_weight(x, cols); !bad.empty()) return bad;
     if (from_.gguf_id == to_.gguf_id) {
       std::memcpy(out, row, static_cast<std::size_t>(row_bytes()));
@@ -72,7 +72,8 @@ class conversion {
     const float* w = importance_ ? importance_->row(r / t_.rows(), r % t_.rows(), t_.rows()) : nullptr;
     if (const auto s = runtime::quantize_row(to_.gguf_id, x, w, out, cols); s != status::ok)
       return std::string(to_string(s));
-    dequantize_row(to_.gguf_id, out, decoded, cols);
+    if (const auto s = dequantize_row(to_.gguf_id, out, decoded, cols); s != status::ok)
+      return std::string(to_string(s));
     if (const auto bad = non_finite_weight(decoded, cols); !bad.empty())
       return "quantized data validation failed: " + bad + " as " + std::string(to_.name);
     sum.add(x, decoded, w, cols);

@@ -8,7 +8,7 @@ namespace quantal {
 
 /// Result of a library call. The library never throws and never aborts: every precondition that depends on
 /// run-time values is checked at the API boundary and reported here.
-enum class status : std::uint8_t {
+enum class [[nodiscard]] status : std::uint8_t {
   ok,
   bad_shape,         ///< a dimension is negative, zero where it may not be, or not a multiple of the block
   bad_stride,        ///< a stride is smaller than the row it must step over

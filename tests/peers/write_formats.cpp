@@ -32,10 +32,10 @@ result<void> write(const char* path, const std::vector<const format_info*>& form
     std::vector<std::byte> blocks(static_cast<std::size_t>(rows * row));
     std::vector<float> decoded(x.size());
     for (std::int64_t r = 0; r < rows; ++r) {
-      const auto s =
-          runtime::quantize_row(f->gguf_id, x.data() + r * cols, nullptr, blocks.data() + r * row, cols);
+      auto s = runtime::quantize_row(f->gguf_id, x.data() + r * cols, nullptr, blocks.data() + r * row, cols);
+      if (s == status::ok)
+        s = dequantize_row(f->gguf_id, blocks.data() + r * row, decoded.data() + r * cols, cols);
       if (s != status::ok) return error{std::string(f->name) + ": " + std::string(to_string(s))};
-      dequantize_row(f->gguf_id, blocks.data() + r * row, decoded.data() + r * cols, cols);
     }
     if (auto w = out->append(blocks); !w) return w;
     if (auto w = out->append(bytes_of(decoded)); !w) return w;

@@ -62,7 +62,8 @@ inline result<importance> key_projection_proxy(const store& s, const gguf::model
     for (std::int64_t h = 0; h < shape.heads; ++h)
       for (std::int64_t n = 0; n < t.cols; ++n) {
         const std::int64_t r = h * (q->rows() / shape.heads) + n;
-        dequantize_row(q->type, rows->row(r, scratch.data()), row.data(), q->cols());
+        if (const auto st = dequantize_row(q->type, rows->row(r, scratch.data()), row.data(), q->cols()); st != status::ok)
+          return error{model.path() + ": tensor '" + *name + "': " + std::string(to_string(st))};
         out.weights.push_back(static_cast<float>(expected_square(row.data(), input->row(0, r, q->rows()), q->cols())));
       }
     return out;

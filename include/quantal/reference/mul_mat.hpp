@@ -1,6 +1,8 @@
 // Products in float64 with the dequantized weights: slow, obvious, and what tests compare kernels with.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "quantal/dequantize.hpp"
@@ -8,12 +10,13 @@
 
 namespace quantal::reference {
 
-/// result[t * rows + r], accumulated in float64.
+/// result[t * rows + r], accumulated in float64; NaN where rows of that format cannot be decoded.
 inline std::vector<double> mul_mat(std::uint32_t gguf_id, const mul_mat_args& a) {
   std::vector<double> out(static_cast<std::size_t>(a.n * a.rows));
   std::vector<float> row(static_cast<std::size_t>(a.cols));
   for (std::int64_t r = 0; r < a.rows; ++r) {
-    dequantize_row(gguf_id, a.weights + r * a.weight_row_stride, row.data(), a.cols);
+    if (dequantize_row(gguf_id, a.weights + r * a.weight_row_stride, row.data(), a.cols) != status::ok)
+      std::fill(row.begin(), row.end(), std::numeric_limits<float>::quiet_NaN());
     for (std::int64_t t = 0; t < a.n; ++t) {
       double sum = 0;
       for (std::int64_t c = 0; c < a.cols; ++c)
