@@ -86,6 +86,36 @@ TEST(Codebook, NearestIsNearest) {
   check(codebook<q6_K>{});
 }
 
+/// Sums of the pairs that are nearest in the weighted metric.
+TEST(PairSearch, EqualsBruteForce) {
+  using coder = group_coder<iq2_kl>;
+  test::rng g(21);
+  const auto x = test::gaussian(g, 32);
+  auto w = test::gaussian(g, 32), wx = w;
+  for (std::size_t i = 0; i < 32; ++i) w[i] = std::exp(2 * w[i]), wx[i] = w[i] * x[i];
+  float inverse[lane_count], xq[lane_count], qq[lane_count];
+  for (int k = 0; k < lane_count; ++k) inverse[k] = 4.0f * static_cast<float>(k - 7);
+  coder::sums<lane_count>({x.data(), w.data(), wx.data()}, inverse, nullptr, xq, qq);
+  for (int k = 0; k < lane_count; ++k) {
+    double want_xq = 0, want_qq = 0;
+    for (std::size_t i = 0; i < 32; i += 2) {
+      double least = 1e30, q[2] = {};
+      for (int c = 0; c < iq2_kl::grid_size; ++c) {
+        const double a = iq2_kl::grid_value(c, 0), b = iq2_kl::grid_value(c, 1);
+        const double e =
+            w[i] * std::pow(x[i] * inverse[k] - a, 2) + w[i + 1] * std::pow(x[i + 1] * inverse[k] - b, 2);
+        if (e < least) least = e, q[0] = a, q[1] = b;
+      }
+      for (std::size_t j = 0; j < 2; ++j) {
+        want_xq += static_cast<double>(wx[i + j]) * q[j];
+        want_qq += static_cast<double>(w[i + j]) * q[j] * q[j];
+      }
+    }
+    EXPECT_NEAR(xq[k], want_xq, 1e-4 * want_qq) << k;
+    EXPECT_NEAR(qq[k], want_qq, 1e-4 * want_qq) << k;
+  }
+}
+
 /// Least error of 8 weights at scale s over every sign pattern that the format can store.
 template <class F>
 double brute_force(const float* x, const float* w, float s, int shift) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
 
@@ -36,6 +37,42 @@ concept word_codes = requires(typename F::block& b) {
 
 template <class F>
 struct group_coder;
+
+namespace detail {
+
+/// table[index], index 0..7, per lane. Fallback.
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> lookup8_on(const float* table, xsimd::batch<std::int32_t, A> index,
+                                                 const simd::base&) noexcept {
+  constexpr int n = static_cast<int>(xsimd::batch<float, A>::size);
+  alignas(64) std::int32_t at[n];
+  alignas(64) float out[n];
+  index.store_aligned(at);
+  for (int i = 0; i < n; ++i) out[i] = table[at[i]];
+  return xsimd::batch<float, A>::load_aligned(out);
+}
+#if XSIMD_WITH_AVX2
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> lookup8_on(const float* table, xsimd::batch<std::int32_t, A> index,
+                                                 const xsimd::avx2&) noexcept {
+  return _mm256_permutevar8x32_ps(_mm256_load_ps(table), index);
+}
+#endif
+#if XSIMD_WITH_AVX512F
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> lookup8_on(const float* table, xsimd::batch<std::int32_t, A> index,
+                                                 const xsimd::avx512f&) noexcept {
+  return _mm512_permutexvar_ps(index, _mm512_castps256_ps512(_mm256_load_ps(table)));
+}
+#endif
+
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> lookup8(const float* table,
+                                              xsimd::batch<std::int32_t, A> index) noexcept {
+  return lookup8_on<A>(table, index, simd::on<A>{});
+}
+
+}  // namespace detail
 
 /// Each weight has a code of its own.
 template <single_codes F>
@@ -161,9 +198,9 @@ struct group_coder<F> {
     return p;
   }();
 
-  /// The values that a weight of a pair can take.
+  /// The values that a weight of a pair can take: eight at most.
   struct value_list {
-    int value[F::grid_size], count = 0;
+    int value[8] = {}, count = 0;
     constexpr int find(int v) const noexcept {
       int i = 0;
       while (i < count && value[i] != v) ++i;
@@ -177,25 +214,41 @@ struct group_coder<F> {
         if (const int v = F::grid_value(c, k); list.find(v) == list.count) list.value[list.count++] = v;
     return list;
   }();
+  alignas(32) static constexpr std::array<float, 8> level_of = [] {
+    std::array<float, 8> t{};
+    for (std::size_t i = 0; i < 8; ++i) t[i] = static_cast<float>(values.value[i]);
+    return t;
+  }();
+  static constexpr bool paired(int first, int second) noexcept {
+    for (int c = 0; c < F::grid_size; ++c)
+      if (F::grid_value(c, 0) == values.value[first] && F::grid_value(c, 1) == values.value[second])
+        return true;
+    return false;
+  }
 
-  /// Errors of the two weights are tabulated; the best pair is carried as one number, 256 * first + second.
+  /// Errors of the two weights are tabulated. The lowest bits of an error number the values that it is of, so
+  /// that minima carry them along: to every first value the best of its second ones, then the best of all.
   template <class B>
   static QUANTAL_INLINE std::pair<B, B> nearest(B v0, B v1, B w0, B w1) noexcept {
-    B e0[values.count], e1[values.count];
+    using integers = xsimd::batch<std::int32_t, typename B::arch_type>;
+    constexpr std::int32_t most = 0x7fffffff;
+    integers second[8], best(most);
     simd::unroll<values.count>([&](auto i) QUANTAL_LAMBDA {
-      const B q(static_cast<float>(values.value[i])), a = v0 - q, b = v1 - q;
-      e0[i] = w0 * a * a;
-      e1[i] = w1 * b * b;
+      const B b = v1 - B(level_of[i]), e = w1 * b * b;
+      second[i] = (xsimd::bitwise_cast<std::int32_t>(e) & integers(~7)) | integers(int{i});
     });
-    B least(std::numeric_limits<float>::infinity()), pair(0.0f);
-    simd::unroll<F::grid_size>([&](auto c) QUANTAL_LAMBDA {
-      constexpr int first = F::grid_value(c, 0), second = F::grid_value(c, 1);
-      const B e = e0[values.find(first)] + e1[values.find(second)];
-      pair = xsimd::select(e < least, B(static_cast<float>(256 * first + second)), pair);
-      least = xsimd::min(e, least);
+    simd::unroll<values.count>([&](auto i) QUANTAL_LAMBDA {
+      integers least(most);
+      simd::unroll<values.count>([&](auto j) QUANTAL_LAMBDA {
+        if constexpr (paired(i, j)) least = xsimd::min(least, second[j]);
+      });
+      const B a = v0 - B(level_of[i]), e = w0 * a * a + xsimd::bitwise_cast<float>(least);
+      const integers number = (least & integers(7)) | integers(8 * i);
+      best = xsimd::min(best, (xsimd::bitwise_cast<std::int32_t>(e) & integers(~63)) | number);
     });
-    const B magic(12582912.0f), first = pair * B(1.0f / 256) + magic - magic;
-    return {first, pair - first * B(256.0f)};
+    using arch = typename B::arch_type;
+    return {detail::lookup8<arch>(level_of.data(), (best >> 3) & integers(7)),
+            detail::lookup8<arch>(level_of.data(), best & integers(7))};
   }
 };
 
