@@ -256,7 +256,7 @@ struct trellis_reach {
 template <class F>
 constexpr trellis_reach reach_of(const quantize_policy& p) noexcept {
   if (p.exact) return {1.01f, 1.01f};
-  return {0.1f, F::vector < 8 ? 0.3f : 0.2f};
+  return {0.1f, F::vector < 8 ? 0.3f : signed_trellis<F> ? 0.2f : 0.15f};
 }
 
 template <class F>
@@ -290,10 +290,13 @@ trellis_choice<F> choose_codewords(const trellis_group<F>& g, float s, float rea
 
 /// Scales that are tried. With short vectors the error of a group is a rugged function of its scale, and
 /// levels are fine: free scales are searched first. With long ones the error says little between two of the
-/// coarse levels: those around a scale that suits the size of the weights are tried at once.
+/// coarse levels: those around a scale that suits the size of the weights are tried at once, the fewer the
+/// fewer codewords there are.
 template <class F>
 struct trellis_effort {
-  static constexpr int starts = F::vector < 8 ? 8 : 0, levels = F::vector < 8 || !signed_trellis<F> ? 4 : 5;
+  static constexpr bool is_short = F::vector < 8;
+  static constexpr int starts = is_short ? 8 : 0;
+  static constexpr int levels = is_short ? 4 : signed_trellis<F> ? 5 : F::grid_size > 1 << 13 ? 3 : 2;
 };
 
 /// The best free scale of a group, from guesses between one that makes codes and weights equally large and
