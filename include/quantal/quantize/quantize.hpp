@@ -56,12 +56,12 @@ template <quantizable F, quantize_policy P = quantize_policy{}, class A = xsimd:
 status quantize_row(const float* x, const float* importance, std::byte* out, std::int64_t cols) noexcept {
   if (cols < 0 || cols % F::layout.elements != 0) return status::bad_shape;
   if (!x || !out) return status::null_pointer;
-  if (const status s = quantize::check_row(x, importance, cols); s != status::ok) return s;
+  quantize::row_view row{x, importance, cols};
+  if (const status s = quantize::check_row(row); s != status::ok) return s;
   auto* blocks = row_blocks<F>(out);
   if constexpr (float_format<F>) {
     for (std::int64_t i = 0; i < cols; ++i) blocks[i] = F::from_float(x[i]);
   } else {
-    quantize::row_view row{x, importance, cols};
     if constexpr (P.magnitude > 0.0f) {
       double square = 0;
       for (std::int64_t i = 0; i < cols; ++i) square += static_cast<double>(x[i]) * x[i];

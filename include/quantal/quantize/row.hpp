@@ -18,6 +18,7 @@ struct row_view {
   const float* x;
   const float* importance;  ///< null: every column counts the same
   std::int64_t cols;
+  float largest_importance = 0.0f;
   float mean_square = 0.0f;  ///< of x; needed where the policy weighs by magnitude
 };
 
@@ -52,19 +53,25 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   return sum * (unit / n);
 }
 
-/// Finite weights, finite and non-negative importances. On the bits, which compilers turn into vectors.
-QUANTAL_INLINE status check_row(const float* x, const float* importance, std::int64_t cols) noexcept {
+/// Finite weights, finite and non-negative importances, whose largest is found on the way. Bits of floats are
+/// ordered like integers; those of negative ones lie above all others.
+QUANTAL_INLINE status check_row(row_view& row) noexcept {
   constexpr std::uint32_t infinity = 0x7f800000u, sign = 0x80000000u;
-  std::uint32_t bad = 0;
-  for (std::int64_t i = 0; i < cols; ++i)
-    bad |= (quantal::detail::bits_from_float(x[i]) & ~sign) >= infinity ? 1u : 0u;
-  if (bad) return status::not_finite;
-  if (importance)
-    for (std::int64_t i = 0; i < cols; ++i) {
-      const std::uint32_t v = quantal::detail::bits_from_float(importance[i]);
-      bad |= (v == sign ? 0u : v) >= infinity ? 1u : 0u;
-    }
-  return bad ? status::bad_importance : status::ok;
+  std::uint32_t most = 0;
+  for (std::int64_t i = 0; i < row.cols; ++i) {
+    const std::uint32_t v = quantal::detail::bits_from_float(row.x[i]) & ~sign;
+    most = v > most ? v : most;
+  }
+  if (most >= infinity) return status::not_finite;
+  if (!row.importance) return status::ok;
+  most = 0;
+  for (std::int64_t i = 0; i < row.cols; ++i) {
+    const std::uint32_t v = quantal::detail::bits_from_float(row.importance[i] + 0.0f);  // -0 becomes 0
+    most = v > most ? v : most;
+  }
+  if (most >= infinity) return status::bad_importance;
+  row.largest_importance = quantal::detail::float_from_bits(most);
+  return status::ok;
 }
 
 }  // namespace quantal::quantize

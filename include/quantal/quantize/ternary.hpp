@@ -108,11 +108,7 @@ class ternary_row {
 
  public:
   explicit ternary_row(const row_view& row) noexcept : row_(row) {
-    if (!row.importance) return;
-    batch largest(0.0f);
-    for (std::int64_t i = 0; i < row.cols; i += width)
-      largest = xsimd::max(largest, batch::load_unaligned(row.importance + i));
-    const float most = xsimd::reduce_max(largest);
+    const float most = row.largest_importance;
     weighted_ = most > 1e-30f;
     if (weighted_) unit_ = 1.0f / most;
   }
@@ -152,31 +148,34 @@ class ternary_row {
   bool weighted_ = false;
 };
 
-/// A good d for the row.
+/// A good d for the row. A part of it shows which of some thresholds is near the best; the whole of it then
+/// gives d for a threshold and the threshold for d, until d hardly moves: the gain is flat around its top.
 template <class F>
 float ternary_scale(const row_view& row) noexcept {
   const ternary_row<F> values(row);
-  const std::int64_t stride = row.cols >= 2048 ? row.cols / 1024 : 1;
+  const std::int64_t stride = row.cols >= 1024 ? row.cols / 512 : 1;
   const float nothing = 0.0f;
   tail_sums all;
   values.template sums<1>(&nothing, stride, &all);
   // A part of the row may hold nothing where the rest does.
   if (!(all.scale() > 0.0f)) values.template sums<1>(&nothing, 1, &all);
-  constexpr float parts[] = {0.0f, 0.25f, 0.5f, 0.77f, 1.0f, 1.5f, 2.5f, 5.0f};
-  constexpr int count = 8;
+  constexpr float parts[] = {0.25f, 0.5f, 0.77f, 1.0f, 1.5f, 2.5f, 5.0f};
+  constexpr int count = 7;
   float threshold[count];
   for (int t = 0; t < count; ++t) threshold[t] = parts[t] * all.scale();
   tail_sums at[count], best = all;
   values.template sums<count>(threshold, stride, at);
   for (const auto& s : at)
     if (s.gain() > best.gain()) best = s;
-  float d = best.scale(), gain = 0.0f;
+  float d = best.scale();
   for (int round = 0; round < 8; ++round) {
     const float half = 0.5f * d;
     tail_sums next;
     values.template sums<1>(&half, 1, &next);
-    if (!(next.gain() > gain * 1.0001f)) break;
-    gain = next.gain(), d = next.scale();
+    if (!(next.gain() > 0.0f)) break;
+    const float moved = std::fabs(next.scale() - d);
+    d = next.scale();
+    if (moved < 0.02f * d) break;
   }
   return d;
 }
