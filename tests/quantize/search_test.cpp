@@ -86,6 +86,41 @@ TEST(Codebook, NearestIsNearest) {
   check(codebook<q6_K>{});
 }
 
+TEST(Scales, HalvesInLanesAreStoredHalves) {
+  using batch = xsimd::batch<float>;
+  test::rng g(22);
+  for (int i = 0; i < 2000; ++i) {
+    const float v = std::ldexp(std::uniform_real_distribution<float>(-2, 2)(g), i % 50 - 30);
+    EXPECT_EQ(stored_half_lanes(batch(v)).get(0), stored_half(v)) << v;
+    if (std::fabs(v) < 65504) {
+      EXPECT_EQ(stored_half(v), quantal::detail::half_to_float(quantal::detail::float_to_half(v))) << v;
+    }
+  }
+}
+
+/// Of the sixteen scales of a block of bytes the one whose fractions weigh least.
+TEST(ByteSearch, TakesTheBestOfItsScales) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    test::rng g(seed);
+    const auto x = test::gaussian(g, 32);
+    auto w = test::gaussian(g, 32);
+    for (auto& v : w) v = std::exp(v);
+    q8_0::block block;
+    ASSERT_EQ(quantize_row<q8_0>(x.data(), w.data(), reinterpret_cast<std::byte*>(&block), 32), status::ok);
+    float largest = 0;
+    for (const float v : x) largest = std::max(largest, std::fabs(v));
+    double least = 1e30, got = 0;
+    for (int k = 0; k < 16; ++k)
+      least = std::min<double>(
+          least,
+          error_at<codebook<q8_0>>(x.data(), w.data(), 32,
+                                   stored_half(largest / 127 * (1 + 0.1f / 15 * static_cast<float>(k)))));
+    for (std::size_t i = 0; i < 32; ++i)
+      got += w[i] * std::pow(x[i] - block.d.get() * static_cast<float>(block.qs[i]), 2);
+    EXPECT_LE(got, least * 1.01) << seed;
+  }
+}
+
 /// Sums of the pairs that are nearest in the weighted metric.
 TEST(PairSearch, EqualsBruteForce) {
   using coder = group_coder<iq2_kl>;

@@ -48,20 +48,6 @@ QUANTAL_INLINE std::int16_t target_of(float v) noexcept {
   return static_cast<std::int16_t>(quantal::detail::bits_from_float(clamped + 12582912.0f));
 }
 
-/// Roots of n weights, rounded down, the heaviest weight's near `largest`. n is a multiple of lane_count.
-template <class F, int n>
-QUANTAL_INLINE void roots_of(const float* w, float largest, std::int16_t* out) noexcept {
-  using batch = lanes<F>;
-  constexpr int width = static_cast<int>(batch::size);
-  batch most = batch::load_unaligned(w);
-  for (int i = width; i < n; i += width) most = xsimd::max(most, batch::load_unaligned(w + i));
-  const batch unit(largest * largest / xsimd::reduce_max(most));
-  alignas(64) std::int32_t root[n];
-  for (int i = 0; i < n; i += width)
-    xsimd::to_int(xsimd::sqrt(batch::load_unaligned(w + i) * unit)).store_aligned(root + i);
-  for (int i = 0; i < n; ++i) out[i] = static_cast<std::int16_t>(root[i]);
-}
-
 /// A pair of neighbouring components of a target, or of roots: two int16 in one word.
 QUANTAL_INLINE std::int32_t pair_at(const std::int16_t* p) noexcept {
   std::int32_t v;

@@ -83,4 +83,23 @@ QUANTAL_INLINE float extreme_of(const float* x) noexcept {
   return -a > b ? a : b;
 }
 
+/// stored_half of every lane.
+template <class B>
+QUANTAL_INLINE B stored_half_lanes(B v) noexcept {
+  const B clamped = xsimd::min(xsimd::max(v, B(-65504.0f)), B(65504.0f));
+  const B power = xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(clamped) & 0x7f800000);
+  const B magic = xsimd::max(power * B(12288.0f), B(0.75f));
+  return (clamped + magic) - magic;
+}
+
+/// The largest magnitude; N is a multiple of lane_count.
+template <class F, int N>
+QUANTAL_INLINE float largest_magnitude_of(const float* x) noexcept {
+  using batch = lanes<F>;
+  batch most = xsimd::abs(batch::load_unaligned(x));
+  for (int i = static_cast<int>(batch::size); i < N; i += static_cast<int>(batch::size))
+    most = xsimd::max(most, xsimd::abs(batch::load_unaligned(x + i)));
+  return xsimd::reduce_max(most);
+}
+
 }  // namespace quantal::quantize

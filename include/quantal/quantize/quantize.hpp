@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "quantal/formats.hpp"
+#include "quantal/quantize/byte_search.hpp"
 #include "quantal/quantize/fp4.hpp"
 #include "quantal/quantize/grid_block.hpp"
 #include "quantal/quantize/row.hpp"
@@ -29,6 +30,8 @@ concept coded_by_block = requires(const float* x, const quantize_policy& p, type
 /// Formats without a scale per row, block by block.
 template <coded_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+  if constexpr (byte_codes<F>)
+    if (!p.exact && p.magnitude == 0.0f) return encode_byte_row<F>(row, out);
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t i = 0; i < row.cols; i += n) {

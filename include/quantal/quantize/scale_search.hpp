@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quantal/quantize/byte_search.hpp"
 #include "quantal/quantize/group_coder.hpp"
 #include "quantal/quantize/policy.hpp"
 #include "quantal/quantize/stored.hpp"
@@ -109,8 +108,6 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
 template <class F, class Stored>
 float search_scale(const group_view& g, const quantize_policy& p, Stored&& stored) noexcept {
   using coder = group_coder<F>;
-  if constexpr (byte_codes<F>)
-    if (!p.exact) return search_byte_scale<F>(g, stored);
   float hint = 0.0f;
   if constexpr (coder::codes::size <= 64 && coder::size <= 32)
     if (p.exact) hint = search_scale_exact<typename coder::codes>(g.x, g.w, coder::size).scale;
