@@ -121,6 +121,54 @@ TEST(ByteSearch, TakesTheBestOfItsScales) {
   }
 }
 
+double error_of(const mxfp4::block& b, const float* x, const float* w) {
+  double e = 0;
+  for (int i = 0; i < 32; ++i)
+    e += w[i] * std::pow(x[i] - mxfp4::scale(b, 1.0f, 0) * static_cast<float>(mxfp4::code(b, i)), 2);
+  return e;
+}
+
+/// Of all powers of two the best, also where the largest weight hardly counts; in rows whose blocks go
+/// together and one by one.
+TEST(PowerScales, AreTheBestOfAll) {
+  constexpr int count = 40;
+  test::rng g(23);
+  auto x = test::gaussian(g, 32 * count), w = test::gaussian(g, 32 * count);
+  for (auto& v : w) v = std::exp(3 * v);
+  for (std::size_t b = 0; b < count; b += 3) x[32 * b + b % 32] *= 30, w[32 * b + b % 32] *= 1e-6f;
+  std::vector<mxfp4::block> blocks(count);
+  ASSERT_EQ(quantize_row<mxfp4>(x.data(), w.data(), reinterpret_cast<std::byte*>(blocks.data()), 32 * count),
+            status::ok);
+  for (std::size_t b = 0; b < count; ++b) {
+    double least = 1e30;
+    for (int exponent = 110; exponent < 140; ++exponent) {
+      mxfp4::block tried{};
+      mxfp4::set_exponent(tried, exponent);
+      const float d = mxfp4::scale(tried, 1.0f, 0);
+      for (int i = 0; i < 32; ++i)
+        codebook<mxfp4>::store(tried, i,
+                               codebook<mxfp4>::nearest(x[32 * b + static_cast<std::size_t>(i)] / d));
+      least = std::min(least, error_of(tried, &x[32 * b], &w[32 * b]));
+    }
+    EXPECT_LE(error_of(blocks[b], &x[32 * b], &w[32 * b]), least * 1.0001) << b;
+  }
+}
+
+/// Blocks without importance among others count all their weights.
+TEST(PowerScales, BlocksWithoutImportanceCountAllWeights) {
+  constexpr std::size_t count = 400;
+  test::rng g(24);
+  const auto x = test::gaussian(g, 32 * count);
+  std::vector<float> w(32 * count, 1.0f);
+  for (std::size_t b = 0; b < count; b += 2) std::fill_n(&w[32 * b], 32, 0.0f);
+  const auto blocks = [&](const float* importance) {
+    std::vector<std::byte> out(sizeof(mxfp4::block) * count);
+    EXPECT_EQ(quantize_row<mxfp4>(x.data(), importance, out.data(), 32 * count), status::ok);
+    return out;
+  };
+  EXPECT_EQ(blocks(w.data()), blocks(nullptr));
+}
+
 /// Sums of the pairs that are nearest in the weighted metric.
 TEST(PairSearch, EqualsBruteForce) {
   using coder = group_coder<iq2_kl>;

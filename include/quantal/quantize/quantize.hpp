@@ -32,6 +32,8 @@ template <coded_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   if constexpr (byte_codes<F>)
     if (!p.exact && p.magnitude == 0.0f) return encode_byte_row<F>(row, out);
+  if constexpr (detail::power_scaled<F>)
+    if (p.magnitude == 0.0f) return encode_power_row<F>(row, p, out);
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t i = 0; i < row.cols; i += n) {

@@ -21,11 +21,8 @@ struct nibble_halves {
   QUANTAL_HD constexpr void set(int i, int v) noexcept {
     set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v);
   }
-  /// All n, 0..15 each.
-  template <class T>
-  QUANTAL_HD constexpr void set_all(const T* v) noexcept {
-    for (int i = 0; i < n / 2; ++i) bytes[i] = static_cast<std::uint8_t>(v[i] | v[i + n / 2] << 4);
-  }
+  /// All n: elements i and n/2 + i in byte i.
+  QUANTAL_HD void set_bytes(const std::uint8_t* v) noexcept { __builtin_memcpy(bytes, v, n / 2); }
 };
 
 /// 256 nibbles in runs of `run` elements, each run a nibble_halves: 32 as in iq4_xs, 64 as in q4_K.
