@@ -1,6 +1,7 @@
 // Any input gives a valid block or a status.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 
 #include "quantal/dequantize.hpp"
@@ -112,6 +113,55 @@ INSTANTIATE_TEST_SUITE_P(Format, Safety, testing::ValuesIn(quantizable_ids()),
 TEST(QuantizeRow, UnknownFormat) {
   EXPECT_EQ(runtime::quantize_row(9999, nullptr, nullptr, nullptr, 0), status::unknown_format);
   EXPECT_FALSE(can_quantize(9999));
+}
+
+/// Conversions equal those of the format, from any address, and find bad input at every place, on every arch.
+template <class F>
+void check_conversion() {
+  test::rng g(5);
+  for (const auto arch : runtime::dispatcher::compiled()) {
+    const auto d = runtime::dispatcher::named(arch);
+    if (!d) continue;
+    const auto quantize = d->find_quantizer(F::gguf_id);
+    ASSERT_TRUE(quantize);
+    for (std::size_t cols = 1; cols < 80; cols = cols < 40 ? cols + 1 : cols + 13) {
+      std::vector<float> x(cols), w(cols, -0.0f);
+      for (auto& v : x) {
+        v = quantal::detail::float_from_bits(static_cast<std::uint32_t>(g()));
+        if (!std::isfinite(v)) v = 65520.0f;
+        if (g() % 2)
+          v = std::ldexp(1.0f + static_cast<float>(g() % 4096) / 2048, static_cast<int>(g() % 42) - 26);
+      }
+      std::vector<std::byte> out(F::layout.bytes * cols + 1);
+      const auto run = [&] {
+        return quantize(x.data(), w.data(), out.data() + 1, static_cast<std::int64_t>(cols));
+      };
+      ASSERT_EQ(run(), status::ok);
+      for (std::size_t i = 0; i < cols; ++i) {
+        const auto want = F::from_float(x[i]);
+        EXPECT_EQ(std::memcmp(&want, &out[1 + i * sizeof want], sizeof want), 0) << arch << x[i];
+      }
+      for (std::size_t i = 0; i < cols; ++i) {
+        const float v = x[i];
+        for (const float bad : {NAN, INFINITY, -INFINITY}) {
+          x[i] = bad;
+          EXPECT_EQ(run(), status::not_finite) << arch << i;
+          x[i] = v, w[i] = bad;
+          EXPECT_EQ(run(), status::bad_importance) << arch << i;
+          w[i] = -0.0f;
+        }
+        w[i] = -1e-40f;
+        EXPECT_EQ(run(), status::bad_importance) << arch << i;
+        w[i] = 1;
+      }
+    }
+  }
+}
+
+TEST(Conversions, AreThoseOfTheFormat) {
+  check_conversion<f32>();
+  check_conversion<f16>();
+  check_conversion<bf16>();
 }
 
 }  // namespace

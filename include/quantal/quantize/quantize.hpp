@@ -10,6 +10,7 @@
 
 #include "quantal/formats.hpp"
 #include "quantal/quantize/byte_search.hpp"
+#include "quantal/quantize/float_row.hpp"
 #include "quantal/quantize/fp4.hpp"
 #include "quantal/quantize/grid_block.hpp"
 #include "quantal/quantize/row.hpp"
@@ -62,19 +63,19 @@ status quantize_row(const float* x, const float* importance, std::byte* out, std
   if (cols < 0 || cols % F::layout.elements != 0) return status::bad_shape;
   if (!x || !out) return status::null_pointer;
   quantize::row_view row{x, importance, cols};
-  if (const status s = quantize::check_row(row); s != status::ok) return s;
-  auto* blocks = row_blocks<F>(out);
   if constexpr (float_format<F>) {
-    for (std::int64_t i = 0; i < cols; ++i) blocks[i] = F::from_float(x[i]);
+    return quantize::encode_floats<F, A>(row, out);
   } else {
+    if (const status s = quantize::check_weights(row); s != status::ok) return s;
+    if (const status s = quantize::check_importance(row); s != status::ok) return s;
     if constexpr (P.magnitude > 0.0f) {
       double square = 0;
       for (std::int64_t i = 0; i < cols; ++i) square += static_cast<double>(x[i]) * x[i];
       if (cols) row.mean_square = static_cast<float>(square / static_cast<double>(cols));
     }
     quantize::encode_row<quantize::on_arch<F, A>>(row, P, out);
+    return status::ok;
   }
-  return status::ok;
 }
 
 /// True if quantize_row knows this format.

@@ -53,25 +53,28 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   return sum * (unit / n);
 }
 
-/// Finite weights, finite and non-negative importances, whose largest is found on the way. Bits of floats are
-/// ordered like integers; those of negative ones lie above all others.
-QUANTAL_INLINE status check_row(row_view& row) noexcept {
-  constexpr std::uint32_t infinity = 0x7f800000u, sign = 0x80000000u;
-  std::uint32_t most = 0;
-  for (std::int64_t i = 0; i < row.cols; ++i) {
-    const std::uint32_t v = quantal::detail::bits_from_float(row.x[i]) & ~sign;
-    most = v > most ? v : most;
-  }
-  if (most >= infinity) return status::not_finite;
+/// Finite and non-negative importances, whose largest is found on the way. Bits of floats are ordered like
+/// integers; those of negative ones lie above all others.
+QUANTAL_INLINE status check_importance(row_view& row) noexcept {
   if (!row.importance) return status::ok;
-  most = 0;
+  std::uint32_t most = 0;
   for (std::int64_t i = 0; i < row.cols; ++i) {
     const std::uint32_t v = quantal::detail::bits_from_float(row.importance[i] + 0.0f);  // -0 becomes 0
     most = v > most ? v : most;
   }
-  if (most >= infinity) return status::bad_importance;
+  if (most >= 0x7f800000u) return status::bad_importance;
   row.largest_importance = quantal::detail::float_from_bits(most);
   return status::ok;
+}
+
+/// Finite weights.
+QUANTAL_INLINE status check_weights(const row_view& row) noexcept {
+  std::uint32_t most = 0;
+  for (std::int64_t i = 0; i < row.cols; ++i) {
+    const std::uint32_t v = quantal::detail::bits_from_float(row.x[i]) & 0x7fffffffu;
+    most = v > most ? v : most;
+  }
+  return most >= 0x7f800000u ? status::not_finite : status::ok;
 }
 
 }  // namespace quantal::quantize
