@@ -2,20 +2,22 @@
 # dispatcher. An arch's product kernels, one set per form of format, have units of their own; the formats' units hold only
 # their decoders.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set(quantal_known_archs neon64_dotprod neon64 scalar)
+  set(quantal_known_archs neon64_i8mm neon64_dotprod neon64 scalar)
 else()
-  set(quantal_known_archs avx512_vnni avx512 avx2 scalar)
+  set(quantal_known_archs avx512_vnni avx512 avx2_vnni avx2 scalar)
 endif()
 set(QUANTAL_ARCHS "${quantal_known_archs}" CACHE STRING "Variants of quantal::runtime, best first; must end in scalar")
 
 set(quantal_flags_scalar "")
 set(quantal_flags_avx2 -mavx2 -mfma -mf16c)
+set(quantal_flags_avx2_vnni ${quantal_flags_avx2} -mavxvnni)
 set(quantal_flags_avx512 ${quantal_flags_avx2} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl
   -mprefer-vector-width=512)
 set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi -mavx512vbmi2
   -mavx512vnni)
 set(quantal_flags_neon64 "")
 set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
+set(quantal_flags_neon64_i8mm -march=armv8.2-a+dotprod+i8mm)
 
 set(QUANTAL_KERNEL_OPTIMIZATION -O3 CACHE STRING "Optimization of the kernels, whatever the build type")
 set(QUANTAL_PARTS 2)  # as runtime/parts.hpp
@@ -24,8 +26,13 @@ set(QUANTAL_QUANTIZER_PARTS 3)
 # What block formats look like to the product kernels: weights per scale, offset, bias, kind of byte (kernel/slice.hpp).
 # A form missing here is compiled in every unit that uses it; tests/runtime sees to that.
 set(quantal_common_forms "16,false,true" "32,false,true" "128,false,true" "16,true,false" "32,true,false")
+set(quantal_folded_forms "128,true,false")  # kernel/decode/folded.hpp
 set(quantal_signed_forms "16,false,false" "32,false,false" "128,false,false")
-set(quantal_u8_archs scalar avx512_vnni)
+set(quantal_u8_archs scalar avx2_vnni avx512_vnni neon64_i8mm)
+# Archs that use the quantizers of another, as quantizer_arch in runtime/parts.hpp.
+set(quantal_borrowing_archs avx2_vnni neon64_i8mm)
+set(quantal_quantizers_of_avx2_vnni avx2)
+set(quantal_quantizers_of_neon64_i8mm neon64_dotprod)
 
 # quantal_form_instances(ARCH OUT_A OUT_B): template names of the arch's form kernels, in two lists of like cost.
 function(quantal_form_instances arch out_a out_b)
@@ -45,6 +52,11 @@ function(quantal_form_instances arch out_a out_b)
     list(APPEND lists_${turn} "q8_products<simd::${arch}, code_form{${form}, simd::code_kind::${kind}}>")
     math(EXPR turn "1 - ${turn}")
   endforeach()
+  if(arch STREQUAL avx512_vnni)
+    foreach(form ${quantal_folded_forms})
+      list(APPEND lists_${turn} "q8_products<simd::${arch}, code_form{${form}, simd::code_kind::u8, true}>")
+    endforeach()
+  endif()
   set(${out_a} "${lists_0}" PARENT_SCOPE)
   set(${out_b} "${lists_1}" PARENT_SCOPE)
 endfunction()
@@ -67,6 +79,17 @@ endif()
 target_link_libraries(quantal_runtime PUBLIC quantal PRIVATE $<BUILD_INTERFACE:quantal_warnings>)
 
 set(quantal_units ${CMAKE_CURRENT_BINARY_DIR}/runtime)
+
+# quantal_add_units(ARCH UNITS...): sources compiled for the arch.
+function(quantal_add_units arch)
+  target_sources(quantal_runtime PRIVATE ${ARGN})
+  # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
+  # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
+  set_source_files_properties(${ARGN} PROPERTIES
+    COMPILE_OPTIONS "${QUANTAL_KERNEL_OPTIMIZATION};-ffp-contract=off;${quantal_flags_${arch}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+endfunction()
+
+set(quantal_quantizer_archs "")
 foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
   set(units "")
   quantal_form_instances(${QUANTAL_ARCH} forms_a forms_b)
@@ -83,16 +106,22 @@ foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
     configure_file(${CMAKE_CURRENT_LIST_DIR}/variant.cpp.in ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp @ONLY)
     list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp)
   endforeach()
-  math(EXPR last_part "${QUANTAL_QUANTIZER_PARTS} - 1")
+  quantal_add_units(${QUANTAL_ARCH} ${units})
+  if(QUANTAL_ARCH IN_LIST quantal_borrowing_archs)
+    list(APPEND quantal_quantizer_archs ${quantal_quantizers_of_${QUANTAL_ARCH}})
+  else()
+    list(APPEND quantal_quantizer_archs ${QUANTAL_ARCH})
+  endif()
+endforeach()
+
+list(REMOVE_DUPLICATES quantal_quantizer_archs)
+math(EXPR last_part "${QUANTAL_QUANTIZER_PARTS} - 1")
+foreach(QUANTAL_ARCH ${quantal_quantizer_archs})
   foreach(QUANTAL_PART RANGE ${last_part})
-    configure_file(${CMAKE_CURRENT_LIST_DIR}/quantizers.cpp.in ${quantal_units}/${QUANTAL_ARCH}_quantizers_${QUANTAL_PART}.cpp @ONLY)
-    list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_quantizers_${QUANTAL_PART}.cpp)
+    set(unit ${quantal_units}/${QUANTAL_ARCH}_quantizers_${QUANTAL_PART}.cpp)
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/quantizers.cpp.in ${unit} @ONLY)
+    quantal_add_units(${QUANTAL_ARCH} ${unit})
   endforeach()
-  target_sources(quantal_runtime PRIVATE ${units})
-  # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
-  # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
-  set_source_files_properties(${units} PROPERTIES
-    COMPILE_OPTIONS "${QUANTAL_KERNEL_OPTIMIZATION};-ffp-contract=off;${quantal_flags_${QUANTAL_ARCH}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
 endforeach()
 
 set(QUANTAL_VARIANT_LIST "")

@@ -25,12 +25,13 @@ inline std::string name_of(const testing::TestParamInfo<kernel_case>& info) {
          (c.policy == activation::q8 ? "_q8" : "_exact");
 }
 
+/// Of the archs that this machine runs.
 inline std::vector<kernel_case> all_kernel_cases() {
   std::vector<kernel_case> cases;
   for (const auto& f : format_table)
     for (const auto arch : runtime::dispatcher::compiled())
       for (const auto policy : {activation::exact, activation::q8})
-        cases.push_back({f.gguf_id, arch, policy});
+        if (runtime::dispatcher::named(arch)) cases.push_back({f.gguf_id, arch, policy});
   return cases;
 }
 
@@ -86,6 +87,46 @@ inline double error_of(std::uint32_t format, const std::vector<float>& got, cons
 
 /// Relative error of float32 arithmetic, given the activations as the policy sees them.
 inline constexpr double arithmetic_tolerance = 1e-6;
+
+/// Rows, blocks per row, columns.
+struct product_shape {
+  std::int64_t rows, blocks, n;
+};
+
+/// Every tail: of rows, of columns, of a slice.
+inline constexpr product_shape ragged_shapes[] = {{1, 1, 1},   {3, 3, 2},   {33, 2, 3},  {16, 4, 5},
+                                                  {35, 3, 17}, {19, 8, 14}, {70, 2, 64}, {40, 1, 7}};
+
+/// mul_mat on fresh random data against float64; rows and vectors are padded, weights misaligned.
+inline void check_mul_mat(const kernel_case& c, const runtime::format_ops& ops, const product_shape& s) {
+  const auto& info = *find_format(c.format);
+  rng g(static_cast<unsigned>(c.format * 131 + s.rows * 17 + s.n));
+  // Float formats have no block: an odd length exercises their ragged end.
+  const std::int64_t cols = info.is_float ? s.blocks * 37 : s.blocks * info.layout.elements;
+  const std::int64_t stride = info.row_bytes(cols) + 3, act_stride = cols + 5, out_stride = s.rows + 2;
+  std::vector<std::byte> weights;
+  visit_format(c.format, [&]<class F>() { weights = random_rows<F>(g, s.rows, cols, stride, 1); });
+  const auto x = gaussian(g, static_cast<std::size_t>(s.n * act_stride));
+  std::vector<float> out(static_cast<std::size_t>(s.n * out_stride), NAN);
+
+  const mul_mat_args a{weights.data() + 1, s.rows,     cols,      stride, x.data(), s.n,
+                       act_stride,         out.data(), out_stride};
+  std::vector<std::byte> workspace(ops.mul_mat_workspace(a, c.policy));
+  serial_executor serial;
+  ASSERT_EQ(ops.mul_mat(a, c.policy, serial, workspace), status::ok);
+
+  std::vector<float> packed;
+  for (std::int64_t t = 0; t < s.n; ++t) {
+    packed.insert(packed.end(), out.begin() + t * out_stride, out.begin() + t * out_stride + s.rows);
+    for (std::int64_t r = s.rows; r < out_stride; ++r)
+      EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(t * out_stride + r)])) << "wrote past the rows";
+  }
+  const auto seen = seen_by(c, x, s.n, act_stride, cols);
+  auto exact = a;
+  exact.activations = seen.data();
+  EXPECT_LT(error_of(c.format, packed, exact), arithmetic_tolerance)
+      << "rows " << s.rows << " cols " << cols << " n " << s.n;
+}
 
 #define QUANTAL_REQUIRE_ARCH(dispatcher_variable, arch)              \
   const auto dispatcher_variable = runtime::dispatcher::named(arch); \

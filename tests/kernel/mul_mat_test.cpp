@@ -5,46 +5,10 @@ namespace {
 
 class MulMat : public testing::TestWithParam<kernel_case> {};
 
-struct shape {
-  std::int64_t rows, blocks, n;
-};
-
-void check(const kernel_case& c, const runtime::format_ops& ops, const shape& s, int workers) {
-  const auto& info = *find_format(c.format);
-  rng g(static_cast<unsigned>(c.format * 131 + s.rows * 17 + s.n));
-  // Float formats have no block: an odd length exercises their ragged end.
-  const std::int64_t cols = info.is_float ? s.blocks * 37 : s.blocks * info.layout.elements;
-  const std::int64_t stride = info.row_bytes(cols) + 3, act_stride = cols + 5, out_stride = s.rows + 2;
-  std::vector<std::byte> weights;
-  visit_format(c.format, [&]<class F>() { weights = random_rows<F>(g, s.rows, cols, stride, 1); });
-  const auto x = gaussian(g, static_cast<std::size_t>(s.n * act_stride));
-  std::vector<float> out(static_cast<std::size_t>(s.n * out_stride), NAN);
-
-  const mul_mat_args a{weights.data() + 1, s.rows,     cols,      stride, x.data(), s.n,
-                       act_stride,         out.data(), out_stride};
-  std::vector<std::byte> workspace(ops.mul_mat_workspace(a, c.policy));
-  thread_pool pool(workers);
-  ASSERT_EQ(ops.mul_mat(a, c.policy, pool, workspace), status::ok);
-
-  std::vector<float> packed;
-  for (std::int64_t t = 0; t < s.n; ++t) {
-    packed.insert(packed.end(), out.begin() + t * out_stride, out.begin() + t * out_stride + s.rows);
-    for (std::int64_t r = s.rows; r < out_stride; ++r)
-      EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(t * out_stride + r)])) << "wrote past the rows";
-  }
-  const auto seen = seen_by(c, x, s.n, act_stride, cols);
-  auto exact = a;
-  exact.activations = seen.data();
-  EXPECT_LT(error_of(c.format, packed, exact), arithmetic_tolerance)
-      << "rows " << s.rows << " cols " << cols << " n " << s.n;
-}
-
 TEST_P(MulMat, MatchesFloat64Reference) {
   QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
   const auto* ops = arch->find(GetParam().format);
-  for (const shape s :
-       {shape{1, 1, 1}, {3, 3, 2}, {33, 2, 3}, {16, 4, 5}, {35, 3, 17}, {19, 8, 14}, {70, 2, 64}, {40, 1, 7}})
-    check(GetParam(), *ops, s, 1);
+  for (const product_shape& s : ragged_shapes) check_mul_mat(GetParam(), *ops, s);
 }
 
 /// Columns of long rows are read a part at a time, so that they stay in the first-level cache.
@@ -53,7 +17,7 @@ TEST_P(MulMat, LongRows) {
   QUANTAL_REQUIRE_ARCH(arch, GetParam().arch);
   const std::int64_t block = find_format(GetParam().format)->layout.elements;
   for (const auto& [weights, n] : {std::pair{16896, 1}, {4608, 4}, {2560, 8}})
-    check(GetParam(), *arch->find(GetParam().format), {3, weights / block + 1, n}, 1);
+    check_mul_mat(GetParam(), *arch->find(GetParam().format), {3, weights / block + 1, n});
 }
 
 TEST_P(MulMat, SameBitsForAnyNumberOfWorkers) {
@@ -134,6 +98,12 @@ TEST_P(MulMat, ErrorOfThePolicy) {
   const double e = relative_error(out, reference::mul_mat(GetParam().format, a));
   EXPECT_LE(e * e, rounds_activations(GetParam()) ? 5e-5 : rounds_to_bf16(GetParam(), n) ? 5e-6 : 1e-12);
 }
+
+/// One test for each arch in the binary, so that a report shows which of them this machine could not run.
+class Arch : public testing::TestWithParam<std::string_view> {};
+TEST_P(Arch, RunsHere) { QUANTAL_REQUIRE_ARCH(arch, GetParam()); }
+INSTANTIATE_TEST_SUITE_P(Kernel, Arch, testing::ValuesIn(runtime::dispatcher::compiled()),
+                         [](const auto& param) { return std::string(param.param); });
 
 INSTANTIATE_TEST_SUITE_P(Kernel, MulMat, testing::ValuesIn(all_kernel_cases()), name_of);
 

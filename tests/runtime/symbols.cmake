@@ -4,8 +4,10 @@
 # Usage: cmake -DNM=nm -DLIBRARY=libquantal_runtime.a "-DARCHS=avx2;scalar" -P symbols.cmake
 set(tag_scalar "8emulated")
 set(tag_avx2 "4fma3IN.*4avx2E")
+set(tag_avx2_vnni "9avx2_vnni")
 set(tag_avx512 "8avx512bw")
 set(tag_avx512_vnni "10avx512vnni")
+set(tag_neon64_i8mm "11neon64_i8mm")
 set(tag_neon64 "6neon64")
 set(tag_neon64_dotprod "14neon64_dotprod")
 

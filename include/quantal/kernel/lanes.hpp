@@ -60,8 +60,8 @@ QUANTAL_INLINE std::int64_t padded_lane_columns(std::int64_t n) noexcept {
 /// Arranges column i of `rows` as column `at` of `count` padded ones; past the end of the row codes and
 /// scales are zero.
 template <class A>
-void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::int64_t i, std::int64_t at,
-                   std::int64_t count, std::byte* data) noexcept {
+void arrange_lanes(const lane_map& map, int bias, bool offset, const q8_rows& rows, std::int64_t i,
+                   std::int64_t at, std::int64_t count, std::byte* data) noexcept {
   constexpr int words = slice_weights / 4, lanes = static_cast<int>(xsimd::batch<float, A>::size);
   const int sums = words / map.depth, record = slice_weights + 8 * sums;
   const std::int64_t cols = rows.shape.cols, tile = at / lane_tile * lane_tile;
@@ -95,7 +95,7 @@ void arrange_lanes(const lane_map& map, bool offset, const q8_rows& rows, std::i
         const float shift = scale * static_cast<float>(sum);
         std::memcpy(sum_to + 4 * s, &shift, 4);
       } else {
-        const std::int32_t start = -rows.shape.bias * sum;
+        const std::int32_t start = -bias * sum;
         std::memcpy(sum_to + 4 * s, &start, 4);
       }
     }
@@ -233,6 +233,47 @@ struct lane_decoder {
       g.offset = detail::transposed_values<A, sub_group<F>, unit>(slice.offsets);
     return g;
   }
+};
+
+/// Does a format have an order of its own, and does it fill panels faster? Nibbles are as fast in natural
+/// order.
+template <block_format F, class A>
+inline constexpr bool fills_by_line = !nibble_blocks<F> && !requires(lane_decoder<F, A> d) {
+  d.slice;
+};
+
+/// One slice in a decoder's own order: words by position, scales by lane of each integer sum. What panels are
+/// made of where that is faster than a coded_slice.
+struct lane_line {
+  alignas(64) std::uint8_t codes[slice_weights];
+  alignas(64) float scales[2 * slice_scales];
+  alignas(64) float offsets[2 * slice_scales];  ///< of formats that have them
+};
+
+/// Decodes a whole slice from weight `first` of a row.
+using line_decoder = void (*)(const std::byte* row, std::int64_t first, lane_line* out) noexcept;
+
+template <block_format F, class A>
+void decode_line(const std::byte* row, std::int64_t first, lane_line* out) noexcept {
+  using decoder = lane_decoder<F, A>;
+  constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size), depth = decoder::depth;
+  static_assert(decoder::sums * lanes <= 2 * slice_scales);
+  decoder d;
+  d.decode(row, row_scale<F>(row), first);
+  simd::unroll<decoder::sums>([&](auto u) QUANTAL_LAMBDA {
+    const lane_group<A, depth> g = d.template group<u>();
+    simd::unroll<depth>(
+        [&](auto i) QUANTAL_LAMBDA { g.codes[i].store_aligned(out->codes + 4 * lanes * (u * depth + i)); });
+    g.scale.store_aligned(out->scales + lanes * u);
+    if constexpr (F::layout.has_offset) g.offset.store_aligned(out->offsets + lanes * u);
+  });
+}
+
+/// How panels get a format's slices: by line where there is one and the slice is whole, else by code.
+struct panel_decoder {
+  code_decoder codes;
+  line_decoder line;
+  const lane_map* map;
 };
 
 }  // namespace quantal::kernel

@@ -16,11 +16,11 @@ namespace kernel {
 /// can be compiled apart from the formats that use them (extern template).
 template <class A, code_form form>
 struct q8_products {
-  static void panels(code_decoder decode, const weight_rows& w, const q8_packed& x,
+  static void panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
                      const columns& cols) noexcept;
 };
 template <class A, code_form form>
-void q8_products<A, form>::panels(code_decoder decode, const weight_rows& w, const q8_packed& x,
+void q8_products<A, form>::panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
                                   const columns& cols) noexcept {
   coded_panels<A, form>(decode, w, x, cols);
 }
@@ -31,10 +31,14 @@ struct weight_format {
   float_decoder floats;
   /// Null for float formats, which always take the exact path.
   void (*q8_rows_product)(const weight_rows&, const std::byte* lanes, const columns&) noexcept;
-  void (*q8_panels_product)(code_decoder, const weight_rows&, const q8_packed&, const columns&) noexcept;
+  void (*q8_panels_product)(const panel_decoder&, const weight_rows&, const q8_packed&,
+                            const columns&) noexcept;
+  panel_decoder panels;
   const lane_map* map;
   int elements, row_meta, bytes;
-  int sub, bias;  ///< weights per scale, code bias where integer sums start from it
+  int sub, bias;  ///< weights per sum of the activations of panels, and the code bias that it undoes
+  bool paired;    ///< see code_form
+  int lane_bias;  ///< code bias of few columns
   bool offset;
   bool pairs;  ///< bfloat16: may meet bfloat16 activations
 };
@@ -43,20 +47,29 @@ inline constexpr lane_map plain_lanes = transposed_lanes<4>();
 
 template <any_format F, class A>
 constexpr weight_format weight_format_of() noexcept {
-  weight_format f{float_decoder_of<F, A>(), nullptr,         nullptr, nullptr, F::layout.elements,
-                  F::layout.row_meta,       F::layout.bytes, 32,      0,       false,
-                  std::is_same_v<F, bf16>};
+  weight_format f{};
+  f.floats = float_decoder_of<F, A>();
+  f.elements = F::layout.elements;
+  f.row_meta = F::layout.row_meta;
+  f.bytes = F::layout.bytes;
+  f.sub = 32;
+  f.pairs = std::is_same_v<F, bf16>;
   if constexpr (block_format<F>) {
-    constexpr code_form form = form_of<F, A>();
+    constexpr code_form form = form_of<F, A>(), panel_form = panel_form_of<F, A>();
     f.q8_rows_product = &coded_rows<F, A>;
-    f.q8_panels_product = &q8_products<A, form>::panels;
-    f.sub = form.sub;
-    f.bias = form.biased ? code_bias<F> : 0;
+    f.q8_panels_product = &q8_products<A, panel_form>::panels;
+    f.sub = panel_form.paired ? form.sub : panel_form.sub;
+    f.bias = panel_bias<F, A>;
+    f.paired = panel_form.paired;
+    f.lane_bias = form.biased ? code_bias<F> : 0;
     f.offset = form.offset;
-    if constexpr (std::is_same_v<A, simd::scalar>)
+    f.panels = {panel_codes_of<F, A>(), nullptr, nullptr};
+    if constexpr (std::is_same_v<A, simd::scalar>) {
       f.map = &plain_lanes;
-    else
+    } else {
       f.map = &lane_decoder<F, A>::map;
+      if constexpr (fills_by_line<F, A>) f.panels = {f.panels.codes, &decode_line<F, A>, f.map};
+    }
   }
   return f;
 }
@@ -70,7 +83,7 @@ QUANTAL_INLINE bool uses_pairs(const weight_format& f, activation policy) noexce
   return f.pairs && policy == activation::q8 && has_bf16_dot<A>();
 }
 QUANTAL_INLINE q8_shape q8_shape_of(const weight_format& f, std::int64_t cols) noexcept {
-  return {cols, f.sub, f.bias};
+  return {cols, f.sub, f.bias, f.paired};
 }
 
 /// Enough columns for decoding into panels to beat dot products row by row.
@@ -137,15 +150,15 @@ struct arranged_columns {
     if (panels)
       pack_tile<A>(rows, cols, p, slice_weights, packed(cols.n));
     else
-      arrange_lanes<A>(*f.map, f.offset, rows, cols.activation_row(p < cols.n ? p : cols.n - 1), p,
-                       padded(cols.n), data);
+      arrange_lanes<A>(*f.map, f.lane_bias, f.offset, rows, cols.activation_row(p < cols.n ? p : cols.n - 1),
+                       p, padded(cols.n), data);
   }
   QUANTAL_INLINE q8_packed packed(std::int64_t n) const noexcept { return {data, shape, padded(n)}; }
 
   /// One task of a product.
   QUANTAL_INLINE void multiply(const weight_rows& w, const columns& cols) const noexcept {
     if (panels)
-      f.q8_panels_product(f.floats.codes, w, packed(cols.n), cols);
+      f.q8_panels_product(f.panels, w, packed(cols.n), cols);
     else
       f.q8_rows_product(w, data, cols);
   }

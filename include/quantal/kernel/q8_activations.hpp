@@ -16,10 +16,11 @@ namespace quantal::kernel {
 /// Activations per scale.
 inline constexpr int q8_block = 128;
 
-/// What a quantized activation vector takes: codes, scales, and two sums per weight scale.
+/// What a quantized activation vector takes: codes, scales, and two sums per weight scale or offset.
 struct q8_shape {
   std::int64_t cols;
-  int sub, bias;  ///< weights per weight scale, code bias of the weights
+  int sub, bias;  ///< weights per sum, code bias of the weights
+  bool paired;    ///< panels take sums as integers, see code_form
 
   QUANTAL_INLINE std::int64_t blocks() const noexcept { return (cols + q8_block - 1) / q8_block; }
   QUANTAL_INLINE std::int64_t subs() const noexcept { return cols / sub; }
@@ -89,7 +90,7 @@ struct q8_tile {
   std::int8_t* codes;
   float* scales;
   std::int32_t* starts;  ///< -bias * sum of the codes per sub: where integer sums start
-  float* sums;           ///< sum of the codes per sub
+  float* sums;           ///< sum of the codes per sub; int16 in pairs where the shape says so
 };
 
 /// n quantized columns (padded as column_tiles does) interleaved tile by tile within each slice of `slice`
@@ -198,7 +199,13 @@ QUANTAL_INLINE void pack_columns(const q8_rows& rows, const columns& cols, std::
       const std::int32_t* const sums = rows.sums(row[c]) + first / shape.sub;
       for (int s = 0; s < count / shape.sub; ++s) {
         t.starts[s * C + c] = -shape.bias * sums[s];
-        t.sums[s * C + c] = static_cast<float>(sums[s]);
+        if (!shape.paired) t.sums[s * C + c] = static_cast<float>(sums[s]);
+      }
+      // At most 16 * 127: 16 bits hold it.
+      for (int s = 0; shape.paired && s < count / shape.sub; s += 2) {
+        const std::uint32_t pair =
+            (static_cast<std::uint32_t>(sums[s]) & 0xffffu) | static_cast<std::uint32_t>(sums[s + 1]) << 16;
+        std::memcpy(t.sums + s / 2 * C + c, &pair, 4);
       }
     }
   }

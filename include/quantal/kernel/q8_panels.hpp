@@ -7,39 +7,98 @@
 // nothing overflows, however large the activations are.
 #pragma once
 
+#include "quantal/kernel/decode/folded.hpp"
 #include "quantal/kernel/exact.hpp"
-#include "quantal/kernel/q8_activations.hpp"
+#include "quantal/kernel/lanes.hpp"
 
 namespace quantal::kernel {
 
-/// One slice of 16 rows: codes interleaved in fours, scales and offsets by row.
+/// One slice of 16 rows: codes interleaved in fours (in eights for archs with a matrix product), scales and
+/// offsets by row.
 struct coded_panel {
   alignas(64) std::uint8_t codes[slice_weights * panel_rows];
   alignas(64) float scales[slice_scales * panel_rows];
   alignas(64) float offsets[slice_scales * panel_rows];
 };
 
-/// Decodes one slice of rows [p, p + 16) into a panel; rows past the end repeat the last one, their sums are
-/// dropped.
-template <class A, code_form form>
-void fill_panel(code_decoder decode, const weight_rows& w, int p, std::int64_t first, int count,
-                coded_panel& panel) noexcept {
-  coded_slice s[panel_rows];
+/// Codes of a panel, interleaved in fours, as has_matrix_dot wants them: eight of a row beside each other.
+QUANTAL_INLINE void join_fours(std::uint8_t* codes, int count) noexcept {
+  constexpr std::size_t step = 8 * panel_rows;
+  for (int k = 0; k < count; k += 8, codes += step) {
+    std::uint8_t fours[step];
+    std::memcpy(fours, codes, step);
+    simd::unroll<panel_rows>([&](auto r) QUANTAL_LAMBDA {
+      std::memcpy(codes + 8 * r, fours + 4 * r, 4);
+      std::memcpy(codes + 8 * r + 4, fours + 4 * (panel_rows + r), 4);
+    });
+  }
+}
+
+/// Calls decode(row, r) for 16 rows from row p on, those past the end repeating the last one.
+template <class Fn>
+QUANTAL_INLINE void for_panel_rows(const weight_rows& w, int p, std::int64_t first, Fn&& decode) noexcept {
   const std::int64_t slice_bytes = w.bytes_of(slice_weights), next = w.bytes_of(first + slice_weights);
   for (int r = 0; r < panel_rows; ++r) {
     const std::byte* const row = w.row(p + r < w.count ? p + r : w.count - 1);
-    decode(row, first, count, s + r);
+    decode(row, r);
     // So many rows at once are too many for the hardware's own prefetching.
     prefetch(row, next, slice_bytes, row + w.stride);
   }
+}
+
+QUANTAL_INLINE const std::uint32_t* words_of(const void* v) noexcept {
+  return static_cast<const std::uint32_t*>(v);
+}
+QUANTAL_INLINE std::uint32_t* words_of(void* v) noexcept { return static_cast<std::uint32_t*>(v); }
+
+/// A panel of whole slices, each in its decoder's own order.
+template <class A, code_form form>
+void fill_from_lines(const panel_decoder& decode, const weight_rows& w, int p, std::int64_t first,
+                     coded_panel& panel) noexcept {
+  constexpr int words = slice_weights / 4, lanes = static_cast<int>(xsimd::batch<float, A>::size);
+  constexpr int stride = static_cast<int>(sizeof(lane_line) / 4);
+  static_assert(stride % 16 == 0);
+  lane_line lines[panel_rows];
+  for_panel_rows(w, p, first, [&](const std::byte* row, int r) { decode.line(row, first, lines + r); });
+  const lane_map& map = *decode.map;
+  const auto word = [&](int i) QUANTAL_LAMBDA { return int{map.word[static_cast<std::size_t>(i)]}; };
+  // Lanes with the same scale put it to the same place.
+  const auto group = [&](int i) QUANTAL_LAMBDA {
+    return word(i / lanes * map.depth * lanes + i % lanes) * 4 / form.sub;
+  };
+  simd::transpose16<A>(words_of(lines[0].codes), stride, words, words_of(panel.codes), word);
+  simd::transpose16<A>(words_of(lines[0].scales), stride, words / map.depth, words_of(panel.scales), group);
+  if constexpr (form.offset)
+    simd::transpose16<A>(words_of(lines[0].offsets), stride, words / map.depth, words_of(panel.offsets),
+                         group);
+}
+
+/// A panel of `count` weights by way of natural order.
+template <class A, code_form form>
+void fill_from_slices(code_decoder decode, const weight_rows& w, int p, std::int64_t first, int count,
+                      coded_panel& panel) noexcept {
+  coded_slice s[panel_rows];
+  for_panel_rows(w, p, first, [&](const std::byte* row, int r) { decode(row, first, count, s + r); });
   constexpr int stride = static_cast<int>(sizeof(coded_slice) / 4);
   static_assert(stride % 16 == 0);
-  const auto words = [](const void* v) { return reinterpret_cast<const std::uint32_t*>(v); };
-  const auto out = [](void* v) { return reinterpret_cast<std::uint32_t*>(v); };
-  simd::transpose16<A>(words(s[0].codes), stride, count / 4, out(panel.codes));
-  simd::transpose16<A>(words(s[0].scales), stride, count / form.sub, out(panel.scales));
-  if constexpr (form.offset)
-    simd::transpose16<A>(words(s[0].offsets), stride, count / form.sub, out(panel.offsets));
+  simd::transpose16<A>(words_of(s[0].codes), stride, count / 4, words_of(panel.codes));
+  simd::transpose16<A>(words_of(s[0].scales), stride, count / form.sub, words_of(panel.scales));
+  if constexpr (form.offset) {
+    const int offsets = form.paired ? paired_scale_at + 1 : count / form.sub;
+    simd::transpose16<A>(words_of(s[0].offsets), stride, offsets, words_of(panel.offsets));
+  }
+}
+
+/// Decodes one slice of rows [p, p + 16) into a panel; rows past the end repeat the last one, their sums are
+/// dropped.
+template <class A, code_form form>
+void fill_panel(const panel_decoder& decode, const weight_rows& w, int p, std::int64_t first, int count,
+                coded_panel& panel) noexcept {
+  if (decode.line && count == slice_weights)
+    fill_from_lines<A, form>(decode, w, p, first, panel);
+  else
+    fill_from_slices<A, form>(decode.codes, w, p, first, count, panel);
+  if constexpr (simd::has_matrix_dot<A>) join_fours(panel.codes, count);
 }
 
 /// The tile in plain C++: emulated registers would only slow the compiler down.
@@ -79,11 +138,13 @@ struct coded_accumulators {
                        per_panel = panel_rows / lanes;
   simd::i32<A> acc[C][regs];
   batch total[C][regs];
+  /// First row of register r in its panel.
+  template <int r>
+  static constexpr int at = r % per_panel* lanes;
 
-  /// `sub` weights from scale g on.
-  QUANTAL_INLINE void add_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+  /// Integer sums of `sub` weights from scale g on, one row and one column to a lane at a time.
+  QUANTAL_INLINE void dot_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
     constexpr int sub = form.sub;
-    const auto at = [](auto r) QUANTAL_LAMBDA { return r % per_panel * lanes; };
     simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
       const simd::i32<A> start(form.biased ? x.starts[g * C + c] : 0);
       simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { acc[c][r] = start; });
@@ -94,7 +155,7 @@ struct coded_accumulators {
         simd::u8<A> w[regs];
         simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
           w[r] =
-              simd::u8<A>::load_aligned(panels[r / per_panel].codes + (g * sub + k) * panel_rows + 4 * at(r));
+              simd::u8<A>::load_aligned(panels[r / per_panel].codes + (g * sub + k) * panel_rows + 4 * at<r>);
         });
         simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           const simd::s8<A> a = simd::broadcast4<A>(columns + C * k + 4 * c);
@@ -103,13 +164,87 @@ struct coded_accumulators {
         });
       }
     });
+  }
+
+  /// The same by two rows times two columns.
+  QUANTAL_INLINE void matrix_dot_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+    static_assert(C % 2 == 0 && lanes == 4);
+    constexpr int sub = form.sub;
+    using words = simd::i32<A>;
+    const auto load = [](const std::int8_t* p) QUANTAL_LAMBDA {
+      return words::load_unaligned(reinterpret_cast<const std::int32_t*>(p));
+    };
+    words pair[C / 2][2 * regs];
+    simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
+      const std::int32_t* const starts = x.starts + g * C + 2 * c;
+      const words start = form.biased ? words(starts[0], starts[1], starts[0], starts[1]) : words(0);
+      simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA { pair[c][r] = start; });
+    });
+    const std::int8_t* const columns = x.codes + C * sub * g;
+    for (int k = 0; k < sub; k += 8) {
+      simd::s8<A> a[C / 2];
+      if constexpr (C == 2) {
+        const words v = load(columns + C * k);
+        a[0] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_lo(v, words(xsimd::slide_right<8>(v))));
+      } else {
+        simd::unroll<C / 4>([&](auto c) QUANTAL_LAMBDA {
+          const words low = load(columns + C * k + 16 * c), high = load(columns + C * (k + 4) + 16 * c);
+          a[2 * c] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_lo(low, high));
+          a[2 * c + 1] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_hi(low, high));
+        });
+      }
+      simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA {
+        constexpr int panel = r / (2 * per_panel), in_panel = r % (2 * per_panel);
+        const auto w =
+            simd::u8<A>::load_aligned(panels[panel].codes + (g * sub + k) * panel_rows + 16 * in_panel);
+        simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
+          pair[c][r] = matrix_dot8_on<A>(pair[c][r], w, a[c], simd::on<A>{});
+        });
+      });
+    }
+    simd::unroll<C / 2, regs>([&](auto c, auto r) QUANTAL_LAMBDA {
+      const words low = pair[c][2 * r], high = pair[c][2 * r + 1];
+      acc[2 * c][r] = matrix_column_on<A, 0>(low, high, simd::on<A>{});
+      acc[2 * c + 1][r] = matrix_column_on<A, 1>(low, high, simd::on<A>{});
+    });
+  }
+
+  /// Adds the offsets of `sub` weights from scale g on, whose integers are summed before their scale.
+  QUANTAL_INLINE void add_paired_offsets(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+    constexpr int pairs = form.sub / 32;
+    const auto words = [](const float* p) QUANTAL_LAMBDA { return reinterpret_cast<const std::int32_t*>(p); };
+    simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(0); });
+    simd::unroll<pairs, regs>([&](auto i, auto r) QUANTAL_LAMBDA {
+      const float* const offsets = panels[r / per_panel].offsets + (g * pairs + i) * panel_rows + at<r>;
+      const auto w = simd::i32<A>::load_aligned(words(offsets));
+      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+        const simd::i32<A> sums(words(x.sums)[(g * pairs + i) * C + c]);
+        acc[c][r] = dot2_on<A>(acc[c][r], w, sums, simd::on<A>{});
+      });
+    });
     simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-      const batch scale = batch::load_aligned(panels[r / per_panel].scales + g * panel_rows + at(r));
+      const batch scale =
+          batch::load_aligned(panels[r / per_panel].offsets + paired_scale_at * panel_rows + at<r>);
       simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
         total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), scale, total[c][r]);
       });
-      if constexpr (form.offset) {
-        const batch offset = batch::load_aligned(panels[r / per_panel].offsets + g * panel_rows + at(r));
+    });
+  }
+
+  /// `sub` weights from scale g on.
+  QUANTAL_INLINE void add_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+    if constexpr (form.paired) add_paired_offsets(panels, g, x);
+    if constexpr (simd::has_matrix_dot<A>)
+      matrix_dot_group(panels, g, x);
+    else
+      dot_group(panels, g, x);
+    simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
+      const batch scale = batch::load_aligned(panels[r / per_panel].scales + g * panel_rows + at<r>);
+      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+        total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), scale, total[c][r]);
+      });
+      if constexpr (form.offset && !form.paired) {
+        const batch offset = batch::load_aligned(panels[r / per_panel].offsets + g * panel_rows + at<r>);
         simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           total[c][r] = xsimd::fma(offset, batch(x.sums[g * C + c]), total[c][r]);
         });
@@ -149,8 +284,8 @@ void coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add
 
 /// Panels p .. p + coded_panels_at_once of the rows times the columns of tiles [from, to).
 template <class A, code_form form>
-void coded_pass(code_decoder decode, const weight_rows& w, int p, const q8_packed& x, const columns& cols,
-                std::int64_t from, std::int64_t to) noexcept {
+void coded_pass(const panel_decoder& decode, const weight_rows& w, int p, const q8_packed& x,
+                const columns& cols, std::int64_t from, std::int64_t to) noexcept {
   constexpr int P = tile_for<A>().coded_panels, group = coded_panels_at_once;
   static_assert(group % P == 0);
   coded_panel panels[group];
@@ -183,7 +318,7 @@ void coded_pass(code_decoder decode, const weight_rows& w, int p, const q8_packe
 
 /// Rows x columns through panels.
 template <class A, code_form form>
-void coded_panels(code_decoder decode, const weight_rows& w, const q8_packed& x,
+void coded_panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
                   const columns& cols) noexcept {
   constexpr int tiles_per_pass = pass_columns / tile_for<A>().coded_columns;
   const std::int64_t count = tiles_of<A>(cols.n).count(),

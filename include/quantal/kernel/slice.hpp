@@ -27,8 +27,12 @@ struct code_form {
   bool offset;  ///< weights have an additive term
   bool biased;  ///< codes carry a bias that the sums of the activations undo
   simd::code_kind kind;
+  bool paired = false;  ///< offsets are integers per 16 weights, in pairs, under one scale per slice
   constexpr bool operator==(const code_form&) const = default;
 };
+
+/// Offsets of a paired slice: words [0, 8) hold two int16 each, the scale is at this place.
+inline constexpr int paired_scale_at = 8;
 
 template <block_format F, class A>
 constexpr code_form form_of() noexcept {

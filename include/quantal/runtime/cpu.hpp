@@ -29,6 +29,13 @@ template <>
 inline bool cpu_supports<simd::avx2>() noexcept {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
 }
+/// Leaf 7.1; not by __builtin_cpu_supports either.
+inline bool cpu_has_avx_vnni() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1u);
+}
+template <>
+inline bool cpu_supports<simd::avx2_vnni>() noexcept { return cpu_supports<simd::avx2>() && cpu_has_avx_vnni(); }
 template <>
 inline bool cpu_supports<simd::avx512>() noexcept {
   return cpu_supports<simd::avx2>() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -49,6 +56,14 @@ inline bool cpu_supports<simd::neon64_dotprod>() noexcept {
   return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP
 #else
   return true;
+#endif
+}
+template <>
+inline bool cpu_supports<simd::neon64_i8mm>() noexcept {
+#if defined(__linux__)
+  return cpu_supports<simd::neon64_dotprod>() && (getauxval(AT_HWCAP2) & (1ul << 13)) != 0;  // HWCAP2_I8MM
+#else
+  return false;
 #endif
 }
 #endif

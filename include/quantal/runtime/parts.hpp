@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quantal/runtime/ops.hpp"
+#include "quantal/simd/arch.hpp"
 
 namespace quantal::runtime {
 
@@ -12,6 +13,20 @@ inline constexpr std::size_t variant_parts = 2;
 /// the units compiled for A include; called by the dispatcher.
 template <class A, std::size_t P>
 void add_part(ops_table& table) noexcept;
+
+/// The arch whose quantizers a variant uses: a faster dot product alone is not worth another set of them.
+template <class A>
+struct quantizer_arch {
+  using type = A;
+};
+template <>
+struct quantizer_arch<simd::avx2_vnni> {
+  using type = simd::avx2;
+};
+template <>
+struct quantizer_arch<simd::neon64_i8mm> {
+  using type = simd::neon64_dotprod;
+};
 
 /// The same for quantizers, which have units of their own and are defined in quantizers.hpp.
 inline constexpr std::size_t quantizer_parts = 3;

@@ -38,6 +38,21 @@ QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx2&) 
 }
 #endif
 
+#if QUANTAL_WITH_AVX2_VNNI
+/// AVX-VNNI and the 256-bit form of AVX-512 VNNI are one operation in two encodings.
+QUANTAL_INLINE __m256i dot4_256(__m256i acc, __m256i u, __m256i s) noexcept {
+#if defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(acc, u, s);
+#else
+  return _mm256_dpbusd_epi32(acc, u, s);
+#endif
+}
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx2_vnni>&) noexcept {
+  return dot4_256(acc, u, s);
+}
+#endif
+
 #if XSIMD_WITH_AVX512BW
 template <class A>
 QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx512bw&) noexcept {
@@ -70,11 +85,17 @@ QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::neon64&
 #if defined(__ARM_FEATURE_DOTPROD)
 /// sdot takes signed bytes: u = (u - 128) + 128, and the 128 part is a second sdot of s alone.
 template <class A>
-QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon64_dotprod>&) noexcept {
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const neon64_dotprod&) noexcept {
   const int8x16_t y = s;
   const int8x16_t x = vreinterpretq_s8_u8(veorq_u8(u, vdupq_n_u8(128)));
   const int32x4_t ones = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(1), y);
   return i32<A>(vdotq_s32(vaddq_s32(acc, vshlq_n_s32(ones, 7)), x, y));
+}
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+template <class A>
+QUANTAL_INLINE i32<A> dot4_on(i32<A> acc, u8<A> u, s8<A> s, const neon64_i8mm&) noexcept {
+  return i32<A>(vusdotq_s32(acc, u, s));
 }
 #endif
 #endif
@@ -98,6 +119,13 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::
 }
 #endif
 
+#if QUANTAL_WITH_AVX2_VNNI
+template <class A>
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx2_vnni>&) noexcept {
+  return dot4_256(acc, u, s);
+}
+#endif
+
 #if XSIMD_WITH_AVX512BW
 template <class A>
 QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::avx512bw&) noexcept {
@@ -114,7 +142,7 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<avx5
 
 #if XSIMD_WITH_NEON64 && defined(__ARM_FEATURE_DOTPROD)
 template <class A>
-QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const on<neon64_dotprod>&) noexcept {
+QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const neon64_dotprod&) noexcept {
   return i32<A>(vdotq_s32(acc, vreinterpretq_s8_u8(u), s));
 }
 #endif
@@ -162,7 +190,7 @@ QUANTAL_INLINE i32<A> dot4_narrow_on(i32<A> acc, u8<A> u, s8<A> s, const xsimd::
 }
 #if defined(__ARM_FEATURE_DOTPROD)
 template <class A>
-QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const on<neon64_dotprod>&) noexcept {
+QUANTAL_INLINE i32<A> dot4_signed_on(i32<A> acc, s8<A> w, s8<A> s, const neon64_dotprod&) noexcept {
   return i32<A>(vdotq_s32(acc, w, s));
 }
 #endif
@@ -181,7 +209,11 @@ inline constexpr bool dot_takes_u8 = false;
 template <>
 inline constexpr bool dot_takes_u8<scalar> = true;
 template <>
+inline constexpr bool dot_takes_u8<avx2_vnni> = true;
+template <>
 inline constexpr bool dot_takes_u8<avx512_vnni> = true;
+template <>
+inline constexpr bool dot_takes_u8<neon64_i8mm> = true;
 
 /// acc[i] += sum over j < 4 of code[4i + j] * s[4i + j], the codes given as unsigned bytes.
 template <class A, code_kind kind>
@@ -194,6 +226,14 @@ QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
     return dot4_signed_on<A>(acc, xsimd::bitwise_cast<std::int8_t>(u ^ u8<A>(std::uint8_t{128})), s, on<A>{});
 }
 
+#if QUANTAL_WITH_AVX512_VNNI
+/// acc[i] += w[2i] * x[2i] + w[2i + 1] * x[2i + 1], 16 bits each.
+template <class A>
+QUANTAL_INLINE i32<A> dot2_on(i32<A> acc, i32<A> w, i32<A> x, const on<avx512_vnni>&) noexcept {
+  return _mm512_dpwssd_epi32(acc, w, x);
+}
+#endif
+
 /// Four consecutive bytes in every 32-bit lane.
 template <class A>
 QUANTAL_INLINE s8<A> broadcast4(const std::int8_t* p) noexcept {
@@ -201,6 +241,23 @@ QUANTAL_INLINE s8<A> broadcast4(const std::int8_t* p) noexcept {
   __builtin_memcpy(&v, p, 4);
   return xsimd::bitwise_cast<std::int8_t>(i32<A>(v));
 }
+
+/// Does the arch multiply matrices of int8: rows in pairs, columns in pairs, eight products deep?
+template <class A>
+inline constexpr bool has_matrix_dot = std::is_base_of_v<neon64_i8mm, A>;
+
+#if XSIMD_WITH_NEON64 && defined(__ARM_FEATURE_MATMUL_INT8)
+/// acc[2i + j] += sum over k < 8 of u[8i + k] * s[8j + k], for i, j < 2.
+template <class A>
+QUANTAL_INLINE i32<A> matrix_dot8_on(i32<A> acc, u8<A> u, s8<A> s, const neon64_i8mm&) noexcept {
+  return i32<A>(vusmmlaq_s32(acc, u, s));
+}
+/// Column j of two such results, four rows of it.
+template <class A, int j>
+QUANTAL_INLINE i32<A> matrix_column_on(i32<A> low, i32<A> high, const neon64_i8mm&) noexcept {
+  return i32<A>(j == 0 ? vuzp1q_s32(low, high) : vuzp2q_s32(low, high));
+}
+#endif
 
 /// bytes[i] = low byte of v[i]. `scratch` takes as many 32-bit values where the arch has no narrowing store.
 template <class A>

@@ -7,20 +7,20 @@
 
 namespace quantal::simd {
 
-/// out[16 * c + r] = in[r * in_stride + c] for 16 rows and `cols` columns. `in` and `out` are 64-byte
+/// out[16 * place(c) + r] = in[r * in_stride + c] for 16 rows and `cols` columns. `in` and `out` are 64-byte
 /// aligned, in_stride is a multiple of 16, and rows may be read up to the next multiple of 16 columns.
-template <class A>
+template <class A, class Place>
 QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out,
-                                   const base&) noexcept {
+                                   Place place, const base&) noexcept {
   for (int c = 0; c < cols; ++c)
-    for (int r = 0; r < 16; ++r) out[16 * c + r] = in[r * in_stride + c];
+    for (int r = 0; r < 16; ++r) out[16 * place(c) + r] = in[r * in_stride + c];
 }
 
 #if XSIMD_WITH_AVX2
 /// 8 x 8 tiles.
-template <class A>
+template <class A, class Place>
 QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out,
-                                   const xsimd::avx2&) noexcept {
+                                   Place place, const xsimd::avx2&) noexcept {
   int c = 0;
   for (; c + 8 <= cols; c += 8)
     for (int half = 0; half < 16; half += 8) {
@@ -41,18 +41,18 @@ QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int c
         b[r + 4] = _mm256_permute2x128_si256(a[r], a[r + 4], 0x31);
       }
       for (int r = 0; r < 8; ++r)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * (c + r) + half), b[r]);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * place(c + r) + half), b[r]);
     }
   for (; c < cols; ++c)
-    for (int r = 0; r < 16; ++r) out[16 * c + r] = in[r * in_stride + c];
+    for (int r = 0; r < 16; ++r) out[16 * place(c) + r] = in[r * in_stride + c];
 }
 #endif
 
 #if XSIMD_WITH_AVX512F
 /// 16 x 16 tiles in registers.
-template <class A>
+template <class A, class Place>
 QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out,
-                                   const xsimd::avx512f&) noexcept {
+                                   Place place, const xsimd::avx512f&) noexcept {
   for (int c = 0; c < cols; c += 16) {
     __m512i a[16], b[16];
     for (int r = 0; r < 16; ++r) a[r] = _mm512_load_si512(in + r * in_stride + c);
@@ -78,15 +78,21 @@ QUANTAL_INLINE void transpose16_on(const std::uint32_t* in, int in_stride, int c
       a[4 + j] = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
       a[12 + j] = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xdd);
     }
-    for (int r = 0; r < 16 && c + r < cols; ++r) _mm512_store_si512(out + 16 * (c + r), a[r]);
+    for (int r = 0; r < 16 && c + r < cols; ++r) _mm512_store_si512(out + 16 * place(c + r), a[r]);
   }
 }
 #endif
 
+template <class A, class Place>
+QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out,
+                                Place place) noexcept {
+  transpose16_on<A>(in, in_stride, cols, out, place, on<A>{});
+}
+/// Columns in their order.
 template <class A>
 QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols,
                                 std::uint32_t* out) noexcept {
-  transpose16_on<A>(in, in_stride, cols, out, on<A>{});
+  transpose16<A>(in, in_stride, cols, out, [](int c) QUANTAL_LAMBDA { return c; });
 }
 
 }  // namespace quantal::simd

@@ -1,0 +1,24 @@
+#include "avx2_vnni_ops.hpp"
+
+#include "kernel_case.hpp"
+
+namespace quantal::test {
+namespace {
+
+class Avx2Vnni : public testing::TestWithParam<std::string_view> {};
+
+TEST_P(Avx2Vnni, MatchesFloat64Reference) {
+  if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512vnni"))
+    GTEST_SKIP() << "this machine does not run AVX-512 VNNI";
+  const runtime::format_ops* const ops = avx2_vnni_ops(GetParam());
+  ASSERT_NE(ops, nullptr);
+  for (const activation policy : {activation::exact, activation::q8})
+    for (const product_shape& s : ragged_shapes)
+      check_mul_mat({find_format(GetParam())->gguf_id, "avx2_vnni", policy}, *ops, s);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernel, Avx2Vnni, testing::ValuesIn(avx2_vnni_formats),
+                         [](const auto& param) { return std::string(param.param); });
+
+}  // namespace
+}  // namespace quantal::test
