@@ -39,7 +39,7 @@ double cpu_seconds(Fn&& f) {
 template <class Fn>
 double best_rate(double work, Fn&& f) {
   double best = 0;
-  for (int i = 0; i < 7; ++i) best = std::max(best, work / cpu_seconds(f));
+  for (int i = 0; i < 5; ++i) best = std::max(best, work / cpu_seconds(f));
   return best;
 }
 
@@ -48,7 +48,8 @@ struct ceiling {
   double fma, dot;        ///< operations per second of one thread: float32 multiply-adds, int8 dot products
 };
 
-/// Measured once per arch and process.
+/// The best of what was seen so far; measures again, so that neighbours who disturbed the first measurement do not make
+/// all later shares too good.
 const ceiling& ceiling_of(std::string_view arch);
 
 }  // namespace quantal::bench

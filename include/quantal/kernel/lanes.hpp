@@ -235,10 +235,11 @@ struct lane_decoder {
   }
 };
 
-/// Does a format have an order of its own, and does it fill panels faster? Nibbles are as fast in natural
-/// order.
+/// Does a format have an order of its own, and does it fill panels faster? Plain nibbles are as fast in
+/// natural order, and so is all that has offsets.
 template <block_format F, class A>
-inline constexpr bool fills_by_line = !nibble_blocks<F> && !requires(lane_decoder<F, A> d) {
+inline constexpr bool fills_by_line =
+    !nibble_blocks<F> && !F::layout.has_offset && !requires(lane_decoder<F, A> d) {
   d.slice;
 };
 
@@ -247,7 +248,6 @@ inline constexpr bool fills_by_line = !nibble_blocks<F> && !requires(lane_decode
 struct lane_line {
   alignas(64) std::uint8_t codes[slice_weights];
   alignas(64) float scales[2 * slice_scales];
-  alignas(64) float offsets[2 * slice_scales];  ///< of formats that have them
 };
 
 /// Decodes a whole slice from weight `first` of a row.
@@ -265,7 +265,6 @@ void decode_line(const std::byte* row, std::int64_t first, lane_line* out) noexc
     simd::unroll<depth>(
         [&](auto i) QUANTAL_LAMBDA { g.codes[i].store_aligned(out->codes + 4 * lanes * (u * depth + i)); });
     g.scale.store_aligned(out->scales + lanes * u);
-    if constexpr (F::layout.has_offset) g.offset.store_aligned(out->offsets + lanes * u);
   });
 }
 

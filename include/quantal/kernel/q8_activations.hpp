@@ -152,7 +152,7 @@ QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noex
   alignas(64) std::int32_t wide[q8_block];
   each([&](int k) QUANTAL_LAMBDA {
     const batch v = xsimd::max(xsimd::min(batch::load_unaligned(x + k) * inverse, limit), -limit);
-    simd::store_low_bytes<A>(xsimd::bitwise_cast<std::int32_t>(v + magic), wide + k, codes + k);
+    simd::store_low_bytes<A>(simd::bits_as<std::int32_t>(v + magic), wide + k, codes + k);
   });
   return largest / 127.0f + xsimd::reduce_add(finite);
 }

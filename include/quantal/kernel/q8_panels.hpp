@@ -68,9 +68,6 @@ void fill_from_lines(const panel_decoder& decode, const weight_rows& w, int p, s
   };
   simd::transpose16<A>(words_of(lines[0].codes), stride, words, words_of(panel.codes), word);
   simd::transpose16<A>(words_of(lines[0].scales), stride, words / map.depth, words_of(panel.scales), group);
-  if constexpr (form.offset)
-    simd::transpose16<A>(words_of(lines[0].offsets), stride, words / map.depth, words_of(panel.offsets),
-                         group);
 }
 
 /// A panel of `count` weights by way of natural order.
@@ -94,7 +91,7 @@ void fill_from_slices(code_decoder decode, const weight_rows& w, int p, std::int
 template <class A, code_form form>
 void fill_panel(const panel_decoder& decode, const weight_rows& w, int p, std::int64_t first, int count,
                 coded_panel& panel) noexcept {
-  if (decode.line && count == slice_weights)
+  if (!form.offset && decode.line && count == slice_weights)
     fill_from_lines<A, form>(decode, w, p, first, panel);
   else
     fill_from_slices<A, form>(decode.codes, w, p, first, count, panel);
@@ -171,9 +168,6 @@ struct coded_accumulators {
     static_assert(C % 2 == 0 && lanes == 4);
     constexpr int sub = form.sub;
     using words = simd::i32<A>;
-    const auto load = [](const std::int8_t* p) QUANTAL_LAMBDA {
-      return words::load_unaligned(reinterpret_cast<const std::int32_t*>(p));
-    };
     words pair[C / 2][2 * regs];
     simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
       const std::int32_t* const starts = x.starts + g * C + 2 * c;
@@ -183,16 +177,7 @@ struct coded_accumulators {
     const std::int8_t* const columns = x.codes + C * sub * g;
     for (int k = 0; k < sub; k += 8) {
       simd::s8<A> a[C / 2];
-      if constexpr (C == 2) {
-        const words v = load(columns + C * k);
-        a[0] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_lo(v, words(xsimd::slide_right<8>(v))));
-      } else {
-        simd::unroll<C / 4>([&](auto c) QUANTAL_LAMBDA {
-          const words low = load(columns + C * k + 16 * c), high = load(columns + C * (k + 4) + 16 * c);
-          a[2 * c] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_lo(low, high));
-          a[2 * c + 1] = xsimd::bitwise_cast<std::int8_t>(xsimd::zip_hi(low, high));
-        });
-      }
+      matrix_columns_on<A, C>(columns + C * k, a, simd::on<A>{});
       simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA {
         constexpr int panel = r / (2 * per_panel), in_panel = r % (2 * per_panel);
         const auto w =

@@ -4,7 +4,8 @@
 
 #include <type_traits>
 
-#include "quantal/simd/arch.hpp"
+#include "quantal/simd/bits.hpp"
+#include "quantal/simd/unroll.hpp"
 
 namespace quantal::simd {
 
@@ -223,7 +224,7 @@ QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
   else if constexpr (kind == code_kind::u8)
     return dot4_on<A>(acc, u, s, on<A>{});
   else
-    return dot4_signed_on<A>(acc, xsimd::bitwise_cast<std::int8_t>(u ^ u8<A>(std::uint8_t{128})), s, on<A>{});
+    return dot4_signed_on<A>(acc, bits_as<std::int8_t>(u ^ u8<A>(std::uint8_t{128})), s, on<A>{});
 }
 
 #if QUANTAL_WITH_AVX512_VNNI
@@ -239,7 +240,7 @@ template <class A>
 QUANTAL_INLINE s8<A> broadcast4(const std::int8_t* p) noexcept {
   std::int32_t v;
   __builtin_memcpy(&v, p, 4);
-  return xsimd::bitwise_cast<std::int8_t>(i32<A>(v));
+  return bits_as<std::int8_t>(i32<A>(v));
 }
 
 /// Does the arch multiply matrices of int8: rows in pairs, columns in pairs, eight products deep?
@@ -251,6 +252,23 @@ inline constexpr bool has_matrix_dot = std::is_base_of_v<neon64_i8mm, A>;
 template <class A>
 QUANTAL_INLINE i32<A> matrix_dot8_on(i32<A> acc, u8<A> u, s8<A> s, const neon64_i8mm&) noexcept {
   return i32<A>(vusmmlaq_s32(acc, u, s));
+}
+/// The columns of such products from C columns interleaved in fours: eight values of each.
+template <class A, int C>
+QUANTAL_INLINE void matrix_columns_on(const std::int8_t* columns, s8<A> (&pair)[C / 2],
+                                      const neon64_i8mm&) noexcept {
+  const auto load = [&](int at) QUANTAL_LAMBDA { return vreinterpretq_s32_s8(vld1q_s8(columns + at)); };
+  const auto bytes = [](int32x4_t v) QUANTAL_LAMBDA { return s8<A>(vreinterpretq_s8_s32(v)); };
+  if constexpr (C == 2) {
+    const int32x4_t v = load(0);
+    pair[0] = bytes(vzip1q_s32(v, vextq_s32(v, v, 2)));
+  } else {
+    unroll<C / 4>([&](auto c) QUANTAL_LAMBDA {
+      const int32x4_t low = load(16 * c), high = load(4 * C + 16 * c);
+      pair[2 * c] = bytes(vzip1q_s32(low, high));
+      pair[2 * c + 1] = bytes(vzip2q_s32(low, high));
+    });
+  }
 }
 /// Column j of two such results, four rows of it.
 template <class A, int j>

@@ -56,8 +56,8 @@ QUANTAL_INLINE void trellis_bytes(const std::uint32_t* seeds, std::uint8_t* out)
       const auto power =
           batch::load_aligned(reinterpret_cast<const std::int32_t*>(&lane_powers<per>[e % 16]));
       const batch x = lane_seeds<A, per>(seeds, e) * power & mask;
-      batch sum = simd::dot4_narrow_on<A>(batch(magnitude ? -126 : 2), xsimd::bitwise_cast<std::uint8_t>(x),
-                                          ones, simd::on<A>{});
+      batch sum = simd::dot4_narrow_on<A>(batch(magnitude ? -126 : 2), simd::bits_as<std::uint8_t>(x), ones,
+                                          simd::on<A>{});
       if constexpr (magnitude) sum = xsimd::abs(sum);
       simd::store_low_bytes<A>(sum, scratch, reinterpret_cast<std::int8_t*>(out) + e);
     }
