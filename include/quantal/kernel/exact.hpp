@@ -108,7 +108,7 @@ void direct_row_products(const weight_rows& w, const float_activations& x, const
     simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
       batch all = sum[c][0];
       simd::unroll<chains - 1>([&](auto j) QUANTAL_LAMBDA { all += sum[c][j + 1]; });
-      float result = xsimd::reduce_add(all);
+      float result = simd::sum_of(all);
       for (std::int64_t i = k; i < w.cols; ++i) result += F::value(row[i]) * v[c][i];
       cols.result(at + c)[w.first + r] = result;
     });
@@ -415,7 +415,7 @@ void exact_rows(const float_decoder& decode, const weight_rows& w, const float_a
       decode(w.row(r), first, count, line);
       for (int c = 0; c < n; ++c) sum[c] = dot_slice<A>(line, v[c] + first, count, sum[c]);
     }
-    for (int c = 0; c < n; ++c) out[c][r] = xsimd::reduce_add(sum[c]);
+    for (int c = 0; c < n; ++c) out[c][r] = simd::sum_of(sum[c]);
   }
 }
 

@@ -154,7 +154,7 @@ QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noex
     const batch v = xsimd::max(xsimd::min(batch::load_unaligned(x + k) * inverse, limit), -limit);
     simd::store_low_bytes<A>(simd::bits_as<std::int32_t>(v + magic), wide + k, codes + k);
   });
-  return largest / 127.0f + xsimd::reduce_add(finite);
+  return largest / 127.0f + simd::sum_of(finite);
 }
 
 /// Rounds one activation vector.

@@ -40,7 +40,8 @@ QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[R], const std::byte
     });
     const batch scale = batch::load_aligned(column.scales + u * lanes);
     simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
-      total[r][c] = xsimd::fma(xsimd::to_float(acc[r]) * scale, rows[r].sums[u].scale, total[r][c]);
+      total[r][c] =
+          xsimd::fma(simd::times(xsimd::to_float(acc[r]), scale), rows[r].sums[u].scale, total[r][c]);
     });
     if constexpr (form.offset) {
       const batch shift = batch::load_aligned(column.shifts + u * lanes);
@@ -100,7 +101,7 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
       add_lanes<F, A, R, N>(slices, x + last * step, total);
     }
     simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA {
-      if (r + q < w.count) sums[c][r + q] += xsimd::reduce_add(total[q][c]);
+      if (r + q < w.count) sums[c][r + q] += simd::sum_of(total[q][c]);
     });
   }
 }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "quantal/simd/bits.hpp"
+#include "quantal/simd/lane_ops.hpp"
 #include "quantal/simd/unroll.hpp"
 
 namespace quantal::simd {
@@ -224,7 +225,7 @@ QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {
   else if constexpr (kind == code_kind::u8)
     return dot4_on<A>(acc, u, s, on<A>{});
   else
-    return dot4_signed_on<A>(acc, bits_as<std::int8_t>(u ^ u8<A>(std::uint8_t{128})), s, on<A>{});
+    return dot4_signed_on<A>(acc, bits_as<std::int8_t>(differing(u, u8<A>(std::uint8_t{128}))), s, on<A>{});
 }
 
 #if QUANTAL_WITH_AVX512_VNNI

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "quantal/simd/arch.hpp"
+#include "quantal/simd/lane_ops.hpp"
 #include "quantal/simd/unroll.hpp"
 
 namespace quantal::simd {
@@ -83,23 +83,23 @@ struct bytes32 {
   }
 
   friend QUANTAL_INLINE bytes32 operator&(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] & b.part[i]; });
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = both(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator|(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] | b.part[i]; });
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = either(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator+(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] + b.part[i]; });
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = plus(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator-(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] - b.part[i]; });
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = minus(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator^(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = a.part[i] ^ b.part[i]; });
+    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = differing(a.part[i], b.part[i]); });
     return a;
   }
 };
@@ -316,9 +316,8 @@ QUANTAL_INLINE bytes32<A> leading_trit(const bytes32<A>& x) noexcept {
   bytes32<A> r;
   using batch = typename bytes32<A>::batch;
   unroll<bytes32<A>::parts>([&](auto i) QUANTAL_LAMBDA {
-    const batch zero(std::uint8_t{0}), one(std::uint8_t{1});
-    r.part[i] = xsimd::select(x.part[i] >= batch(std::uint8_t{86}), one, zero) +
-                xsimd::select(x.part[i] >= batch(std::uint8_t{171}), one, zero);
+    r.part[i] =
+        plus(one_from(x.part[i], batch(std::uint8_t{86})), one_from(x.part[i], batch(std::uint8_t{171})));
   });
   return r;
 }
