@@ -44,6 +44,15 @@ struct q2_K : detail::super_scaled<q2_K> {
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
     detail::set_bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, code);
   }
+  /// All 256 codes, in order.
+  QUANTAL_HD static void set_codes(block& b, const std::int8_t* code) noexcept {
+    std::uint8_t byte[64];
+    for (int i = 0; i < 64; ++i) {
+      const std::int8_t* c = code + 128 * (i / 32) + i % 32;
+      byte[i] = static_cast<std::uint8_t>(c[0] | c[32] << 2 | c[64] << 4 | c[96] << 6);
+    }
+    __builtin_memcpy(b.qs, byte, sizeof byte);
+  }
 
   // Super-block parameters, as the quantizers see them.
   static constexpr int max_sub_scale = 15, max_sub_min = 15;

@@ -41,6 +41,21 @@ struct q3_K : detail::super_scaled<q3_K> {
     detail::set_bits(b.qs[32 * (e / 128) + e % 32], 2 * (e % 128 / 32), 2, (code + 4) & 3);
     detail::set_bits(b.hmask[e % 32], e / 32, 1, (code + 4) >> 2);
   }
+  /// All 256 codes, in order.
+  QUANTAL_HD static void set_codes(block& b, const std::int8_t* code) noexcept {
+    std::uint8_t low[64], high[32];
+    for (int i = 0; i < 64; ++i) {
+      const std::int8_t* c = code + 128 * (i / 32) + i % 32;
+      low[i] = static_cast<std::uint8_t>((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
+    }
+    for (int i = 0; i < 32; ++i) {
+      int bits = 0;
+      for (int g = 0; g < 8; ++g) bits |= (code[32 * g + i] >= 0) << g;
+      high[i] = static_cast<std::uint8_t>(bits);
+    }
+    __builtin_memcpy(b.qs, low, sizeof low);
+    __builtin_memcpy(b.hmask, high, sizeof high);
+  }
 
   static constexpr int min_sub_scale = -32, max_sub_scale = 31;
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {

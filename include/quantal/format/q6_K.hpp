@@ -40,6 +40,22 @@ struct q6_K : detail::super_scaled<q6_K> {
     detail::set_bits(b.ql[low_byte(e)], 4 * (j / 2), 4, (code + 32) & 15);
     detail::set_bits(b.qh[32 * (e / 128) + e % 32], 2 * j, 2, (code + 32) >> 4);
   }
+  /// All 256 codes, in order.
+  QUANTAL_HD static void set_codes(block& b, const std::int8_t* code) noexcept {
+    std::uint8_t low[128], high[64];
+    for (int i = 0; i < 128; ++i) {
+      const std::int8_t* c = code + 128 * (i / 64) + i % 64;
+      low[i] = static_cast<std::uint8_t>((c[0] & 15) | (c[64] & 15) << 4);
+    }
+    for (int i = 0; i < 64; ++i) {
+      const std::int8_t* c = code + 128 * (i / 32) + i % 32;
+      const auto bits = [](int v) { return (v + 32) >> 4; };
+      high[i] =
+          static_cast<std::uint8_t>(bits(c[0]) | bits(c[32]) << 2 | bits(c[64]) << 4 | bits(c[96]) << 6);
+    }
+    __builtin_memcpy(b.ql, low, sizeof low);
+    __builtin_memcpy(b.qh, high, sizeof high);
+  }
 
   static constexpr int min_sub_scale = -128, max_sub_scale = 127;
   QUANTAL_HD static constexpr void set_sub_scale(block& b, int g, int v) noexcept {

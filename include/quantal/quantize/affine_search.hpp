@@ -126,12 +126,26 @@ affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcep
 }
 
 /// Codes of a group under the stored pair (d, m).
+template <class F, class T>
+QUANTAL_INLINE void affine_codes(const float* x, float d, float m, T* out) noexcept {
+  using batch = lanes<F>;
+  constexpr int n = F::layout.group;
+  const batch inverse(safe_inverse(d)), offset(m), magic(12582912.0f), top(static_cast<float>(F::max_code));
+  alignas(64) std::int32_t code[n];
+  for (int i = 0; i < n; i += static_cast<int>(batch::size)) {
+    const batch v = (batch::load_unaligned(x + i) - offset) * inverse;
+    const batch in = xsimd::max(xsimd::min(v, top), batch(0.0f)) + magic;
+    (xsimd::bitwise_cast<std::int32_t>(in) - 0x4b400000).store_aligned(code + i);
+  }
+  for (int i = 0; i < n; ++i) out[i] = static_cast<T>(code[i]);
+}
+
 template <class F>
 void store_affine(const float* x, int group, float d, float m, typename F::block& out) noexcept {
-  using C = codebook<F>;
   constexpr int n = F::layout.group;
-  const float inverse = safe_inverse(d);
-  for (int i = group * n; i < (group + 1) * n; ++i) C::store(out, i, C::nearest((x[i] - m) * inverse));
+  std::int32_t code[n];
+  affine_codes<F>(x + group * n, d, m, code);
+  for (int i = 0; i < n; ++i) F::set_code(out, group * n + i, code[i]);
 }
 
 }  // namespace quantal::quantize

@@ -68,8 +68,9 @@ QUANTAL_INLINE void convert(const xsimd::batch<float, A>* v, std::byte* out) noe
 /// caches like better than one after the other.
 template <class F, class A>
 status encode_floats(const row_view& row, std::byte* out) noexcept {
-  using batch = xsimd::batch<float, A>;
-  using integers = xsimd::batch<std::uint32_t, A>;
+  using batch = lanes<on_arch<F, A>>;
+  using arch = typename batch::arch_type;
+  using integers = xsimd::batch<std::uint32_t, arch>;
   constexpr int chunk = 32, width = static_cast<int>(batch::size), size = F::layout.bytes;
   constexpr std::uint32_t infinity = 0x7f800000u;
   const float *x = row.x, *w = row.importance;
@@ -86,7 +87,7 @@ status encode_floats(const row_view& row, std::byte* out) noexcept {
           heaviest = xsimd::max(
               heaviest, xsimd::bitwise_cast<std::uint32_t>(batch::load_unaligned(w + at) + batch(0.0f)));
       });
-      detail::convert<F, A, chunk / width>(v, out + i * size);
+      detail::convert<F, arch, chunk / width>(v, out + i * size);
     }
   };
   if (w)

@@ -119,25 +119,34 @@ struct group_coder<F> {
     }
   }
 
+  /// The nearest codes.
+  template <class T>
+  static QUANTAL_INLINE void nearest_codes(const group_view& g, float inverse,
+                                           T* out) noexcept requires uniform_codes<F> {
+    using batch = lanes<F>;
+    const batch magic(12582912.0f), t(inverse);
+    alignas(64) std::int32_t code[size];
+    for (int i = 0; i < size; i += static_cast<int>(batch::size)) {
+      const batch v = t * batch::load_unaligned(g.x + i);
+      const batch in = xsimd::max(xsimd::min(v, batch(highest)), batch(lowest)) + magic;
+      // The integer is in the low bits.
+      (xsimd::bitwise_cast<std::int32_t>(in) - 0x4b400000).store_aligned(code + i);
+    }
+    for (int i = 0; i < size; ++i) out[i] = static_cast<T>(code[i]);
+  }
+
   static void store(typename F::block& out, int group, const group_view& g, float inverse,
                     int table) noexcept {
-    const float s = table ? shift : 0.0f;
     if constexpr (uniform_codes<F>) {
-      using batch = lanes<F>;
-      const batch magic(12582912.0f), t(inverse);
-      alignas(64) std::int32_t code[size];
-      for (int i = 0; i < size; i += static_cast<int>(batch::size)) {
-        const batch v = t * batch::load_unaligned(g.x + i);
-        const batch in = xsimd::max(xsimd::min(v, batch(highest)), batch(lowest)) + magic;
-        // The integer is in the low bits.
-        (xsimd::bitwise_cast<std::int32_t>(in) - 0x4b400000).store_aligned(code + i);
-      }
+      std::int32_t code[size];
+      nearest_codes(g, inverse, code);
       for (int i = 0; i < size; ++i) F::set_code(out, group * size + i, code[i]);
-      return;
+    } else {
+      const float s = table ? shift : 0.0f;
+      for (int i = 0; i < size; ++i)
+        codes::store(out, group * size + i,
+                     codes::nearest(tables > 1 ? inverse * g.x[i] - s : inverse * g.x[i]));
     }
-    for (int i = 0; i < size; ++i)
-      codes::store(out, group * size + i,
-                   codes::nearest(tables > 1 ? inverse * g.x[i] - s : inverse * g.x[i]));
   }
 };
 

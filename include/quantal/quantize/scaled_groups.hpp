@@ -167,6 +167,17 @@ void plan_groups(const group_source<F>& source, const group_wishes* wish, float 
 template <class F>
 void store_groups(const group_source<F>& source, const group_plan<F>& plan, float shared,
                   typename F::block& out) noexcept {
+  if constexpr (requires(const std::int8_t* c) { F::set_codes(out, c); }) {
+    std::int8_t code[F::layout.elements];
+    for (int g = 0; g < F::layout.groups(); ++g) {
+      const int sub = plan.choice[g].sub;
+      F::set_sub_scale(out, g, sub);
+      group_coder<F>::nearest_codes(source.view(g), safe_inverse(shared * static_cast<float>(sub)),
+                                    code + g * F::layout.group);
+    }
+    F::set_codes(out, code);
+    return;
+  }
   for (int g = 0; g < F::layout.groups(); ++g) {
     const group_choice& c = plan.choice[g];
     F::set_sub_scale(out, g, c.sub);

@@ -128,12 +128,18 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, type
 
   F::set_super(out, super.scale);
   F::set_super_min(out, super.min);
+  std::int8_t code[F::layout.elements];
   for (int i = 0; i < groups; ++i) {
     F::set_sub_scale(out, i, best.sub[i]);
     F::set_sub_min(out, i, best.min[i]);
-    store_affine<F>(x, i, super.scale * static_cast<float>(best.sub[i]),
-                    -(super.min * static_cast<float>(best.min[i])), out);
+    const float d = super.scale * static_cast<float>(best.sub[i]),
+                m = -(super.min * static_cast<float>(best.min[i]));
+    affine_codes<F>(x + i * n, d, m, code + i * n);
   }
+  if constexpr (requires { F::set_codes(out, code); })
+    F::set_codes(out, code);
+  else
+    for (int e = 0; e < F::layout.elements; ++e) F::set_code(out, e, code[e]);
 }
 
 }  // namespace quantal::quantize

@@ -27,7 +27,7 @@ struct trit_byte {
   }
   /// The canonical code of digits that are 1, one more where `up` has a bit and one less where `down` has:
   /// bit i for position 4 - i.
-  static constexpr trit_byte of(std::uint32_t up, std::uint32_t down) noexcept {
+  QUANTAL_HD static constexpr trit_byte of(std::uint32_t up, std::uint32_t down) noexcept {
     const int n = 121 + sums_of_powers_of_3.at[up] - sums_of_powers_of_3.at[down];
     return {static_cast<std::uint8_t>((256 * n + 242) / 243)};
   }
