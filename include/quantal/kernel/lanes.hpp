@@ -15,6 +15,31 @@ namespace quantal::kernel {
 struct lane_map {
   int depth;  ///< registers that share an integer sum
   std::array<std::uint8_t, slice_weights / 4> word;
+  /// Where set, position p holds weights weight[4 * p] .. weight[4 * p + 3] instead; all that share an
+  /// integer sum belong to one activation block.
+  const std::array<std::uint8_t, slice_weights>* weight = nullptr;
+
+  /// Copies the position's codes, zero past `left`, and adds them to `sum`; returns its first weight.
+  template <class Sums>
+  QUANTAL_INLINE int arrange(int position, const std::int8_t* codes, int left, const Sums& fours,
+                             std::int8_t* to, std::int32_t& sum) const noexcept {
+    if (!weight) {
+      const int k = 4 * word[static_cast<std::size_t>(position)];
+      if (k < left) {
+        std::memcpy(to, codes + k, 4);
+        sum += fours[k / 4];
+      } else {
+        std::memset(to, 0, 4);
+      }
+      return k;
+    }
+    const std::uint8_t* const from = weight->data() + 4 * position;
+    for (int j = 0; j < 4; ++j) {
+      to[j] = from[j] < left ? codes[from[j]] : std::int8_t{0};
+      sum += to[j];
+    }
+    return from[0];
+  }
 };
 
 /// A slice of an arranged column: codes, then for every lane of every integer sum the activation scale, and
@@ -81,14 +106,8 @@ void arrange_lanes(const lane_map& map, int bias, bool offset, const q8_rows& ro
       float scale = 0.0f;
       for (int d = 0; d < map.depth; ++d) {
         const int word = (s / lanes * map.depth + d) * lanes + s % lanes;
-        const int k = 4 * map.word[static_cast<std::size_t>(word)];
-        if (k < left) {
-          std::memcpy(to + 4 * word, codes + k, 4);
-          sum += fours[k / 4];
-          scale = scales[k / q8_block];
-        } else {
-          std::memset(to + 4 * word, 0, 4);
-        }
+        const int k = map.arrange(word, codes, left, fours, to + 4 * word, sum);
+        if (k < left) scale = scales[k / q8_block];
       }
       scale_to[s] = scale;
       if (offset) {

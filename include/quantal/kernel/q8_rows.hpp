@@ -4,6 +4,7 @@
 #pragma once
 
 #include "quantal/kernel/decode/wide.hpp"
+#include "quantal/kernel/decode/wide_ternary.hpp"
 #include "quantal/kernel/lanes.hpp"
 
 namespace quantal::kernel {

@@ -394,35 +394,47 @@ struct lane_decoder<iq2_s, simd::avx512_vnni> : detail::wide_decoder<iq2_s> {
 
 namespace detail {
 
-/// Bytes of eight blocks of `size` bytes, at most 192, in three registers of which the last may overlap.
+/// Bytes of eight blocks of `size` bytes: at most 192 in three registers, or 256 in four, a pair for every
+/// four blocks. The last of them may overlap the one before.
 template <int size>
 struct eight_blocks {
-  static constexpr int last = 8 * size - 64;
-  __m512i v[3];
+  static constexpr bool pairs = 8 * size > 192;
+  __m512i v[pairs ? 4 : 3];
 
   explicit QUANTAL_INLINE eight_blocks(const void* p) noexcept {
     const auto* const bytes = static_cast<const char*>(p);
     v[0] = _mm512_loadu_si512(bytes);
-    v[1] = _mm512_loadu_si512(bytes + 64);
-    v[2] = _mm512_loadu_si512(bytes + last);
+    v[1] = _mm512_loadu_si512(bytes + (pairs ? 4 * size - 64 : 64));
+    v[2] = _mm512_loadu_si512(bytes + (pairs ? 4 * size : 8 * size - 64));
+    if constexpr (pairs) v[3] = _mm512_loadu_si512(bytes + 8 * size - 64);
   }
-  /// Bytes at `t::value[0..63]`.
+  /// Bytes at positions T, a block_positions.
   template <class T>
   QUANTAL_INLINE __m512i bytes() const noexcept {
-    const __m512i low = _mm512_permutex2var_epi8(v[0], wide_bytes(T::low), v[1]);
-    return _mm512_mask_permutexvar_epi8(low, T::mask, wide_bytes(T::high), v[2]);
+    if constexpr (pairs) {
+      const __m512i first = _mm512_mask2_permutex2var_epi8(v[0], wide_bytes(T::index), ~T::mask, v[1]);
+      return _mm512_mask2_permutex2var_epi8(v[2], first, T::mask, v[3]);
+    } else {
+      const __m512i first = _mm512_permutex2var_epi8(v[0], wide_bytes(T::index), v[1]);
+      return _mm512_mask_permutexvar_epi8(first, T::mask, wide_bytes(T::index), v[2]);
+    }
   }
 };
 
-/// Positions in eight blocks as eight_blocks wants them.
+/// Positions Fn{}(k) in eight blocks as eight_blocks wants them.
 template <int size, class Fn>
 struct block_positions {
-  alignas(64) static constexpr auto low = bytes_of([](int k) { return Fn{}(k)&127; });
-  alignas(64) static constexpr auto high = bytes_of([](int k) { return Fn{}(k) - (8 * size - 64); });
+  static constexpr int split = eight_blocks<size>::pairs ? 4 * size : 128;
+  alignas(64) static constexpr auto index = bytes_of([](int k) {
+    const int at = Fn{}(k);
+    if constexpr (!eight_blocks<size>::pairs) return at < 128 ? at : at - (8 * size - 64);
+    const int within = at % (4 * size);
+    return within < 64 ? within : within - (4 * size - 64) + 64;
+  });
   static constexpr std::uint64_t mask = [] {
     std::uint64_t m = 0;
     for (int k = 0; k < 64; ++k)
-      if (Fn{}(k) >= 128) m |= std::uint64_t{1} << k;
+      if (Fn{}(k) >= split) m |= std::uint64_t{1} << k;
     return m;
   }();
 };
@@ -437,17 +449,37 @@ template <int size, int offset>
 struct byte_at {
   constexpr int operator()(int k) const { return k / 8 * size + offset + k / 4 % 2; }
 };
+/// The first byte of block b in lanes 2 * b and 2 * b + 1.
+template <int size>
+struct first_byte_of_pair {
+  constexpr int operator()(int k) const { return k / 8 * size; }
+};
+/// The bytes at offset .. offset + 7 of block b.
+template <int size, int offset>
+struct eight_at {
+  constexpr int operator()(int k) const { return k / 8 * size + offset + k % 8; }
+};
 /// The half at `offset` of block b, for lanes 2 * b and 2 * b + 1 of a 256-bit register.
 template <int size, int offset>
 struct half_at {
   constexpr int operator()(int k) const { return k % 32 / 4 * size + offset + k % 2; }
 };
 
+/// Powers of two 2^(byte - 128) in 32-bit lanes. The two smallest are subnormal.
+QUANTAL_INLINE __m512 powers_of_two(__m512i bytes) noexcept {
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(bytes, _mm512_set1_epi32(1)), 23);
+  return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(
+      normal, _mm512_cmplt_epu32_mask(bytes, _mm512_set1_epi32(2)), _mm512_set1_epi32(0x00200000), bytes));
+}
+
 }  // namespace detail
+
+template <class F>
+concept nibbles_of_32 = nibble_blocks<F> || std::same_as<F, q6_0> || std::same_as<F, mxfp4>;
 
 /// Eight blocks of nibbles: lanes 2 * b and 2 * b + 1 are block b's, whose low and high nibbles share a
 /// scale.
-template <nibble_blocks F>
+template <nibbles_of_32 F>
 struct lane_decoder<F, simd::avx512_vnni> {
   static constexpr int depth = 4, sums = 1, size = F::layout.bytes;
   /// Register 2 * high + j.
@@ -492,15 +524,35 @@ struct lane_decoder<F, simd::avx512_vnni> {
       decoded.codes[j] = _mm512_and_si512(both, mask);
       decoded.codes[2 + j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
     });
-    if constexpr (std::same_as<F, iq4_nl>) {
-      const auto* table = reinterpret_cast<const __m128i*>(level_codes<iq4_nl, 16>.data());
+    if constexpr (requires { F::level(0); }) {
+      const auto* table = reinterpret_cast<const __m128i*>(level_codes<F, 16>.data());
       const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(table));
       simd::unroll<4>(
           [&](auto i) QUANTAL_LAMBDA { decoded.codes[i] = _mm512_shuffle_epi8(levels, decoded.codes[i]); });
     }
-    if constexpr (requires { blocks->qh; }) add_fifth_bits(b);
-    decoded.scale = halves<offsetof(block, d)>(b);
+    if constexpr (std::same_as<F, q6_0>)
+      add_upper_pairs(b);
+    else if constexpr (requires { blocks->qh; })
+      add_fifth_bits(b);
+    if constexpr (std::same_as<F, mxfp4>) {
+      using at = detail::block_positions<size, detail::first_byte_of_pair<size>>;
+      decoded.scale = detail::powers_of_two(_mm512_and_si512(b.template bytes<at>(), _mm512_set1_epi32(255)));
+    } else {
+      decoded.scale = halves<offsetof(block, d)>(b);
+    }
     if constexpr (F::layout.has_offset) decoded.offset = halves<offsetof(block, m)>(b);
+  }
+  /// Weight e of q6_0 has its upper bits in byte e % 8, at 4 * (e % 16 / 8) + 2 * (e / 16).
+  QUANTAL_INLINE void add_upper_pairs(const detail::eight_blocks<size>& b) noexcept {
+    using at = detail::block_positions<size, detail::eight_at<size, offsetof(block, qh)>>;
+    const __m512i bytes = b.template bytes<at>(), mask = _mm512_set1_epi8(48);
+    const __m512i by[2] = {_mm512_set1_epi64(4), _mm512_set1_epi64(2 + (30ll << 32))};
+    const __m512i part[2] = {_mm512_shuffle_epi32(bytes, static_cast<_MM_PERM_ENUM>(0xa0)),
+                             _mm512_shuffle_epi32(bytes, static_cast<_MM_PERM_ENUM>(0xf5))};
+    simd::unroll<2, 2>([&](auto high, auto j) QUANTAL_LAMBDA {
+      const __m512i upper = _mm512_and_si512(_mm512_rolv_epi32(part[j], by[high]), mask);
+      decoded.codes[2 * high + j] = _mm512_or_si512(decoded.codes[2 * high + j], upper);
+    });
   }
   QUANTAL_INLINE void add_fifth_bits(const detail::eight_blocks<size>& b) noexcept {
     simd::unroll<2>([&](auto high) QUANTAL_LAMBDA {
