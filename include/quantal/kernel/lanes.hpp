@@ -254,13 +254,26 @@ struct lane_decoder {
   }
 };
 
+/// Does a map keep words whole, and does every integer sum of it stay within `sub` weights?
+constexpr bool keeps_words(const lane_map& map, int lanes, int sub) noexcept {
+  if (map.weight) return false;
+  for (int t = 0; t < slice_weights / 4; ++t) {
+    const int first = t / (map.depth * lanes) * map.depth * lanes + t % lanes;
+    if (4 * map.word[static_cast<std::size_t>(t)] / sub !=
+        4 * map.word[static_cast<std::size_t>(first)] / sub)
+      return false;
+  }
+  return true;
+}
+
 /// Does a format have an order of its own, and does it fill panels faster? Plain nibbles are as fast in
 /// natural order, and so is all that has offsets.
 template <block_format F, class A>
 inline constexpr bool fills_by_line =
     !nibble_blocks<F> && !F::layout.has_offset && !requires(lane_decoder<F, A> d) {
   d.slice;
-};
+}
+&&keeps_words(lane_decoder<F, A>::map, static_cast<int>(xsimd::batch<float, A>::size), sub_group<F>);
 
 /// One slice in a decoder's own order: words by position, scales by lane of each integer sum. What panels are
 /// made of where that is faster than a coded_slice.

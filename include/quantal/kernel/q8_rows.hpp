@@ -3,7 +3,7 @@
 // through memory takes twice as long.
 #pragma once
 
-#include "quantal/kernel/decode/wide.hpp"
+#include "quantal/kernel/decode/wide_tables.hpp"
 #include "quantal/kernel/decode/wide_ternary.hpp"
 #include "quantal/kernel/lanes.hpp"
 

@@ -287,6 +287,36 @@ struct wide_decoder {
   }
 };
 
+/// Slices of n short blocks; `D::decode_blocks` decodes n of them.
+template <class F, class D>
+struct short_blocks {
+  static constexpr int depth = 4, sums = 1, n = slice_weights / F::layout.elements;
+  wide_group decoded;
+
+  QUANTAL_INLINE void decode(const std::byte* row, float row_scale, std::int64_t first) noexcept {
+    static_cast<D*>(this)->decode_blocks(row_blocks<F>(row) + first / F::layout.elements, row_scale);
+  }
+  QUANTAL_INLINE void decode_tail(const std::byte* row, float row_scale, std::int64_t first,
+                                  int count) noexcept {
+    typename F::block blocks[n] = {};
+    std::memcpy(blocks, row_blocks<F>(row) + first / F::layout.elements,
+                static_cast<std::size_t>(count / F::layout.elements * F::layout.bytes));
+    static_cast<D*>(this)->decode_blocks(blocks, row_scale);
+  }
+  template <int>
+  QUANTAL_INLINE const wide_group& group() const noexcept {
+    return decoded;
+  }
+
+ protected:
+  /// The halves at the start of the blocks, each for the lanes of its block.
+  static QUANTAL_INLINE __m512 first_halves(__m512i low, __m512i high) noexcept {
+    alignas(64) static constexpr auto index =
+        bytes_of([](int k) { return k % 32 / (32 / n) * F::layout.bytes + k % 2; });
+    return _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutex2var_epi8(low, wide_bytes(index), high)));
+  }
+};
+
 }  // namespace detail
 
 template <class F>
@@ -595,9 +625,7 @@ namespace detail {
 /// Nibbles stored as low and high halves of every `run` weights, 32 or 64, in the order sixteens: every word
 /// goes to a lane that takes its low nibbles and to one that takes the high ones.
 template <int run>
-QUANTAL_INLINE void nibbles_of_runs(const void* p, wide_group& g) noexcept {
-  const auto* const bytes = static_cast<const char*>(p);
-  const __m512i low = _mm512_loadu_si512(bytes), high = _mm512_loadu_si512(bytes + 64);
+QUANTAL_INLINE void nibbles_of_runs(__m512i low, __m512i high, wide_group& g) noexcept {
   const __m512i first = run == 64
                             ? _mm512_set_epi32(28, 24, 28, 24, 20, 16, 20, 16, 12, 8, 12, 8, 4, 0, 4, 0)
                             : _mm512_set_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
@@ -608,7 +636,13 @@ QUANTAL_INLINE void nibbles_of_runs(const void* p, wide_group& g) noexcept {
     g.codes[i] = _mm512_and_si512(_mm512_srlv_epi32(words, by), _mm512_set1_epi8(15));
   });
 }
-/// Adds 16 where bit g of the byte plane is set, for weights of group g of 32.
+template <int run>
+QUANTAL_INLINE void nibbles_of_runs(const void* p, wide_group& g) noexcept {
+  const auto* const bytes = static_cast<const char*>(p);
+  nibbles_of_runs<run>(_mm512_loadu_si512(bytes), _mm512_loadu_si512(bytes + 64), g);
+}
+/// Adds `value` where bit g of the byte plane is set, for weights of group g of 32.
+template <int value>
 QUANTAL_INLINE void add_plane(const std::uint8_t* plane, wide_group& g) noexcept {
   const __m512i bytes = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane)));
   const __m512i bit = _mm512_set_epi64(static_cast<long long>(0x8080808080808080ull), 0x4040404040404040,
@@ -617,7 +651,7 @@ QUANTAL_INLINE void add_plane(const std::uint8_t* plane, wide_group& g) noexcept
   simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
     const __m512i spread = _mm512_permutexvar_epi32(_mm512_set1_epi64(i + ((i + 4ll) << 32)), bytes);
     g.codes[i] = _mm512_mask_add_epi8(g.codes[i], _mm512_test_epi8_mask(spread, bit), g.codes[i],
-                                      _mm512_set1_epi8(16));
+                                      _mm512_set1_epi8(value));
   });
 }
 
@@ -635,7 +669,7 @@ struct lane_decoder<F, simd::avx512_vnni> : detail::wide_decoder<F> {
     alignas(32) float s[8], o[8];
     block_scales(F{}, b, 1.0f, s, o, simd::on<simd::avx512_vnni>{});
     detail::nibbles_of_runs<64>(b.qs, this->decoded);
-    if constexpr (std::same_as<F, q5_K>) detail::add_plane(b.qh, this->decoded);
+    if constexpr (std::same_as<F, q5_K>) detail::add_plane<16>(b.qh, this->decoded);
     this->decoded.scale = detail::each_twice(_mm256_load_ps(s));
     this->decoded.offset = detail::each_twice(_mm256_load_ps(o));
   }

@@ -50,36 +50,6 @@ QUANTAL_INLINE void trit_registers(__m512i trits, const Four& four, const Fifth&
   two_bit_fields(_mm512_mask_permutexvar_epi8(bytes_at(four, trits, 0), mask, wide_bytes(ends), packed), g);
 }
 
-/// Slices of n short blocks; `D::decode_blocks` decodes n of them.
-template <class F, class D>
-struct short_blocks {
-  static constexpr int depth = 4, sums = 1, n = slice_weights / F::layout.elements;
-  wide_group decoded;
-
-  QUANTAL_INLINE void decode(const std::byte* row, float row_scale, std::int64_t first) noexcept {
-    static_cast<D*>(this)->decode_blocks(row_blocks<F>(row) + first / F::layout.elements, row_scale);
-  }
-  QUANTAL_INLINE void decode_tail(const std::byte* row, float row_scale, std::int64_t first,
-                                  int count) noexcept {
-    typename F::block blocks[n] = {};
-    std::memcpy(blocks, row_blocks<F>(row) + first / F::layout.elements,
-                static_cast<std::size_t>(count / F::layout.elements * F::layout.bytes));
-    static_cast<D*>(this)->decode_blocks(blocks, row_scale);
-  }
-  template <int>
-  QUANTAL_INLINE const wide_group& group() const noexcept {
-    return decoded;
-  }
-
- protected:
-  /// The halves at the start of the blocks, each for the lanes of its block.
-  static QUANTAL_INLINE __m512 first_halves(__m512i low, __m512i high) noexcept {
-    alignas(64) static constexpr auto index =
-        bytes_of([](int k) { return k % 32 / (32 / n) * F::layout.bytes + k % 2; });
-    return _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutex2var_epi8(low, wide_bytes(index), high)));
-  }
-};
-
 }  // namespace detail
 
 template <>
