@@ -19,7 +19,7 @@ struct lane_map {
   /// integer sum belong to one activation block.
   const std::array<std::uint8_t, slice_weights>* weight = nullptr;
 
-  /// Copies the position's codes, zero past `left`, and adds them to `sum`; returns its first weight.
+  /// Copies the position's codes, zero past `left`, and adds them to `sum`; returns the first of its weights.
   template <class Sums>
   QUANTAL_INLINE int arrange(int position, const std::int8_t* codes, int left, const Sums& fours,
                              std::int8_t* to, std::int32_t& sum) const noexcept {
@@ -34,11 +34,13 @@ struct lane_map {
       return k;
     }
     const std::uint8_t* const from = weight->data() + 4 * position;
+    int first = from[0];
     for (int j = 0; j < 4; ++j) {
       to[j] = from[j] < left ? codes[from[j]] : std::int8_t{0};
       sum += to[j];
+      if (from[j] < first) first = from[j];
     }
-    return from[0];
+    return first;
   }
 };
 
