@@ -6,6 +6,7 @@
 
 #include <cstddef>
 
+#include "quantal/kernel/decode/grids.hpp"
 #include "quantal/kernel/lanes.hpp"
 
 #if QUANTAL_WITH_AVX512_VNNI
@@ -52,15 +53,17 @@ QUANTAL_INLINE __m512i wide_bytes(const std::array<std::uint8_t, 64>& t) noexcep
 /// Outputs first .. first + 3 of the sequences of 16 seeds, a byte each: start + 126 + value.
 template <int first>
 QUANTAL_INLINE __m512i four_outputs(__m512i seeds, int start) noexcept {
-  __m512i sum[4];
+  // Every sum arrives in the lowest byte, and moves up as the next one comes: from `start` there are no
+  // carries.
+  __m512i sum = _mm512_set1_epi8(static_cast<char>(start));
   simd::unroll<4>([&](auto j) QUANTAL_LAMBDA {
-    constexpr std::uint32_t power = quantal::detail::trellis_power(first + j);
+    constexpr std::uint32_t power = quantal::detail::trellis_power(first + 3 - j);
     const __m512i x = _mm512_and_si512(_mm512_mullo_epi32(seeds, _mm512_set1_epi32(static_cast<int>(power))),
                                        _mm512_set1_epi32(0x3f3f3f3f));
-    sum[j] = _mm512_dpbusd_epi32(_mm512_set1_epi32(start), x, _mm512_set1_epi8(1));
+    if constexpr (j > 0) sum = _mm512_rol_epi32(sum, 8);
+    sum = _mm512_dpbusd_epi32(sum, x, _mm512_set1_epi8(1));
   });
-  const __m512i low = _mm512_or_si512(sum[0], _mm512_slli_epi32(sum[1], 8));
-  return _mm512_ternarylogic_epi32(low, _mm512_slli_epi32(sum[2], 16), _mm512_slli_epi32(sum[3], 24), 0xfe);
+  return sum;
 }
 
 /// Codes of 32 seeds of eight outputs, given as 16-bit numbers in order.
@@ -136,8 +139,6 @@ template <>
 inline constexpr auto grid_of<iq2_xxs> = grid_tables_of<iq2_xxs>(quantal::detail::grid_iq2_xxs_entries);
 template <>
 inline constexpr auto grid_of<iq2_xs> = grid_tables_of<iq2_xs>(quantal::detail::grid_iq2_xs_entries);
-template <>
-inline constexpr auto grid_of<iq2_s> = grid_tables_of<iq2_s>(quantal::detail::grid_iq2_s_entries);
 template <>
 inline constexpr auto grid_of<iq3_xxs> = grid_tables_of<iq3_xxs>(quantal::detail::grid_iq3_xxs_entries);
 template <>
@@ -263,14 +264,33 @@ QUANTAL_INLINE void octets(__m512i index, __m512i signs, wide_group& g) noexcept
   });
 }
 
-/// Scales of 16 groups of 16, as block_scales gives them.
-template <class F>
-QUANTAL_INLINE __m512 scales16(const typename F::block& b) noexcept {
-  alignas(64) float s[16];
-  block_scales(F{}, b, 1.0f, s, nullptr, simd::on<simd::avx512_vnni>{});
-  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_load_ps(s)), _mm256_load_ps(s + 8), 1);
+/// Eight points of eight bytes each, at index[first + step * q]: where a grid takes more than a few
+/// registers, loads do better than permutations.
+template <int first, int step, std::size_t n>
+QUANTAL_INLINE __m512i eight_points(const std::array<std::uint64_t, n>& points,
+                                    const std::uint16_t* index) noexcept {
+  const auto at = [&](int q) QUANTAL_LAMBDA {
+    return reinterpret_cast<const double*>(points.data() + index[first + step * q]);
+  };
+  const auto four = [&](int q) QUANTAL_LAMBDA {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadh_pd(_mm_load_sd(at(q)), at(q + 1))),
+                                _mm_loadh_pd(_mm_load_sd(at(q + 2)), at(q + 3)), 1);
+  };
+  return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(four(0)), four(4), 1));
 }
-
+/// Points 4 * m + c and 4 * m + 2 + c of eight for every 128 bits m: index[8 * m + 4 * y + 2 * (q % 2) + c].
+template <int y, int c, std::size_t n>
+QUANTAL_INLINE __m512i paired_points(const std::array<std::uint64_t, n>& points,
+                                     const std::uint16_t* index) noexcept {
+  const auto at = [&](int m, int q) QUANTAL_LAMBDA {
+    return reinterpret_cast<const double*>(points.data() + index[8 * m + 4 * y + 2 * q + c]);
+  };
+  const auto four = [&](int m) QUANTAL_LAMBDA {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadh_pd(_mm_load_sd(at(m, 0)), at(m, 1))),
+                                _mm_loadh_pd(_mm_load_sd(at(m + 1, 0)), at(m + 1, 1)), 1);
+  };
+  return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(four(0)), four(2), 1));
+}
 /// What the formats of this file have in common: blocks of 256 and one integer sum.
 template <class F>
 struct wide_decoder {
@@ -387,6 +407,60 @@ struct lane_decoder<iq3_s, simd::avx512_vnni> : detail::wide_decoder<iq3_s> {
   }
 };
 
+namespace detail {
+
+/// Points of eight bytes with the bias of their codes.
+template <class F, std::size_t n>
+constexpr std::array<std::uint64_t, n> biased_points(std::array<std::uint64_t, n> t) {
+  for (std::uint64_t& v : t) v += simd::repeat8(code_bias<F>);
+  return t;
+}
+template <class F>
+inline constexpr auto grid_points = points_iq1;  // iq1: the shift adds 0 or 2
+template <>
+inline constexpr auto grid_points<iq2_s> = biased_points<iq2_s>(points_iq2_s);
+
+/// Registers 2 * c and 2 * c + 1 in the order sixteens, from points 2 * l + c.
+template <class F, int c>
+QUANTAL_INLINE void points_of_sixteens(const std::uint16_t* index, __m512i (&halves)[2]) noexcept {
+  const auto& t = grid_points<F>;
+  const __m512 x = _mm512_castsi512_ps(paired_points<0, c>(t, index)),
+               y = _mm512_castsi512_ps(paired_points<1, c>(t, index));
+  halves[0] = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88));
+  halves[1] = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd));
+}
+
+/// Registers in the order sixteens; sign byte v lies at byte v of `signs`.
+template <class F>
+QUANTAL_INLINE void signed_points(__m512i index, __m512i signs, wide_group& g) noexcept {
+  alignas(64) std::uint16_t at[32];
+  _mm512_store_si512(at, index);
+  simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
+    __m512i halves[2];
+    points_of_sixteens<F, c>(at, halves);
+    const __m512i spread = _mm512_permutexvar_epi8(wide_bytes(byte_of_lane<c>), signs);
+    simd::unroll<2>([&](auto h) QUANTAL_LAMBDA {
+      const __m512i bit = _mm512_set1_epi32(static_cast<int>(h ? 0x80402010u : 0x08040201u));
+      g.codes[2 * c + h] = negated<F>(halves[h], _mm512_test_epi8_mask(spread, bit));
+    });
+  });
+}
+
+/// d * unit * (2 * field + 1), exact but for one rounding.
+template <class F>
+QUANTAL_INLINE __m512 odd_scale_lanes(float d, __m512i field) noexcept {
+  const float unit = d * F::scale_unit;
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(field), _mm512_set1_ps(2 * unit), _mm512_set1_ps(unit));
+}
+/// Sixteen nibbles in order, a lane each.
+QUANTAL_INLINE __m512i nibble_lanes(const std::uint8_t* bytes) noexcept {
+  const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+  const __m128i both = _mm_unpacklo_epi8(x, _mm_srli_epi16(x, 4));
+  return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
+}
+
+}  // namespace detail
+
 template <>
 struct lane_decoder<iq2_xs, simd::avx512_vnni> : detail::wide_decoder<iq2_xs> {
   static constexpr lane_map map = detail::sixteens();
@@ -397,7 +471,8 @@ struct lane_decoder<iq2_xs, simd::avx512_vnni> : detail::wide_decoder<iq2_xs> {
     const __m256i signs = _mm512_cvtepi16_epi8(_mm512_srli_epi16(all, 9));
     detail::octets<iq2_xs>(_mm512_and_si512(all, _mm512_set1_epi16(511)),
                            detail::even_parity(_mm512_castsi256_si512(signs)), decoded);
-    decoded.scale = detail::scales16<iq2_xs>(b);
+    decoded.scale = detail::odd_scale_lanes<iq2_xs>(simd::half_on(b.d, simd::on<simd::avx512_vnni>{}),
+                                                    detail::nibble_lanes(b.scales.bytes));
   }
 };
 
@@ -415,10 +490,74 @@ struct lane_decoder<iq2_s, simd::avx512_vnni> : detail::wide_decoder<iq2_s> {
         _mm512_castsi128_si512(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b.qh))));
     const __m512i high = _mm512_and_si512(_mm512_srlv_epi16(spread, _mm512_set1_epi64(0x0006000400020000)),
                                           _mm512_set1_epi16(3));
-    detail::octets<iq2_s>(
+    detail::signed_points<iq2_s>(
         _mm512_or_si512(low, _mm512_slli_epi16(high, 8)),
         _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), decoded);
-    decoded.scale = detail::scales16<iq2_s>(b);
+    decoded.scale = detail::odd_scale_lanes<iq2_s>(simd::half_on(b.d, simd::on<simd::avx512_vnni>{}),
+                                                   detail::nibble_lanes(b.scales.bytes));
+  }
+};
+
+template <>
+struct lane_decoder<iq1_s, simd::avx512_vnni> : detail::wide_decoder<iq1_s> {
+  static constexpr lane_map map = detail::thirty_twos();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    alignas(64) static constexpr auto words = detail::bytes_of([](int k) { return k / 8 * 2 + k % 2; });
+    const auto& b = block(row, first);
+    const __m128i fields = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.qh));
+    const __m512i spread = _mm512_permutexvar_epi8(detail::wide_bytes(words), _mm512_castsi128_si512(fields));
+    const __m512i low = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.qs)));
+    const __m512i high =
+        _mm512_slli_epi16(_mm512_srlv_epi16(spread, _mm512_set1_epi64(0x0009000600030000)), 8);
+    alignas(64) std::uint16_t at[32];
+    _mm512_store_si512(at, _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi16(0x700), 0xf8));
+    const __m512i shift = _mm512_mask_set1_epi64(_mm512_set1_epi8(2), _mm_movepi16_mask(fields), 0);
+    simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
+      decoded.codes[i] = _mm512_add_epi8(detail::eight_points<i, 4>(detail::grid_points<iq1_s>, at), shift);
+    });
+    decoded.scale =
+        detail::odd_scale_lanes<iq1_s>(simd::half_on(b.d, simd::on<simd::avx512_vnni>{}),
+                                       _mm512_and_si512(_mm512_srli_epi32(spread, 28), _mm512_set1_epi32(7)));
+  }
+};
+
+template <>
+struct lane_decoder<iq1_m, simd::avx512_vnni> : detail::wide_decoder<iq1_m> {
+  static constexpr lane_map map = detail::sixteens();
+
+  QUANTAL_INLINE void decode(const std::byte* row, float, std::int64_t first) noexcept {
+    const auto& b = block(row, first);
+    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b.qh.bytes)));
+    const __m512i nibbles =
+        _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));  // a word each, below others
+    const __m512i low = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.qs)));
+    alignas(64) std::uint16_t at[32];
+    _mm512_store_si512(
+        at, _mm512_ternarylogic_epi32(low, _mm512_slli_epi16(nibbles, 8), _mm512_set1_epi16(0x700), 0xf8));
+    simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
+      __m512i halves[2];
+      detail::points_of_sixteens<iq1_m, c>(at, halves);
+      const __mmask16 up = _mm512_testn_epi32_mask(nibbles, _mm512_set1_epi32(c ? 0x80000 : 8));
+      const __m512i shift = _mm512_maskz_set1_epi32(up, 0x02020202);
+      simd::unroll<2>([&](auto h)
+                          QUANTAL_LAMBDA { decoded.codes[2 * c + h] = _mm512_add_epi8(halves[h], shift); });
+    });
+    decoded.scale = scales(b);
+  }
+
+ private:
+  static QUANTAL_INLINE __m512 scales(const iq1_m::block& b) noexcept {
+    alignas(64) static constexpr auto words = detail::bytes_of([](int k) { return k / 16 * 2 + k % 2; });
+    const auto packed = simd::load_word<std::uint64_t>(b.sc);
+    quantal::detail::half_bits d;
+    d.raw.set(static_cast<std::uint16_t>((packed >> 12 & 15) | (packed >> 24 & 0xf0) |
+                                         (packed >> 36 & 0xf00) | (packed >> 48 & 0xf000)));
+    const __m512i spread = _mm512_permutexvar_epi8(
+        detail::wide_bytes(words), _mm512_castsi128_si512(_mm_cvtsi64_si128(static_cast<long long>(packed))));
+    const __m512i by = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 3, 6, 9));
+    const __m512i field = _mm512_and_si512(_mm512_srlv_epi32(spread, by), _mm512_set1_epi32(7));
+    return detail::odd_scale_lanes<iq1_m>(simd::half_on(d, simd::on<simd::avx512_vnni>{}), field);
   }
 };
 

@@ -76,12 +76,6 @@ QUANTAL_INLINE __m512 times(float d, __m512i v) noexcept {
 QUANTAL_INLINE float half_of(const quantal::detail::half_bits& h) noexcept {
   return simd::half_on(h, simd::on<simd::avx512_vnni>{});
 }
-/// Sixteen nibbles in order.
-QUANTAL_INLINE __m512i nibble_lanes(const std::uint8_t* bytes) noexcept {
-  const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
-  const __m128i both = _mm_unpacklo_epi8(x, _mm_srli_epi16(x, 4));
-  return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
-}
 /// Byte l / 2 of eight in lane l.
 QUANTAL_INLINE __m512i bytes_twice(std::uint64_t bytes) noexcept {
   const __m128i x = _mm_cvtsi64_si128(static_cast<long long>(bytes));
