@@ -14,6 +14,7 @@ namespace quantal::bench {
 
 void register_mul_mat();
 void register_mul_mat_id();
+void register_packed();
 void register_rows();
 
 /// Weights in enough copies to defeat the last-level cache where `cold`.

@@ -1,6 +1,5 @@
 #include "avx2_vnni_ops.hpp"
-
-#include "kernel_case.hpp"
+#include "packed_problem.hpp"
 
 namespace quantal::test {
 namespace {
@@ -15,6 +14,12 @@ TEST_P(Avx2Vnni, MatchesFloat64Reference) {
   for (const activation policy : {activation::exact, activation::q8})
     for (const product_shape& s : ragged_shapes)
       check_mul_mat({find_format(GetParam())->gguf_id, "avx2_vnni", policy}, *ops, s);
+}
+
+TEST_P(Avx2Vnni, PackedWeightsGiveTheSameBits) {
+  if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512vnni"))
+    GTEST_SKIP() << "this machine does not run AVX-512 VNNI";
+  check_packed(find_format(GetParam())->gguf_id, *avx2_vnni_ops(GetParam()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernel, Avx2Vnni, testing::ValuesIn(avx2_vnni_formats),

@@ -18,11 +18,24 @@ template <class A, code_form form>
 struct q8_products {
   static void panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
                      const columns& cols) noexcept;
+  /// The two halves of `panels`, see pack.hpp: decodes rows into memory, and multiplies rows from there.
+  static void pack(const panel_decoder& decode, const weight_rows& w, std::byte* out) noexcept;
+  static void packed(const weight_rows& w, const q8_packed& x, const columns& cols) noexcept;
 };
 template <class A, code_form form>
 void q8_products<A, form>::panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
                                   const columns& cols) noexcept {
-  coded_panels<A, form>(decode, w, x, cols);
+  decoded_panels<A, form> source(decode, w);
+  coded_panels<A, form>(source, w, x, cols);
+}
+template <class A, code_form form>
+void q8_products<A, form>::pack(const panel_decoder& decode, const weight_rows& w, std::byte* out) noexcept {
+  store_panels<A, form>(decode, w, out);
+}
+template <class A, code_form form>
+void q8_products<A, form>::packed(const weight_rows& w, const q8_packed& x, const columns& cols) noexcept {
+  stored_panels<form> source(w);
+  coded_panels<A, form>(source, w, x, cols);
 }
 
 /// How a format enters the products: functions that decode its slices and multiply few columns; products of
@@ -33,6 +46,9 @@ struct weight_format {
   void (*q8_rows_product)(const weight_rows&, const std::byte* lanes, const columns&) noexcept;
   void (*q8_panels_product)(const panel_decoder&, const weight_rows&, const q8_packed&,
                             const columns&) noexcept;
+  void (*pack)(const panel_decoder&, const weight_rows&, std::byte* out) noexcept;
+  void (*q8_packed_product)(const weight_rows&, const q8_packed&, const columns&) noexcept;
+  int panel_bytes;  ///< of a packed panel
   panel_decoder panels;
   const lane_map* map;
   int elements, row_meta, bytes;
@@ -58,6 +74,9 @@ constexpr weight_format weight_format_of() noexcept {
     constexpr code_form form = form_of<F, A>(), panel_form = panel_form_of<F, A>();
     f.q8_rows_product = &coded_rows<F, A>;
     f.q8_panels_product = &q8_products<A, panel_form>::panels;
+    f.pack = &q8_products<A, panel_form>::pack;
+    f.q8_packed_product = &q8_products<A, panel_form>::packed;
+    f.panel_bytes = static_cast<int>(sizeof(coded_panel<panel_form>));
     f.sub = panel_form.paired ? form.sub : panel_form.sub;
     f.bias = panel_bias<F, A>;
     f.paired = panel_form.paired;
@@ -101,6 +120,14 @@ QUANTAL_INLINE status check_weights(const weight_format& f, const std::byte* wei
   if (rows < 0 || cols <= 0 || cols % f.elements != 0) return status::bad_shape;
   if (!weights && rows > 0) return status::null_pointer;
   if (row_stride < f.row_meta + cols / f.elements * f.bytes) return status::bad_stride;
+  return status::ok;
+}
+
+QUANTAL_INLINE status check_columns(const mul_mat_args& a) noexcept {
+  if (a.n < 0) return status::bad_shape;
+  if (a.n == 0 || a.rows == 0) return status::ok;
+  if (!a.activations || !a.out) return status::null_pointer;
+  if (a.n > 1 && (a.activation_stride < a.cols || a.out_stride < a.rows)) return status::bad_stride;
   return status::ok;
 }
 
@@ -178,9 +205,9 @@ std::size_t mul_mat_workspace(const weight_format& f, const mul_mat_args& a, act
 }
 
 /// Rounds and arranges the columns of a dense product.
-template <class A>
+template <class A, class Arranged>
 void quantize_columns(const q8_rows& rows, const float_activations& x, const columns& cols,
-                      const arranged_columns<A>& arranged, executor_ref executor) noexcept {
+                      const Arranged& arranged, executor_ref executor) noexcept {
   const auto quantize = [&](std::int64_t from, std::int64_t to) {
     for (std::int64_t i = from; i < to; ++i) quantize_activation<A>(rows, i, x.row(i));
   };
@@ -195,11 +222,11 @@ void quantize_columns(const q8_rows& rows, const float_activations& x, const col
   });
 }
 
-template <class A>
+template <class A, class Arranged = arranged_columns<A>>
 void mul_mat_q8(const weight_format& f, const mul_mat_args& a, const float_activations& x,
                 const columns& cols, executor_ref executor, std::byte* workspace) noexcept {
   const q8_rows rows{workspace, q8_shape_of(f, a.cols)};
-  const arranged_columns<A> arranged(workspace + a.n * rows.shape.bytes(), f, a.cols, a.n);
+  const Arranged arranged(workspace + a.n * rows.shape.bytes(), f, a.cols, a.n);
   quantize_columns<A>(rows, x, cols, arranged, executor);
   executor.for_each(task_count(a.rows), [&](int t, int) {
     arranged.multiply(task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
@@ -223,10 +250,7 @@ status mul_mat(const weight_format& f, const mul_mat_args& a, activation policy,
                std::span<std::byte> workspace) noexcept {
   if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
     return s;
-  if (a.n < 0) return status::bad_shape;
-  if (a.n == 0 || a.rows == 0) return status::ok;
-  if (!a.activations || !a.out) return status::null_pointer;
-  if (a.n > 1 && (a.activation_stride < a.cols || a.out_stride < a.rows)) return status::bad_stride;
+  if (const status s = check_columns(a); s != status::ok || a.n == 0 || a.rows == 0) return s;
   if (workspace.size() < mul_mat_workspace<A>(f, a, policy)) return status::small_workspace;
 
   const columns cols{nullptr, a.n, 1, false, a.out, a.out_stride, 0};

@@ -93,20 +93,20 @@ struct routed_product {
   }
 };
 
-template <class A>
+template <class A, class Arranged = arranged_columns<A>>
 void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_activations& x,
                    executor_ref executor, std::byte* activations, std::byte* packed) noexcept {
   const q8_rows rows{activations, q8_shape_of(f, p.a.cols)};
   const auto arranged_of = [&](int e) {
-    return arranged_columns<A>(packed + routed_workspace<A>::first_column(e, p.starts[e]) *
-                                            arranged_columns<A>::column_bytes(f, p.a.cols),
-                               f, p.a.cols, p.starts[e + 1] - p.starts[e]);
+    return Arranged(
+        packed + routed_workspace<A>::first_column(e, p.starts[e]) * Arranged::column_bytes(f, p.a.cols), f,
+        p.a.cols, p.starts[e + 1] - p.starts[e]);
   };
   quantize_activations<A>(rows, p.a.tokens * x.slots, x, executor);
   executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
     const columns cols = p.of(e);
     if (cols.n == 0) return;
-    const arranged_columns<A> arranged = arranged_of(e);
+    const Arranged arranged = arranged_of(e);
     for (std::int64_t part = 0; part < arranged.parts(cols.n); ++part) arranged.arrange(rows, cols, part);
   });
   p.for_each_task(
@@ -130,18 +130,21 @@ void mul_mat_id_exact(const weight_format& f, const routed_product& p, activatio
   });
 }
 
-template <class A>
-status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
-                  std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
-    return s;
+QUANTAL_INLINE status check_routing(const mul_mat_id_args& a) noexcept {
   if (a.tokens < 0 || a.used < 0 || a.experts <= 0) return status::bad_shape;
   if (a.tokens == 0 || a.used == 0 || a.rows == 0) return status::ok;
   if (a.tokens > std::numeric_limits<std::int32_t>::max() / a.used) return status::bad_shape;
   if (!a.activations || !a.out || !a.ids) return status::null_pointer;
-  if (a.expert_stride < a.weight_row_stride * a.rows || a.ids_stride < a.used ||
-      (a.slot_stride != 0 && a.slot_stride < a.cols) || (a.used > 1 && a.out_slot_stride < a.rows))
+  if (a.ids_stride < a.used || (a.slot_stride != 0 && a.slot_stride < a.cols) ||
+      (a.used > 1 && a.out_slot_stride < a.rows))
     return status::bad_stride;
+  return status::ok;
+}
+
+/// A product whose arguments have been checked, but for the ids.
+template <class A, class Arranged = arranged_columns<A>>
+status route(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
+             std::span<std::byte> workspace) noexcept {
   const routed_workspace<A> sizes(f, a, policy);
   if (workspace.size() < sizes.total()) return status::small_workspace;
 
@@ -153,10 +156,21 @@ status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation p
   const float_activations x{a.activations, a.token_stride, a.slot_stride, a.slot_stride == 0 ? 1 : a.used};
   const routed_product product{a, starts, order};
   if (uses_q8(f, policy))
-    mul_mat_id_q8<A>(f, product, x, executor, base, base + sizes.activations);
+    mul_mat_id_q8<A, Arranged>(f, product, x, executor, base, base + sizes.activations);
   else
     mul_mat_id_exact<A>(f, product, policy, x, executor, base);
   return status::ok;
+}
+
+template <class A>
+status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
+                  std::span<std::byte> workspace) noexcept {
+  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+    return s;
+  if (const status s = check_routing(a); s != status::ok || a.tokens == 0 || a.used == 0 || a.rows == 0)
+    return s;
+  if (a.expert_stride < a.weight_row_stride * a.rows) return status::bad_stride;
+  return route<A>(f, a, policy, executor, workspace);
 }
 
 template <class A>

@@ -53,28 +53,34 @@ struct q8_rows {
 };
 
 /// n columns as tiles of two widths, `wide` of them first, then the narrower ones. An odd number of columns
-/// is padded with a copy of the last; a tile's kernel is then compiled for two widths only.
-template <int wide>
+/// is padded with a copy of the last; a tile's kernel is then compiled for few widths only. A single column
+/// is a tile of its own where `one`.
+template <int wide, bool one>
 struct column_tiles {
   static_assert(wide == 4 || wide == 6);
   static constexpr int slim = wide == 6 ? 4 : 2;
-  std::int64_t wides, slims;
+  std::int64_t wides, slims, ones;
 
-  QUANTAL_INLINE explicit column_tiles(std::int64_t n) noexcept {
-    const std::int64_t even = padded(n), rest = even % wide;
+  QUANTAL_INLINE explicit column_tiles(std::int64_t n) noexcept : ones(one && n == 1) {
+    const std::int64_t even = padded(n) - ones, rest = even % wide;
     slims = rest == 0 ? 0 : wide == 6 && rest == 2 ? 2 : 1;
     wides = (even - slim * slims) / wide;
   }
-  /// n >= 4 rounded up.
-  static QUANTAL_INLINE std::int64_t padded(std::int64_t n) noexcept { return (n + 1) / 2 * 2; }
+  /// At most three more than n.
+  static QUANTAL_INLINE std::int64_t padded(std::int64_t n) noexcept {
+    return one && n == 1 ? 1 : n < slim ? slim : (n + 1) / 2 * 2;
+  }
 
-  QUANTAL_INLINE std::int64_t count() const noexcept { return wides + slims; }
+  QUANTAL_INLINE std::int64_t count() const noexcept { return wides + slims + ones; }
   QUANTAL_INLINE std::int64_t begin(std::int64_t tile) const noexcept {
+    if (one && ones) return tile;
     return tile < wides ? wide * tile : wide * wides + slim * (tile - wides);
   }
   /// Calls `f.template operator()<C>()` for the width C of a tile.
   template <class Fn>
   QUANTAL_INLINE void with_width(std::int64_t tile, Fn&& f) const noexcept {
+    if constexpr (one)
+      if (ones) return f.template operator()<1>();
     if (tile < wides)
       f.template operator()<wide>();
     else
@@ -82,8 +88,9 @@ struct column_tiles {
   }
 };
 
+/// Matrix products take pairs of columns.
 template <class A>
-using tiles_of = column_tiles<tile_for<A>().coded_columns>;
+using tiles_of = column_tiles<tile_for<A>().coded_columns, !simd::has_matrix_dot<A>>;
 
 /// One tile's part of a slice of weights: index [k][column], columns interleaved; codes by four k.
 struct q8_tile {

@@ -13,12 +13,30 @@
 
 namespace quantal::kernel {
 
+QUANTAL_INLINE std::int64_t slices_of(std::int64_t cols) noexcept {
+  return (cols + slice_weights - 1) / slice_weights;
+}
+
+/// Offsets of a panel; formats without them take no room.
+template <int count>
+struct panel_offsets {
+  alignas(64) float offsets[count * panel_rows];
+};
+template <>
+struct panel_offsets<0> {};
+
+/// Offsets of one row of a panel.
+template <code_form form>
+inline constexpr int offsets_of_row = !form.offset  ? 0
+                                      : form.paired ? paired_scale_at + 1
+                                                    : slice_weights / form.sub;
+
 /// One slice of 16 rows: codes interleaved in fours (in eights for archs with a matrix product), scales and
 /// offsets by row.
-struct coded_panel {
+template <code_form form>
+struct coded_panel : panel_offsets<offsets_of_row<form>> {
   alignas(64) std::uint8_t codes[slice_weights * panel_rows];
-  alignas(64) float scales[slice_scales * panel_rows];
-  alignas(64) float offsets[slice_scales * panel_rows];
+  alignas(64) float scales[slice_weights / form.sub * panel_rows];
 };
 
 /// Codes of a panel, interleaved in fours, as has_matrix_dot wants them: eight of a row beside each other.
@@ -54,7 +72,7 @@ QUANTAL_INLINE std::uint32_t* words_of(void* v) noexcept { return static_cast<st
 /// A panel of whole slices, each in its decoder's own order.
 template <class A, code_form form>
 void fill_from_lines(const panel_decoder& decode, const weight_rows& w, int p, std::int64_t first,
-                     coded_panel& panel) noexcept {
+                     coded_panel<form>& panel) noexcept {
   constexpr int words = slice_weights / 4, lanes = static_cast<int>(xsimd::batch<float, A>::size);
   constexpr int stride = static_cast<int>(sizeof(lane_line) / 4);
   static_assert(stride % 16 == 0);
@@ -73,7 +91,7 @@ void fill_from_lines(const panel_decoder& decode, const weight_rows& w, int p, s
 /// A panel of `count` weights by way of natural order.
 template <class A, code_form form>
 void fill_from_slices(code_decoder decode, const weight_rows& w, int p, std::int64_t first, int count,
-                      coded_panel& panel) noexcept {
+                      coded_panel<form>& panel) noexcept {
   coded_slice s[panel_rows];
   for_panel_rows(w, p, first, [&](const std::byte* row, int r) { decode(row, first, count, s + r); });
   constexpr int stride = static_cast<int>(sizeof(coded_slice) / 4);
@@ -81,7 +99,7 @@ void fill_from_slices(code_decoder decode, const weight_rows& w, int p, std::int
   simd::transpose16<A>(words_of(s[0].codes), stride, count / 4, words_of(panel.codes));
   simd::transpose16<A>(words_of(s[0].scales), stride, count / form.sub, words_of(panel.scales));
   if constexpr (form.offset) {
-    const int offsets = form.paired ? paired_scale_at + 1 : count / form.sub;
+    const int offsets = form.paired ? offsets_of_row<form> : count / form.sub;
     simd::transpose16<A>(words_of(s[0].offsets), stride, offsets, words_of(panel.offsets));
   }
 }
@@ -90,7 +108,7 @@ void fill_from_slices(code_decoder decode, const weight_rows& w, int p, std::int
 /// dropped.
 template <class A, code_form form>
 void fill_panel(const panel_decoder& decode, const weight_rows& w, int p, std::int64_t first, int count,
-                coded_panel& panel) noexcept {
+                coded_panel<form>& panel) noexcept {
   if (!form.offset && decode.line && count == slice_weights)
     fill_from_lines<A, form>(decode, w, p, first, panel);
   else
@@ -100,13 +118,13 @@ void fill_panel(const panel_decoder& decode, const weight_rows& w, int p, std::i
 
 /// The tile in plain C++: emulated registers would only slow the compiler down.
 template <code_form form, int P, int C>
-QUANTAL_INLINE void plain_coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add,
+QUANTAL_INLINE void plain_coded_tile(const coded_panel<form>* panels, int count, const q8_tile& x, bool add,
                                      float (*result)[panel_rows]) noexcept {
   constexpr int sub = form.sub;
   for (int p = 0; p < P; ++p)
     for (int c = 0; c < C; ++c)
       for (int from = 0; from < count; from += q8_block) {
-        const coded_panel& panel = panels[p];
+        const coded_panel<form>& panel = panels[p];
         const int to = count - from < q8_block ? count : from + q8_block;
         float total[panel_rows] = {};
         for (int g = from / sub; g < to / sub; ++g) {
@@ -140,7 +158,7 @@ struct coded_accumulators {
   static constexpr int at = r % per_panel* lanes;
 
   /// Integer sums of `sub` weights from scale g on, one row and one column to a lane at a time.
-  QUANTAL_INLINE void dot_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void dot_group(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
     constexpr int sub = form.sub;
     simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
       const simd::i32<A> start(form.biased ? x.starts[g * C + c] : 0);
@@ -164,7 +182,7 @@ struct coded_accumulators {
   }
 
   /// The same by two rows times two columns.
-  QUANTAL_INLINE void matrix_dot_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void matrix_dot_group(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
     static_assert(C % 2 == 0 && lanes == 4);
     constexpr int sub = form.sub;
     using words = simd::i32<A>;
@@ -195,7 +213,7 @@ struct coded_accumulators {
   }
 
   /// Adds the offsets of `sub` weights from scale g on, whose integers are summed before their scale.
-  QUANTAL_INLINE void add_paired_offsets(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void add_paired_offsets(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
     constexpr int pairs = form.sub / 32;
     const auto words = [](const float* p) QUANTAL_LAMBDA { return reinterpret_cast<const std::int32_t*>(p); };
     simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(0); });
@@ -217,7 +235,7 @@ struct coded_accumulators {
   }
 
   /// `sub` weights from scale g on.
-  QUANTAL_INLINE void add_group(const coded_panel* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void add_group(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
     if constexpr (form.paired) add_paired_offsets(panels, g, x);
     if constexpr (simd::has_matrix_dot<A>)
       matrix_dot_group(panels, g, x);
@@ -239,8 +257,8 @@ struct coded_accumulators {
 };
 
 template <class A, code_form form, int P, int C>
-QUANTAL_INLINE void register_coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add,
-                                        float (*result)[panel_rows]) noexcept {
+QUANTAL_INLINE void register_coded_tile(const coded_panel<form>* panels, int count, const q8_tile& x,
+                                        bool add, float (*result)[panel_rows]) noexcept {
   using tile = coded_accumulators<A, form, P, C>;
   using batch = typename tile::batch;
   tile t;
@@ -259,7 +277,7 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel* panels, int count, co
 
 /// result[p * C + c][0..16) = panel p times column c, added to what is there where `add`.
 template <class A, code_form form, int P, int C>
-void coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add,
+void coded_tile(const coded_panel<form>* panels, int count, const q8_tile& x, bool add,
                 float (*result)[panel_rows]) noexcept {
   if constexpr (std::is_same_v<A, simd::scalar>)
     plain_coded_tile<form, P, C>(panels, count, x, add, result);
@@ -267,20 +285,65 @@ void coded_tile(const coded_panel* panels, int count, const q8_tile& x, bool add
     register_coded_tile<A, form, P, C>(panels, count, x, add, result);
 }
 
-/// Panels p .. p + coded_panels_at_once of the rows times the columns of tiles [from, to).
+/// Panels that are decoded where they are needed.
 template <class A, code_form form>
-void coded_pass(const panel_decoder& decode, const weight_rows& w, int p, const q8_packed& x,
-                const columns& cols, std::int64_t from, std::int64_t to) noexcept {
+struct decoded_panels {
+  const panel_decoder& decode;
+  const weight_rows& w;
+  coded_panel<form> panels[coded_panels_at_once];
+
+  QUANTAL_INLINE decoded_panels(const panel_decoder& decoder, const weight_rows& rows) noexcept
+      : decode(decoder), w(rows) {}
+  QUANTAL_INLINE const coded_panel<form>* at(int p, std::int64_t first, int count) noexcept {
+    for (int q = 0; q < coded_panels_at_once; ++q)
+      fill_panel<A, form>(decode, w, (p + q) * panel_rows, first, count, panels[q]);
+    return panels;
+  }
+};
+
+/// Panels that were stored by store_panels, in the order in which coded_panels wants them: those of one slice
+/// beside each other, slice after slice.
+template <code_form form>
+struct stored_panels {
+  const coded_panel<form>* panels;  ///< of the first row
+  std::int64_t slices;
+
+  QUANTAL_INLINE explicit stored_panels(const weight_rows& w) noexcept
+      : panels(reinterpret_cast<const coded_panel<form>*>(w.data)), slices(slices_of(w.cols)) {
+    panels += w.first / panel_rows * slices;
+  }
+  QUANTAL_INLINE const coded_panel<form>* at(int p, std::int64_t first, int) const noexcept {
+    return panels + p * slices + first / slice_weights * coded_panels_at_once;
+  }
+};
+
+/// Stores the rows' panels where stored_panels finds them; `out` is the memory of the whole matrix.
+template <class A, code_form form>
+void store_panels(const panel_decoder& decode, const weight_rows& w, std::byte* out) noexcept {
+  static_assert(task_rows % (coded_panels_at_once * panel_rows) == 0);
+  const std::int64_t slices = slices_of(w.cols);
+  auto* panel = reinterpret_cast<coded_panel<form>*>(out) + w.first / panel_rows * slices;
+  for (int p = 0; p * panel_rows < w.count; p += coded_panels_at_once)
+    for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
+      const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
+      for (int q = 0; q < coded_panels_at_once; ++q)
+        fill_panel<A, form>(decode, w, (p + q) * panel_rows, first, count, *panel++);
+    }
+}
+
+/// Panels p .. p + coded_panels_at_once of the rows, from a source of such panels, times the columns of tiles
+/// [from, to).
+template <class A, code_form form, class Source>
+void coded_pass(Source& source, const weight_rows& w, int p, const q8_packed& x, const columns& cols,
+                std::int64_t from, std::int64_t to) noexcept {
   constexpr int P = tile_for<A>().coded_panels, group = coded_panels_at_once;
   static_assert(group % P == 0);
-  coded_panel panels[group];
   alignas(64) float sums[pass_columns * group][panel_rows];
   const tiles_of<A> tiles(cols.n);
   const std::int64_t begin = tiles.begin(from);
   for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
     const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
-    for (int q = 0; q < group; ++q)
-      fill_panel<A, form>(decode, w, (p + q) * panel_rows, first, count, panels[q]);
+    const coded_panel<form>* const panels = source.at(p, first, count);
     for (std::int64_t i = from; i < to; ++i) {
       const std::int64_t at = tiles.begin(i);
       const q8_tile v = x.tile(at, first, count);
@@ -301,16 +364,16 @@ void coded_pass(const panel_decoder& decode, const weight_rows& w, int p, const 
   }
 }
 
-/// Rows x columns through panels.
-template <class A, code_form form>
-void coded_panels(const panel_decoder& decode, const weight_rows& w, const q8_packed& x,
-                  const columns& cols) noexcept {
+/// Rows x columns through the panels of a source.
+template <class A, code_form form, class Source>
+QUANTAL_INLINE void coded_panels(Source& source, const weight_rows& w, const q8_packed& x,
+                                 const columns& cols) noexcept {
   constexpr int tiles_per_pass = pass_columns / tile_for<A>().coded_columns;
   const std::int64_t count = tiles_of<A>(cols.n).count(),
                      passes = (count + tiles_per_pass - 1) / tiles_per_pass;
   for (int p = 0; p * panel_rows < w.count; p += coded_panels_at_once)
     for (std::int64_t pass = 0; pass < passes; ++pass)
-      coded_pass<A, form>(decode, w, p, x, cols, count * pass / passes, count * (pass + 1) / passes);
+      coded_pass<A, form>(source, w, p, x, cols, count * pass / passes, count * (pass + 1) / passes);
 }
 
 }  // namespace quantal::kernel

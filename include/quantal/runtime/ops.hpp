@@ -9,9 +9,24 @@
 #include "quantal/executor.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/kernel/args.hpp"
+#include "quantal/kernel/pack_args.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal::runtime {
+
+/// pack() and the products of what it made (kernel/pack.hpp) on one arch; reached through format_ops.
+struct packed_ops {
+  std::size_t (*bytes)(const kernel::weight_format&, std::int64_t experts, std::int64_t rows,
+                       std::int64_t cols) noexcept;
+  status (*pack)(const kernel::weight_format&, const pack_args&, std::span<std::byte> memory, executor_ref,
+                 packed_weights&) noexcept;
+  std::size_t (*mul_mat_workspace)(const packed_weights&, const mul_mat_args&) noexcept;
+  status (*mul_mat)(const packed_weights&, const mul_mat_args&, executor_ref,
+                    std::span<std::byte> workspace) noexcept;
+  std::size_t (*mul_mat_id_workspace)(const packed_weights&, const mul_mat_id_args&) noexcept;
+  status (*mul_mat_id)(const packed_weights&, const mul_mat_id_args&, executor_ref,
+                       std::span<std::byte> workspace) noexcept;
+};
 
 /// Operations of one format on one arch; the templates of kernel/ document each.
 struct format_ops {
@@ -21,6 +36,32 @@ struct format_ops {
   std::size_t (*mul_mat_id_workspace)(const mul_mat_id_args&, activation) noexcept;
   status (*mul_mat_id)(const mul_mat_id_args&, activation, executor_ref,
                        std::span<std::byte> workspace) noexcept;
+  const kernel::weight_format* format;
+  const packed_ops* packed;
+
+  /// Bytes of memory that pack() wants; 0 for float formats, which it does not take.
+  std::size_t packed_bytes(std::int64_t rows, std::int64_t cols, std::int64_t experts = 1) const noexcept {
+    return packed->bytes(*format, experts, rows, cols);
+  }
+  status pack(const pack_args& a, std::span<std::byte> memory, executor_ref executor,
+              packed_weights& out) const noexcept {
+    return packed->pack(*format, a, memory, executor, out);
+  }
+  /// Weights that another format or arch packed are unsupported.
+  std::size_t packed_mul_mat_workspace(const packed_weights& w, const mul_mat_args& a) const noexcept {
+    return w.format == format ? packed->mul_mat_workspace(w, a) : 0;
+  }
+  status packed_mul_mat(const packed_weights& w, const mul_mat_args& a, executor_ref executor,
+                        std::span<std::byte> workspace) const noexcept {
+    return w.format == format ? packed->mul_mat(w, a, executor, workspace) : status::unsupported;
+  }
+  std::size_t packed_mul_mat_id_workspace(const packed_weights& w, const mul_mat_id_args& a) const noexcept {
+    return w.format == format ? packed->mul_mat_id_workspace(w, a) : 0;
+  }
+  status packed_mul_mat_id(const packed_weights& w, const mul_mat_id_args& a, executor_ref executor,
+                           std::span<std::byte> workspace) const noexcept {
+    return w.format == format ? packed->mul_mat_id(w, a, executor, workspace) : status::unsupported;
+  }
 };
 
 /// Pointers in the order of `format_table`.

@@ -1,7 +1,7 @@
 // What a variant's translation unit instantiates: the operations of some formats on one arch.
 #pragma once
 
-#include "quantal/kernel/mul_mat_id.hpp"
+#include "quantal/kernel/pack.hpp"
 #include "quantal/runtime/parts.hpp"
 
 namespace quantal::runtime {
@@ -25,9 +25,14 @@ void dequantize_row_on(const std::byte* row, float* out, std::int64_t cols) noex
   }
 }
 
+template <class A, class P = kernel::packed_products<A>>
+inline constexpr packed_ops make_packed_ops{
+    &P::bytes, &P::pack, &P::dense_workspace, &P::dense, &P::routed_workspace, &P::routed};
+
 template <any_format F, class A>
-inline constexpr format_ops make_ops{&dequantize_row_on<F, A>, &mul_mat_workspace<F, A>, &mul_mat<F, A>,
-                                     &mul_mat_id_workspace<F, A>, &mul_mat_id<F, A>};
+inline constexpr format_ops make_ops{
+    &dequantize_row_on<F, A>, &mul_mat_workspace<F, A>,       &mul_mat<F, A>,     &mul_mat_id_workspace<F, A>,
+    &mul_mat_id<F, A>,        &kernel::weight_format_v<F, A>, &make_packed_ops<A>};
 
 template <class A, std::size_t P>
 void add_part(ops_table& table) noexcept {
