@@ -158,7 +158,8 @@ struct coded_accumulators {
   static constexpr int at = r % per_panel* lanes;
 
   /// Integer sums of `sub` weights from scale g on, one row and one column to a lane at a time.
-  QUANTAL_INLINE void dot_group(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void dot_group(const coded_panel<form>* panels, const coded_panel<form>* next, int g,
+                                const q8_tile& x) noexcept {
     constexpr int sub = form.sub;
     simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
       const simd::i32<A> start(form.biased ? x.starts[g * C + c] : 0);
@@ -169,8 +170,9 @@ struct coded_accumulators {
       for (int k = 4 * i; k < sub; k += 32) {
         simd::u8<A> w[regs];
         simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-          w[r] =
-              simd::u8<A>::load_aligned(panels[r / per_panel].codes + (g * sub + k) * panel_rows + 4 * at<r>);
+          const int from = (g * sub + k) * panel_rows + 4 * at<r>;
+          w[r] = simd::u8<A>::load_aligned(panels[r / per_panel].codes + from);
+          if constexpr (C <= 4 && at<r> % 16 == 0) __builtin_prefetch(next[r / per_panel].codes + from);
         });
         simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           const simd::s8<A> a = simd::broadcast4<A>(columns + C * k + 4 * c);
@@ -235,19 +237,23 @@ struct coded_accumulators {
   }
 
   /// `sub` weights from scale g on.
-  QUANTAL_INLINE void add_group(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
+  QUANTAL_INLINE void add_group(const coded_panel<form>* panels, const coded_panel<form>* next, int g,
+                                const q8_tile& x) noexcept {
     if constexpr (form.paired) add_paired_offsets(panels, g, x);
     if constexpr (simd::has_matrix_dot<A>)
       matrix_dot_group(panels, g, x);
     else
-      dot_group(panels, g, x);
+      dot_group(panels, next, g, x);
     simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-      const batch scale = batch::load_aligned(panels[r / per_panel].scales + g * panel_rows + at<r>);
+      const int from = g * panel_rows + at<r>;
+      const batch scale = batch::load_aligned(panels[r / per_panel].scales + from);
+      if constexpr (C <= 4 && at<r> == 0) __builtin_prefetch(next[r / per_panel].scales + from);
       simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
         total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), scale, total[c][r]);
       });
       if constexpr (form.offset && !form.paired) {
-        const batch offset = batch::load_aligned(panels[r / per_panel].offsets + g * panel_rows + at<r>);
+        const batch offset = batch::load_aligned(panels[r / per_panel].offsets + from);
+        if constexpr (C <= 4 && at<r> == 0) __builtin_prefetch(next[r / per_panel].offsets + from);
         simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
           total[c][r] = xsimd::fma(offset, batch(x.sums[g * C + c]), total[c][r]);
         });
@@ -257,15 +263,16 @@ struct coded_accumulators {
 };
 
 template <class A, code_form form, int P, int C>
-QUANTAL_INLINE void register_coded_tile(const coded_panel<form>* panels, int count, const q8_tile& x,
-                                        bool add, float (*result)[panel_rows]) noexcept {
+QUANTAL_INLINE void register_coded_tile(const coded_panel<form>* panels, const coded_panel<form>* next,
+                                        int count, const q8_tile& x, bool add,
+                                        float (*result)[panel_rows]) noexcept {
   using tile = coded_accumulators<A, form, P, C>;
   using batch = typename tile::batch;
   tile t;
   for (int from = 0; from < count; from += q8_block) {
     const int to = count - from < q8_block ? count : from + q8_block;
     simd::unroll<C, tile::regs>([&](auto c, auto r) QUANTAL_LAMBDA { t.total[c][r] = batch(0.0f); });
-    for (int g = from / form.sub; g < to / form.sub; ++g) t.add_group(panels, g, x);
+    for (int g = from / form.sub; g < to / form.sub; ++g) t.add_group(panels, next, g, x);
     simd::unroll<C, tile::regs>([&](auto c, auto r) QUANTAL_LAMBDA {
       float* const out = result[r / tile::per_panel * C + c] + r % tile::per_panel * tile::lanes;
       const batch scale(x.scales[from / q8_block * C + c]);
@@ -277,17 +284,18 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel<form>* panels, int cou
 
 /// result[p * C + c][0..16) = panel p times column c, added to what is there where `add`.
 template <class A, code_form form, int P, int C>
-void coded_tile(const coded_panel<form>* panels, int count, const q8_tile& x, bool add,
-                float (*result)[panel_rows]) noexcept {
+void coded_tile(const coded_panel<form>* panels, const coded_panel<form>* next, int count, const q8_tile& x,
+                bool add, float (*result)[panel_rows]) noexcept {
   if constexpr (std::is_same_v<A, simd::scalar>)
     plain_coded_tile<form, P, C>(panels, count, x, add, result);
   else
-    register_coded_tile<A, form, P, C>(panels, count, x, add, result);
+    register_coded_tile<A, form, P, C>(panels, next, count, x, add, result);
 }
 
 /// Panels that are decoded where they are needed.
 template <class A, code_form form>
 struct decoded_panels {
+  static constexpr int ahead = 0;
   const panel_decoder& decode;
   const weight_rows& w;
   coded_panel<form> panels[coded_panels_at_once];
@@ -305,6 +313,7 @@ struct decoded_panels {
 /// beside each other, slice after slice.
 template <code_form form>
 struct stored_panels {
+  static constexpr int ahead = coded_panels_at_once;
   const coded_panel<form>* panels;  ///< of the first row
   std::int64_t slices;
 
@@ -344,12 +353,14 @@ void coded_pass(Source& source, const weight_rows& w, int p, const q8_packed& x,
   for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
     const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
     const coded_panel<form>* const panels = source.at(p, first, count);
+    const coded_panel<form>* const next = panels + Source::ahead;
     for (std::int64_t i = from; i < to; ++i) {
       const std::int64_t at = tiles.begin(i);
       const q8_tile v = x.tile(at, first, count);
       tiles.with_width(i, [&]<int C>() {
         for (int q = 0; q < group; q += P)
-          coded_tile<A, form, P, C>(panels + q, count, v, first != 0, sums + (at - begin) * group + q * C);
+          coded_tile<A, form, P, C>(panels + q, next + q, count, v, first != 0,
+                                    sums + (at - begin) * group + q * C);
       });
     }
   }
