@@ -52,15 +52,26 @@ QUANTAL_INLINE void join_fours(std::uint8_t* codes, int count) noexcept {
   }
 }
 
+/// Asks for the slice from weight `first` on, of rows [from, to).
+QUANTAL_INLINE void prefetch_rows(const weight_rows& w, std::int64_t first, int from, int to) noexcept {
+  for (int r = from; r < to && r < w.count; ++r) {
+    const std::byte* const row = w.row(r);
+    prefetch(row, w.bytes_of(first), w.bytes_of(slice_weights), row + w.stride);
+  }
+}
+
+/// So many rows at once are too many for the hardware's own prefetching. Those of short slices are asked for
+/// as the slices before them are decoded, which costs nothing; long ones would be more lines than a core can
+/// wait for at once, and are asked for bit by bit between the products.
+QUANTAL_INLINE bool prefetches_late(const weight_rows& w) noexcept { return w.bytes_of(slice_weights) > 192; }
+
 /// Calls decode(row, r) for 16 rows from row p on, those past the end repeating the last one.
 template <class Fn>
 QUANTAL_INLINE void for_panel_rows(const weight_rows& w, int p, std::int64_t first, Fn&& decode) noexcept {
-  const std::int64_t slice_bytes = w.bytes_of(slice_weights), next = w.bytes_of(first + slice_weights);
+  const bool early = !prefetches_late(w);
   for (int r = 0; r < panel_rows; ++r) {
-    const std::byte* const row = w.row(p + r < w.count ? p + r : w.count - 1);
-    decode(row, r);
-    // So many rows at once are too many for the hardware's own prefetching.
-    prefetch(row, next, slice_bytes, row + w.stride);
+    decode(w.row(p + r < w.count ? p + r : w.count - 1), r);
+    if (early) prefetch_rows(w, first + slice_weights, p + r, p + r + 1);
   }
 }
 
@@ -355,6 +366,10 @@ void coded_pass(Source& source, const weight_rows& w, int p, const q8_packed& x,
     const coded_panel<form>* const panels = source.at(p, first, count);
     const coded_panel<form>* const next = panels + Source::ahead;
     for (std::int64_t i = from; i < to; ++i) {
+      const auto share = [&](std::int64_t t) QUANTAL_LAMBDA {
+        return p * panel_rows + static_cast<int>((t - from) * group * panel_rows / (to - from));
+      };
+      if (prefetches_late(w)) prefetch_rows(w, first + slice_weights, share(i), share(i + 1));
       const std::int64_t at = tiles.begin(i);
       const q8_tile v = x.tile(at, first, count);
       tiles.with_width(i, [&]<int C>() {
