@@ -318,6 +318,10 @@ struct decoded_panels {
       fill_panel<A, form>(decode, w, (p + q) * panel_rows, first, count, panels[q]);
     return panels;
   }
+  /// Rows [from, to) of a slice that comes later.
+  QUANTAL_INLINE void prefetch(std::int64_t first, int from, int to) const noexcept {
+    if (prefetches_late(w)) prefetch_rows(w, first, from, to);
+  }
 };
 
 /// Panels that were stored by store_panels, in the order in which coded_panels wants them: those of one slice
@@ -335,6 +339,8 @@ struct stored_panels {
   QUANTAL_INLINE const coded_panel<form>* at(int p, std::int64_t first, int) const noexcept {
     return panels + p * slices + first / slice_weights * coded_panels_at_once;
   }
+  /// One stream: the hardware fetches it ahead.
+  QUANTAL_INLINE void prefetch(std::int64_t, int, int) const noexcept {}
 };
 
 /// Stores the rows' panels where stored_panels finds them; `out` is the memory of the whole matrix.
@@ -369,7 +375,7 @@ void coded_pass(Source& source, const weight_rows& w, int p, const q8_packed& x,
       const auto share = [&](std::int64_t t) QUANTAL_LAMBDA {
         return p * panel_rows + static_cast<int>((t - from) * group * panel_rows / (to - from));
       };
-      if (prefetches_late(w)) prefetch_rows(w, first + slice_weights, share(i), share(i + 1));
+      source.prefetch(first + slice_weights, share(i), share(i + 1));
       const std::int64_t at = tiles.begin(i);
       const q8_tile v = x.tile(at, first, count);
       tiles.with_width(i, [&]<int C>() {
