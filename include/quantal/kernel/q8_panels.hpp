@@ -339,7 +339,7 @@ struct stored_panels {
   QUANTAL_INLINE const coded_panel<form>* at(int p, std::int64_t first, int) const noexcept {
     return panels + p * slices + first / slice_weights * coded_panels_at_once;
   }
-  /// One stream: the hardware fetches it ahead.
+  /// Tiles fetch the panels ahead as they go.
   QUANTAL_INLINE void prefetch(std::int64_t, int, int) const noexcept {}
 };
 
