@@ -132,7 +132,7 @@ struct byte_blocks {
     static constexpr factors steps = factor_list();
     for (int b = 0; b < count; ++b) {
       const batch unit(largest[b] < 1e-30f ? 0.0f : largest[b] * (1.0f / 127));
-      batch first;
+      batch first(0.0f);  // set in the first round
       for (int k = 0; k < lane_count; k += width) {
         batch d = unit * batch::load_aligned(steps.at + k);
         if constexpr (sizeof(F::block::d) == 2) d = stored_half_lanes(d);
