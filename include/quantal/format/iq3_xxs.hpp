@@ -40,7 +40,7 @@ struct iq3_xxs : detail::odd_super_scaled<iq3_xxs> {
 
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     const int magnitude = grid_value(b.qs[e / 4], e % 4);
-    const int signs = detail::signs7(detail::bits(b.w[e / 32].get(), 7 * (e % 32 / 8), 7));
+    const std::uint8_t signs = detail::signs7(detail::bits(b.w[e / 32].get(), 7 * (e % 32 / 8), 7));
     return detail::bit(signs, e % 8) ? -magnitude : magnitude;
   }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {

@@ -88,11 +88,11 @@ void direct_row_products(const weight_rows& w, const float_activations& x, const
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), chains = N == 1 ? 4 : 2;
   const std::byte* const end = w.row(w.count - 1) + w.stride;
-  const float* v[N];
+  const float* v[std::size_t{N}];
   for (int c = 0; c < N; ++c) v[c] = x.row(cols.activation_row(at + c));
   for (int r = 0; r < w.count; ++r) {
     const auto* const row = row_blocks<F>(w.row(r));
-    batch sum[N][chains];
+    batch sum[std::size_t{N}][std::size_t{chains}];
     simd::unroll<N, chains>([&](auto c, auto j) QUANTAL_LAMBDA { sum[c][j] = batch(0.0f); });
     std::int64_t k = 0;
     for (; k + chains * lanes <= w.cols; k += chains * lanes) {
@@ -202,7 +202,7 @@ QUANTAL_INLINE std::uint32_t round_to_bf16(float x) noexcept {
 template <class A, int C>
 void pack_floats(const float_activations& x, const columns& cols, std::int64_t k_count, std::int64_t at,
                  const packed_floats& out) noexcept {
-  const float* v[C];
+  const float* v[std::size_t{C}];
   for (int c = 0; c < C; ++c) v[c] = x.row(cols.activation_row(at + c < cols.n ? at + c : cols.n - 1));
   const std::int64_t all = packed_floats::words(k_count, out.pairs), slice = out.pairs ? 128 : 256;
   for (std::int64_t first = 0; first < all; first += slice) {
@@ -244,10 +244,10 @@ QUANTAL_INLINE void register_float_tile(const float* panel, int count, const std
                                         float (*result)[panel_rows]) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes;
-  batch acc[C][regs];
+  batch acc[std::size_t{C}][std::size_t{regs}];
   simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = batch(0.0f); });
   for (int k = 0; k < count; ++k) {
-    batch w[regs];
+    batch w[std::size_t{regs}];
     simd::unroll<regs>(
         [&](auto r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
     simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
@@ -339,7 +339,7 @@ void exact_pass(const float_decoder& decode, const weight_rows& w, int p, const 
       const std::int64_t at = tiles.begin(i);
       const std::uint32_t* const v = x.tile(at, pairs ? first / 2 : first, words);
       tiles.with_width(i, [&]<int C>() {
-        alignas(64) float part[C][panel_rows];
+        alignas(64) float part[std::size_t{C}][std::size_t{panel_rows}];
         for (int q = 0; q < group; ++q) {
           float_tile<A, pairs, C>(panels[q], words, v, part);
           for (int c = 0; c < C; ++c) put_column(part[c], sums[q][at - begin + c], panel_rows, first != 0);
@@ -401,14 +401,14 @@ void exact_rows(const float_decoder& decode, const weight_rows& w, const float_a
   constexpr int wide = tile_for<A>().float_panel_columns;
   alignas(64) float line[slice_weights];
   const int n = static_cast<int>(cols.n);
-  const float* v[wide];
-  float* out[wide];
+  const float* v[std::size_t{wide}];
+  float* out[std::size_t{wide}];
   for (int c = 0; c < n; ++c) {
     v[c] = x.row(cols.activation_row(c));
     out[c] = cols.result(c) + w.first;
   }
   for (int r = 0; r < w.count; ++r) {
-    batch sum[wide];
+    batch sum[std::size_t{wide}];
     for (int c = 0; c < n; ++c) sum[c] = batch(0.0f);
     for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
       const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);

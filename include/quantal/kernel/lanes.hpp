@@ -50,10 +50,10 @@ template <int depth>
 struct lane_column {
   static constexpr int sums = slice_weights / 4 / depth;
   alignas(64) std::int8_t codes[slice_weights];
-  float scales[sums];
+  float scales[std::size_t{sums}];
   union {
-    std::int32_t starts[sums];
-    float shifts[sums];
+    std::int32_t starts[std::size_t{sums}];
+    float shifts[std::size_t{sums}];
   };
 };
 
@@ -127,7 +127,7 @@ void arrange_lanes(const lane_map& map, int bias, bool offset, const q8_rows& ro
 /// What one integer sum takes of a row: registers of codes, scale and offset by lane.
 template <class A, int depth>
 struct lane_group {
-  simd::u8<A> codes[depth];
+  simd::u8<A> codes[std::size_t{depth}];
   xsimd::batch<float, A> scale, offset;
 };
 
@@ -138,7 +138,7 @@ template <class A>
 QUANTAL_INLINE void transpose_words(const std::uint8_t* in, simd::u8<A> (&out)[4],
                                     const simd::base&) noexcept {
   constexpr int lanes = static_cast<int>(xsimd::batch<float, A>::size);
-  alignas(64) std::uint32_t v[4 * lanes], t[4 * lanes];
+  alignas(64) std::uint32_t v[std::size_t{4 * lanes}], t[std::size_t{4 * lanes}];
   std::memcpy(v, in, sizeof v);
   for (int i = 0; i < 4; ++i)
     for (int l = 0; l < lanes; ++l) t[i * lanes + l] = v[l % 4 * lanes + l / 4 * 4 + i];

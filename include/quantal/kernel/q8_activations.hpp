@@ -190,13 +190,13 @@ void quantize_activation(const q8_rows& q, std::int64_t i, const float* x) noexc
 template <int C>
 QUANTAL_INLINE void pack_columns(const q8_rows& rows, const columns& cols, std::int64_t at, int slice,
                                  const q8_packed& out) noexcept {
-  std::int64_t row[C];
+  std::int64_t row[std::size_t{C}];
   for (int c = 0; c < C; ++c) row[c] = cols.activation_row(at + c < cols.n ? at + c : cols.n - 1);
   const q8_shape& shape = rows.shape;
   for (std::int64_t first = 0; first < shape.cols; first += slice) {
     const int count = static_cast<int>(shape.cols - first < slice ? shape.cols - first : slice);
     const q8_tile t = out.tile(at, first, count);
-    const std::int8_t* codes[C];
+    const std::int8_t* codes[std::size_t{C}];
     for (int c = 0; c < C; ++c) codes[c] = rows.codes(row[c]) + first;
     for (int k = 0; k < count; k += 4)
       simd::unroll<C>([&](auto c) QUANTAL_LAMBDA { std::memcpy(t.codes + C * k + 4 * c, codes[c] + k, 4); });

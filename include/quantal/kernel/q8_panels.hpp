@@ -20,7 +20,7 @@ QUANTAL_INLINE std::int64_t slices_of(std::int64_t cols) noexcept {
 /// Offsets of a panel; formats without them take no room.
 template <int count>
 struct panel_offsets {
-  alignas(64) float offsets[count * panel_rows];
+  alignas(64) float offsets[std::size_t{count * panel_rows}];
 };
 template <>
 struct panel_offsets<0> {};
@@ -36,7 +36,7 @@ inline constexpr int offsets_of_row = !form.offset  ? 0
 template <code_form form>
 struct coded_panel : panel_offsets<offsets_of_row<form>> {
   alignas(64) std::uint8_t codes[slice_weights * panel_rows];
-  alignas(64) float scales[slice_weights / form.sub * panel_rows];
+  alignas(64) float scales[std::size_t{slice_weights / form.sub * panel_rows}];
 };
 
 /// Codes of a panel, interleaved in fours, as has_matrix_dot wants them: eight of a row beside each other.
@@ -162,8 +162,8 @@ struct coded_accumulators {
   using batch = xsimd::batch<float, A>;
   static constexpr int lanes = static_cast<int>(batch::size), regs = P * panel_rows / lanes,
                        per_panel = panel_rows / lanes;
-  simd::i32<A> acc[C][regs];
-  batch total[C][regs];
+  simd::i32<A> acc[std::size_t{C}][std::size_t{regs}];
+  batch total[std::size_t{C}][std::size_t{regs}];
   /// First row of register r in its panel.
   template <int r>
   static constexpr int at = r % per_panel* lanes;
@@ -179,7 +179,7 @@ struct coded_accumulators {
     const std::int8_t* const columns = x.codes + C * sub * g;
     simd::unroll<(sub < 32 ? sub : 32) / 4>([&](auto i) QUANTAL_LAMBDA {
       for (int k = 4 * i; k < sub; k += 32) {
-        simd::u8<A> w[regs];
+        simd::u8<A> w[std::size_t{regs}];
         simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
           const int from = (g * sub + k) * panel_rows + 4 * at<r>;
           w[r] = simd::u8<A>::load_aligned(panels[r / per_panel].codes + from);
@@ -199,7 +199,7 @@ struct coded_accumulators {
     static_assert(C % 2 == 0 && lanes == 4);
     constexpr int sub = form.sub;
     using words = simd::i32<A>;
-    words pair[C / 2][2 * regs];
+    words pair[std::size_t{C / 2}][std::size_t{2 * regs}];
     simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
       const std::int32_t* const starts = x.starts + g * C + 2 * c;
       const words start = form.biased ? words(starts[0], starts[1], starts[0], starts[1]) : words(0);
@@ -207,7 +207,7 @@ struct coded_accumulators {
     });
     const std::int8_t* const columns = x.codes + C * sub * g;
     for (int k = 0; k < sub; k += 8) {
-      simd::s8<A> a[C / 2];
+      simd::s8<A> a[std::size_t{C / 2}];
       matrix_columns_on<A, C>(columns + C * k, a, simd::on<A>{});
       simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA {
         constexpr int panel = r / (2 * per_panel), in_panel = r % (2 * per_panel);

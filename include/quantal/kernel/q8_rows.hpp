@@ -22,15 +22,15 @@ struct lane_slice {
 
 /// One slice of R rows times N columns, whose slices are at x.
 template <block_format F, class A, int R, int N>
-QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[R], const std::byte* x,
-                              xsimd::batch<float, A> (&total)[R][N]) noexcept {
+QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[std::size_t{R}], const std::byte* x,
+                              xsimd::batch<float, A> (&total)[std::size_t{R}][std::size_t{N}]) noexcept {
   using decoder = lane_decoder<F, A>;
   using batch = xsimd::batch<float, A>;
   constexpr code_form form = form_of<F, A>();
   constexpr int lanes = static_cast<int>(batch::size), depth = decoder::depth;
   simd::unroll<decoder::sums, N>([&](auto u, auto c) QUANTAL_LAMBDA {
     const auto& column = reinterpret_cast<const lane_column<depth>*>(x)[c];
-    simd::i32<A> acc[R], start(0);
+    simd::i32<A> acc[std::size_t{R}], start(0);
     if constexpr (form.biased) start = simd::i32<A>::load_aligned(column.starts + u * lanes);
     simd::unroll<R>([&](auto r) QUANTAL_LAMBDA { acc[r] = start; });
     simd::unroll<depth>([&](auto i) QUANTAL_LAMBDA {
@@ -64,7 +64,8 @@ inline constexpr int rows_at_once = N == 8 ? 2 : 1;
 /// sums[c][r] += row r times column c, over slices [from, to).
 template <block_format F, class A, int N>
 QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, std::int64_t from,
-                                      std::int64_t to, float (&sums)[N][task_rows]) noexcept {
+                                      std::int64_t to,
+                                      float (&sums)[std::size_t{N}][std::size_t{task_rows}]) noexcept {
   using batch = xsimd::batch<float, A>;
   constexpr int R = rows_at_once<N>;
   constexpr std::int64_t step = N * sizeof(lane_column<lane_decoder<F, A>::depth>);
@@ -74,14 +75,14 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
   const bool whole_rows = (to - from) * slice_weights >= w.cols;
   const std::int64_t last = to * slice_weights <= w.cols ? to : to - 1;  // a slice that the row ends in
   for (int r = 0; r < w.count; r += R) {
-    const std::byte* row[R];
-    float scale[R];
+    const std::byte* row[std::size_t{R}];
+    float scale[std::size_t{R}];
     for (int q = 0; q < R; ++q) {
       row[q] = w.row(r + q < w.count ? r + q : r);
       scale[q] = row_scale<F>(row[q]);
     }
-    lane_slice<F, A> slices[R];
-    batch total[R][N];
+    lane_slice<F, A> slices[std::size_t{R}];
+    batch total[std::size_t{R}][std::size_t{N}];
     simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA { total[q][c] = batch(0.0f); });
     for (std::int64_t s = from; s < last; ++s) {
       simd::unroll<R>([&](auto q) QUANTAL_LAMBDA {
@@ -111,7 +112,7 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
 template <block_format F, class A, int N>
 void register_rows(const weight_rows& w, const std::byte* x, std::int64_t column_bytes, const columns& cols,
                    std::int64_t at) noexcept {
-  float sums[N][task_rows] = {};
+  float sums[std::size_t{N}][std::size_t{task_rows}] = {};
   const std::int64_t slices = (w.cols + slice_weights - 1) / slice_weights;
   for (std::int64_t from = 0; from < slices; from += cached_slices<N>)
     add_cached_slices<F, A, N>(w, x + at * column_bytes, from,

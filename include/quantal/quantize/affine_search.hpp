@@ -23,7 +23,7 @@ template <class F>
 struct affine_group {
   static constexpr int size = F::layout.group;
   const float* w;
-  alignas(64) float x[size], wx[size];
+  alignas(64) float x[std::size_t{size}], wx[std::size_t{size}];
   float centre, low, high;
   float sw, sx;  ///< of the centred weights
 
@@ -131,7 +131,7 @@ QUANTAL_INLINE void affine_codes(const float* x, float d, float m, T* out) noexc
   using batch = lanes<F>;
   constexpr int n = F::layout.group;
   const batch inverse(safe_inverse(d)), offset(m), magic(12582912.0f), top(static_cast<float>(F::max_code));
-  alignas(64) std::int32_t code[n];
+  alignas(64) std::int32_t code[std::size_t{n}];
   for (int i = 0; i < n; i += static_cast<int>(batch::size)) {
     const batch v = (batch::load_unaligned(x + i) - offset) * inverse;
     const batch in = xsimd::max(xsimd::min(v, top), batch(0.0f)) + magic;
@@ -143,7 +143,7 @@ QUANTAL_INLINE void affine_codes(const float* x, float d, float m, T* out) noexc
 template <class F>
 void store_affine(const float* x, int group, float d, float m, typename F::block& out) noexcept {
   constexpr int n = F::layout.group;
-  std::int32_t code[n];
+  std::int32_t code[std::size_t{n}];
   affine_codes<F>(x + group * n, d, m, code);
   for (int i = 0; i < n; ++i) F::set_code(out, group * n + i, code[i]);
 }

@@ -21,8 +21,8 @@ template <class A>
 QUANTAL_INLINE i32_lanes<A> add_fractions_on(i32_lanes<A> sum, std::int32_t x, i16_lanes<A> factor,
                                              std::int32_t weight, const simd::base&) noexcept {
   constexpr int n = static_cast<int>(i16_lanes<A>::size);
-  alignas(64) std::int16_t f[n];
-  alignas(64) std::int32_t s[n / 2];
+  alignas(64) std::int16_t f[std::size_t{n}];
+  alignas(64) std::int32_t s[std::size_t{n / 2}];
   factor.store_aligned(f);
   sum.store_aligned(s);
   const std::int16_t v[2] = {static_cast<std::int16_t>(x), static_cast<std::int16_t>(x >> 16)};
@@ -116,8 +116,8 @@ struct byte_blocks {
   alignas(64) float scale[most][lane_count];
   alignas(64) float inverse[most][lane_count];
   alignas(64) std::int32_t factor[most][lane_count];  ///< of the first scale over each, twice in a word
-  alignas(64) std::int16_t x[most][n];                ///< under the first scale, in 1/256
-  alignas(64) std::int16_t weight[most][n];
+  alignas(64) std::int16_t x[most][std::size_t{n}];   ///< under the first scale, in 1/256
+  alignas(64) std::int16_t weight[most][std::size_t{n}];
 
   /// `w` may be null.
   QUANTAL_INLINE void measure(const float* from, const float* w) noexcept {
@@ -135,7 +135,7 @@ struct byte_blocks {
       batch first(0.0f);  // set in the first round
       for (int k = 0; k < lane_count; k += width) {
         batch d = unit * batch::load_aligned(steps.at + k);
-        if constexpr (sizeof(F::block::d) == 2) d = stored_half_lanes(d);
+        if constexpr (sizeof(F::block::d) == 2) d = stored_half(d);
         const auto zero = d < batch(1e-30f);
         const batch t = xsimd::select(zero, batch(0.0f), batch(1.0f) / xsimd::select(zero, batch(1.0f), d));
         d.store_aligned(scale[b] + k);
@@ -171,7 +171,7 @@ struct byte_blocks {
     constexpr int registers = lane_count / width;
     // Rounding may have lowered the first scale to zero; then there is nothing to choose.
     if (!(scale[b][0] > 0.0f)) return lane_count - 1;
-    integers even[registers], odd[registers];
+    integers even[std::size_t{registers}], odd[std::size_t{registers}];
     for (int r = 0; r < registers; ++r) even[r] = odd[r] = integers(0);
     for (int i = 0; i < n; i += 4)
       simd::unroll<registers>([&](auto r) QUANTAL_LAMBDA {
@@ -200,7 +200,7 @@ struct byte_blocks {
   /// value(i) .. of n weights, rounded.
   template <class Value>
   static QUANTAL_INLINE void store_words(std::int16_t* out, Value&& value) noexcept {
-    alignas(64) std::int32_t word[n];
+    alignas(64) std::int32_t word[std::size_t{n}];
     for (int i = 0; i < n; i += width)
       xsimd::bitwise_cast<std::int32_t>(value(i) + batch(12582912.0f)).store_aligned(word + i);
     for (int i = 0; i < n; ++i) out[i] = static_cast<std::int16_t>(word[i]);

@@ -24,7 +24,7 @@ inline constexpr int tile_codes = 16;
 /// components 0 and 1 of the four codes, then components 2 and 3.
 template <int n>
 struct code_tile {
-  alignas(64) std::int8_t byte[n * tile_codes];
+  alignas(64) std::int8_t byte[std::size_t{n * tile_codes}];
 
   static constexpr int place(int code, int component) noexcept {
     return component / 4 * 64 + code / 4 * 16 + component % 4 / 2 * 8 + code % 4 * 2 + component % 2;
@@ -67,7 +67,7 @@ template <class A>
 QUANTAL_INLINE void widen_on(const std::int8_t* p, i16_lanes<A>& low, i16_lanes<A>& high,
                              const simd::base&) noexcept {
   constexpr int n = static_cast<int>(i16_lanes<A>::size);
-  alignas(64) std::int16_t a[n], b[n];
+  alignas(64) std::int16_t a[std::size_t{n}], b[std::size_t{n}];
   for (int i = 0; i < n; ++i) {
     a[i] = static_cast<std::int16_t>(256 * p[i / 8 * 16 + i % 8]);
     b[i] = static_cast<std::int16_t>(256 * p[i / 8 * 16 + 8 + i % 8]);
@@ -80,8 +80,8 @@ template <class A>
 QUANTAL_INLINE i32_lanes<A> add_squares_on(i32_lanes<A> sum, i16_lanes<A> code, std::int32_t target,
                                            std::int32_t root, const simd::base&) noexcept {
   constexpr int n = static_cast<int>(i16_lanes<A>::size);
-  alignas(64) std::int16_t c[n];
-  alignas(64) std::int32_t s[n / 2];
+  alignas(64) std::int16_t c[std::size_t{n}];
+  alignas(64) std::int32_t s[std::size_t{n / 2}];
   code.store_aligned(c);
   sum.store_aligned(s);
   const std::int16_t t[2] = {static_cast<std::int16_t>(target), static_cast<std::int16_t>(target >> 16)};
@@ -180,7 +180,7 @@ template <class A>
 struct tile_distances {
   using batch = xsimd::batch<std::int32_t, A>;
   static constexpr int width = static_cast<int>(batch::size), registers = tile_codes / width;
-  batch part[registers];
+  batch part[std::size_t{registers}];
 };
 
 /// Distances of the codes of a tile from `target` (target_of) under roots of weights (at most largest_root).
@@ -284,7 +284,7 @@ class nearest_tracker {
  private:
   using batch = typename tile_distances<A>::batch;
   static constexpr int registers = tile_distances<A>::registers;
-  batch least_[registers], at_[registers];
+  batch least_[std::size_t{registers}], at_[std::size_t{registers}];
 };
 
 /// What the chosen codes q of a group add up to: sum w x q and sum w q q. At scale s they leave sum w x x +

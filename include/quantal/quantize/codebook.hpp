@@ -58,9 +58,8 @@ struct codebook<F> {
   /// The nearest level itself, for many values.
   template <class B>
   static QUANTAL_INLINE B nearest_level(B v) noexcept {
-    const B magic(12582912.0f);
-    return xsimd::max(xsimd::min(v, B(static_cast<float>(F::max_code))), B(static_cast<float>(F::min_code))) +
-           magic - magic;
+    return simd::nearest(
+        xsimd::max(xsimd::min(v, B(static_cast<float>(F::max_code))), B(static_cast<float>(F::min_code))));
   }
   static constexpr void store(typename F::block& b, int e, int index) noexcept {
     F::set_code(b, e, level(index));

@@ -14,7 +14,7 @@ namespace detail {
 template <class A>
 QUANTAL_INLINE void store_halves_on(xsimd::batch<float, A> v, std::byte* out, const simd::base&) noexcept {
   constexpr int n = static_cast<int>(xsimd::batch<float, A>::size);
-  alignas(64) float x[n];
+  alignas(64) float x[std::size_t{n}];
   v.store_aligned(x);
   for (int i = 0; i < n; ++i) {
     const std::uint16_t h = quantal::detail::float_to_half(x[i]);
@@ -49,7 +49,7 @@ QUANTAL_INLINE void convert(const xsimd::batch<float, A>* v, std::byte* out) noe
     simd::unroll<count>([&](auto r)
                             QUANTAL_LAMBDA { store_halves_on<A>(v[r], out + 2 * width * r, simd::on<A>{}); });
   } else {
-    alignas(64) float x[n];
+    alignas(64) float x[std::size_t{n}];
     simd::unroll<count>([&](auto r) QUANTAL_LAMBDA { v[r].store_aligned(x + width * r); });
     if constexpr (std::is_same_v<F, bf16>)
       for (int i = 0; i < n; ++i) {
@@ -78,7 +78,7 @@ status encode_floats(const row_view& row, std::byte* out) noexcept {
   integers most(0u), heaviest(0u);
   const auto chunks = [&](auto weighted) QUANTAL_LAMBDA {
     for (std::int64_t i = 0; i < whole; i += chunk) {
-      batch v[chunk / width];
+      batch v[std::size_t{chunk / width}];
       simd::unroll<chunk / width>([&](auto r) QUANTAL_LAMBDA {
         const std::int64_t at = i + r * width;
         v[r] = batch::load_unaligned(x + at);

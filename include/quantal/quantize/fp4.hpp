@@ -73,7 +73,7 @@ template <class B>
 QUANTAL_INLINE B two_bits_of(B v) noexcept {
   const B power = xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(v) & 0x7f800000);
   const B magic = xsimd::max(power, B(2.0f)) * B(6291456.0f);
-  return (v + magic) - magic;
+  return simd::opaque(v + magic) - magic;
 }
 /// v >= 0 to the nearest of those.
 template <class B>
@@ -117,10 +117,10 @@ QUANTAL_INLINE void store_e2m1(const float* x, float inverse, typename F::block&
     const auto sign = (xsimd::bitwise_cast<std::int32_t>(v) >> 28) & 8;
     return xsimd::select(small == 0, small, xsimd::max(small, large) | sign);
   };
-  alignas(64) std::int32_t pair[half];
+  alignas(64) std::int32_t pair[std::size_t{half}];
   for (int i = 0; i < half; i += static_cast<int>(batch::size))
     (indices(i) | indices(i + half) << 4).store_aligned(pair + i);
-  std::uint8_t byte[half];
+  std::uint8_t byte[std::size_t{half}];
   for (int i = 0; i < half; ++i) byte[i] = static_cast<std::uint8_t>(pair[i]);
   F::set_index_bytes(out, byte);
 }
@@ -198,7 +198,7 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
   if (largest < 1e-30f) return;
   const int first = detail::unclipped_exponent(largest);
   float inverse = detail::inverse_power(first), unit = 1.0f;
-  float least = std::numeric_limits<float>::infinity(), best_inverse = inverse;
+  float least = std::numeric_limits<float>::max(), best_inverse = inverse;
   int best = first;
   for (int code = first; code > first - 40 && code > 28; --code, inverse *= 2.0f, unit *= 0.25f) {
     const auto error = detail::error_at_power<F>(x, w, inverse);
@@ -235,7 +235,7 @@ void encode_power_row(const row_view& row, const quantize_policy& p, std::byte* 
         detail::set_fp4_scale<F>(block, 0, some.exponent[b]);
         detail::store_e2m1<F>(x + b * n, detail::inverse_power(some.exponent[b]), block);
       } else {
-        alignas(64) float clamped[n], w[n];
+        alignas(64) float clamped[std::size_t{n}], w[std::size_t{n}];
         load_block<n>(row, first + b * n, p, clamped, w);
         encode_block<F>(clamped, w, p, block);
       }
@@ -249,7 +249,7 @@ requires(!detail::power_scaled<F>) void encode_block(const float* x, const float
   using coder = group_coder<F>;
   constexpr int n = F::layout.group, total = 2 * lane_count, above = 4;
   for (int g = 0; g < F::layout.groups(); ++g) {
-    alignas(64) float wx[n], inverse[total], scale[total], xq[total], qq[total];
+    alignas(64) float wx[std::size_t{n}], inverse[total], scale[total], xq[total], qq[total];
     float largest = 0;
     for (int i = 0; i < n; ++i) {
       wx[i] = w[g * n + i] * x[g * n + i];
@@ -264,7 +264,7 @@ requires(!detail::power_scaled<F>) void encode_block(const float* x, const float
     }
     coder::template sums<total>(view, inverse, inverse, xq, qq);
     int best = 0;
-    float least = std::numeric_limits<float>::infinity();
+    float least = std::numeric_limits<float>::max();
     for (int k = 0; k < total; ++k) {
       const float e = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]);
       if (e < least) least = e, best = k;

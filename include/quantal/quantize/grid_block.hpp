@@ -74,8 +74,8 @@ struct grid_group<F> {
   static constexpr int size = F::layout.group;
   const float* x;
   const float* w;
-  alignas(64) float magnitude[size];
-  alignas(64) std::int16_t root[size];
+  alignas(64) float magnitude[std::size_t{size}];
+  alignas(64) std::int16_t root[std::size_t{size}];
 
   void load(const float* weights, const float* importance) noexcept {
     x = weights, w = importance;
@@ -114,7 +114,7 @@ QUANTAL_INLINE void fill_costs(const float* x, const float* w, float s, int shif
 template <class F>
 QUANTAL_INLINE int cheapest_flip(const float* x, const float* w, int index) noexcept {
   int at = 0;
-  float least = std::numeric_limits<float>::infinity();
+  float least = std::numeric_limits<float>::max();
   for (int k = 0; k < F::vector; ++k) {
     const float cost = w[k] * std::fabs(x[k]) * static_cast<float>(F::grid_value(index, k));
     if (cost < least) least = cost, at = k;
@@ -138,8 +138,8 @@ QUANTAL_INLINE void choose_natural(const float* x, const float* w, float s, unit
 template <class F>
 QUANTAL_INLINE void choose_flipped(const float* x, const float* w, float s, unit_choice<F>& c) noexcept {
   constexpr int vectors = unit_weights / F::vector;
-  grid_match flipped[vectors];
-  float natural[vectors] = {};
+  grid_match flipped[std::size_t{vectors}];
+  float natural[std::size_t{vectors}] = {};
   int at = 0;
   for (int v = 0; v < vectors; ++v) {
     half_costs<halves_of<F>, true> halves[2];
@@ -213,7 +213,7 @@ class tile_searcher<F> {
   using arch = typename lanes<F>::arch_type;
   using cells = grid_cells<F>;
   const cells& table_ = cells::table();
-  int cell_[vectors] = {};
+  int cell_[std::size_t{vectors}] = {};
 };
 
 template <small_grid F>
@@ -279,9 +279,9 @@ template <tiled_grid F>
 inline code_sums choose_from_tiles(const grid_group<F>& g, float s, unit_choice<F>* out) noexcept {
   constexpr int n = grid_group<F>::size;
   const float inverse = safe_inverse(s);
-  alignas(64) std::int32_t part[n];
-  alignas(64) std::int16_t target[n];
-  alignas(64) std::int8_t code[n];
+  alignas(64) std::int32_t part[std::size_t{n}];
+  alignas(64) std::int16_t target[std::size_t{n}];
+  alignas(64) std::int8_t code[std::size_t{n}];
   for (int e = 0; e < n; ++e) {
     const float v = g.magnitude[e] * inverse;
     target[e] = target_of(v);
@@ -303,7 +303,7 @@ inline code_sums choose_units(const grid_group<F>& g, float s, bool exact, unit_
   if constexpr (shifted_grid<F>) {
     constexpr int joint = F::shift_group / unit_weights;  // units that share a shift
     for (int first = 0; first < units; first += joint) {
-      unit_choice<F> up[joint], down[joint];
+      unit_choice<F> up[std::size_t{joint}], down[std::size_t{joint}];
       float up_error = 0, down_error = 0;
       for (int u = 0; u < joint; ++u) {
         const int at = (first + u) * unit_weights;
@@ -316,7 +316,7 @@ inline code_sums choose_units(const grid_group<F>& g, float s, bool exact, unit_
     for (int u = 0; u < units; ++u)
       out[u] = choose_signed<F>(g.x + u * unit_weights, g.w + u * unit_weights, s);
   }
-  alignas(64) std::int8_t code[n];
+  alignas(64) std::int8_t code[std::size_t{n}];
   for (int e = 0; e < n; ++e)
     code[e] = static_cast<std::int8_t>(out[e / unit_weights].code(e % unit_weights));
   return sums_of<n>(g.x, g.w, code);
@@ -359,7 +359,7 @@ struct grid_plan {
   int sub[F::layout.groups()] = {};
   unit_choice<F> units[F::layout.elements / unit_weights] = {};
   /// Error without the constant sum w x^2, and the terms of the least-squares super-scale.
-  float error = std::numeric_limits<float>::infinity();
+  float error = std::numeric_limits<float>::max();
   double xq = 0, qq = 0;
 };
 
@@ -374,10 +374,10 @@ inline grid_plan<F> plan_grid(const grid_group<F>* group, const float* wish, flo
     const float ideal = unit > 0.0f ? (wish[g] / unit - 1.0f) * 0.5f : 0.0f;
     const int low = rounded(std::floor(ideal), 0, F::max_sub_scale),
               high = std::min(low + 1, static_cast<int>(F::max_sub_scale));
-    float best = std::numeric_limits<float>::infinity();
+    float best = std::numeric_limits<float>::max();
     code_sums kept;
     for (int s = low; s <= high; ++s) {
-      unit_choice<F> c[units];
+      unit_choice<F> c[std::size_t{units}];
       const float scale = unit * static_cast<float>(2 * s + 1);
       const code_sums sums = choose_units<F>(group[g], scale, exact, c);
       if (const float e = sums.error(scale); e < best) {
@@ -417,8 +417,8 @@ template <grid_format F>
 inline void encode_block(const float* x, const float* w, const quantize_policy& p,
                          typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
-  detail::grid_group<F> group[groups];
-  float wish[groups], top = 0;
+  detail::grid_group<F> group[std::size_t{groups}];
+  float wish[std::size_t{groups}], top = 0;
   for (int g = 0; g < groups; ++g) {
     group[g].load(x + g * n, w + g * n);
     top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.exact));

@@ -19,7 +19,7 @@ namespace quantal::quantize {
 template <int (*component)(int, int) noexcept, int vector, int size>
 struct grid_tiles {
   static constexpr int count = size / tile_codes;
-  code_tile<vector> tile[count];
+  code_tile<vector> tile[std::size_t{count}];
 };
 template <int (*component)(int, int) noexcept, int vector, int size>
 inline constexpr grid_tiles<component, vector, size> tiles_of_grid = [] {
@@ -56,7 +56,7 @@ class grid_cells {
 
  private:
   grid_cells() noexcept {
-    std::int32_t order[size];
+    std::int32_t order[std::size_t{size}];
     for (int cell = 0; cell < cells; ++cell) {
       for (int i = 0; i < size; ++i) {
         int distance = 0;

@@ -43,9 +43,9 @@ struct grid_halves {
     return n;
   }();
 
-  std::uint16_t begin[combinations + 1] = {};  ///< of each first half in the lists below
-  std::uint16_t entry[size] = {};              ///< grid index
-  std::uint8_t second[size] = {};              ///< combination of the second half
+  std::uint16_t begin[std::size_t{combinations + 1}] = {};  ///< of each first half in the lists below
+  std::uint16_t entry[std::size_t{size}] = {};              ///< grid index
+  std::uint8_t second[std::size_t{size}] = {};              ///< combination of the second half
 
   static constexpr int combination(int index, int first) {
     int c = 0;
@@ -59,11 +59,11 @@ struct grid_halves {
 
   static constexpr grid_halves make() {
     grid_halves g;
-    std::uint8_t first[size] = {};
+    std::uint8_t first[std::size_t{size}] = {};
     for (int i = 0; i < size; ++i) ++g.begin[(first[i] = static_cast<std::uint8_t>(combination(i, 0))) + 1];
     for (int c = 0; c < combinations; ++c)
       g.begin[c + 1] = static_cast<std::uint16_t>(g.begin[c + 1] + g.begin[c]);
-    std::uint16_t next[combinations] = {};
+    std::uint16_t next[std::size_t{combinations}] = {};
     for (int c = 0; c < combinations; ++c) next[c] = g.begin[c];
     for (int i = 0; i < size; ++i) {
       const int at = next[first[i]]++;
@@ -81,8 +81,8 @@ inline constexpr grid_halves<component, vector, size> grid_halves<component, vec
 template <class G, bool flips>
 struct half_costs {
   static constexpr int padded = (G::combinations + lane_count - 1) / lane_count * lane_count;
-  alignas(64) float plain[padded];
-  alignas(64) float flipped[flips ? padded : 1];
+  alignas(64) float plain[std::size_t{padded}];
+  alignas(64) float flipped[std::size_t{flips ? padded : 1}];
   float least_plain = 0.0f, least_flipped = 0.0f;
   int cheapest = 0;  ///< combination that least_plain belongs to
 
@@ -95,7 +95,7 @@ struct half_costs {
     if constexpr (flips) flipped[0] = 1e30f;
     int width = 1;
     for (int k = 0; k < G::half; ++k, width *= levels) {
-      float c[levels], f[levels];
+      float c[std::size_t{levels}], f[std::size_t{levels}];
       int least = 0, least_flip = 0;
       for (int l = 0; l < levels; ++l) {
         c[l] = cost(k, l);
@@ -114,8 +114,8 @@ struct half_costs {
     }
     least_flipped = least_plain + least_extra;
     for (int i = G::combinations; i < padded; ++i) {
-      plain[i] = std::numeric_limits<float>::infinity();
-      if constexpr (flips) flipped[i] = std::numeric_limits<float>::infinity();
+      plain[i] = std::numeric_limits<float>::max();
+      if constexpr (flips) flipped[i] = std::numeric_limits<float>::max();
     }
   }
 
@@ -132,7 +132,7 @@ struct half_costs {
 
 struct grid_match {
   int index = 0;
-  float cost = std::numeric_limits<float>::infinity();
+  float cost = std::numeric_limits<float>::max();
 };
 
 /// Calls visit(c) for the combinations whose bound is below the best cost so far; `bound` gives a register of

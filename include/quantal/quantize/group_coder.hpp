@@ -45,8 +45,8 @@ template <class A>
 QUANTAL_INLINE xsimd::batch<float, A> lookup8_on(const float* table, xsimd::batch<std::int32_t, A> index,
                                                  const simd::base&) noexcept {
   constexpr int n = static_cast<int>(xsimd::batch<float, A>::size);
-  alignas(64) std::int32_t at[n];
-  alignas(64) float out[n];
+  alignas(64) std::int32_t at[std::size_t{n}];
+  alignas(64) float out[std::size_t{n}];
   index.store_aligned(at);
   for (int i = 0; i < n; ++i) out[i] = table[at[i]];
   return xsimd::batch<float, A>::load_aligned(out);
@@ -125,7 +125,7 @@ struct group_coder<F> {
                                            T* out) noexcept requires uniform_codes<F> {
     using batch = lanes<F>;
     const batch magic(12582912.0f), t(inverse);
-    alignas(64) std::int32_t code[size];
+    alignas(64) std::int32_t code[std::size_t{size}];
     for (int i = 0; i < size; i += static_cast<int>(batch::size)) {
       const batch v = t * batch::load_unaligned(g.x + i);
       const batch in = xsimd::max(xsimd::min(v, batch(highest)), batch(lowest)) + magic;
@@ -138,7 +138,7 @@ struct group_coder<F> {
   static void store(typename F::block& out, int group, const group_view& g, float inverse,
                     int table) noexcept {
     if constexpr (uniform_codes<F>) {
-      std::int32_t code[size];
+      std::int32_t code[std::size_t{size}];
       nearest_codes(g, inverse, code);
       for (int i = 0; i < size; ++i) F::set_code(out, group * size + i, code[i]);
     } else {
@@ -281,7 +281,7 @@ struct group_coder<F> {
       const batch t = batch::load_unaligned(inverse + k), s = batch::load_unaligned(shifts + k);
       batch a(0.0f), b(0.0f);
       for (int m = 0; m < size / 4; ++m) {
-        batch sign(1.0f), cheapest(std::numeric_limits<float>::infinity()), da(0.0f), db(0.0f);
+        batch sign(1.0f), cheapest(std::numeric_limits<float>::max()), da(0.0f), db(0.0f);
         for (int j = 0; j < 4; ++j) {
           const int i = place(m, j);
           const batch v = t * batch(g.x[i]) - s, w(g.w[i]), wx(g.wx[i]);
@@ -311,7 +311,7 @@ struct group_coder<F> {
                     int table) noexcept {
     for (int m = 0; m < size / 4; ++m) {
       int index[4], other[4], parity = 0, cheapest = 0;
-      float least = std::numeric_limits<float>::infinity();
+      float least = std::numeric_limits<float>::max();
       for (int j = 0; j < 4; ++j) {
         const int i = place(m, j);
         const float v = inverse * g.x[i] - (table ? shift : 0.0f);

@@ -11,7 +11,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "quantal/quantize/stored.hpp"
 #include "quantal/simd/arch.hpp"
+#include "quantal/simd/round.hpp"
 
 namespace quantal::quantize {
 
@@ -83,13 +85,47 @@ QUANTAL_INLINE float extreme_of(const float* x) noexcept {
   return -a > b ? a : b;
 }
 
+namespace detail {
+
+/// stored_half of every lane. Fallback.
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> stored_half_on(const xsimd::batch<float, A>& v,
+                                                     const simd::base&) noexcept {
+  using batch = xsimd::batch<float, A>;
+  const batch clamped = xsimd::min(xsimd::max(v, batch(-65504.0f)), batch(65504.0f));
+  // The last place of a half is 2^-10 of its power of two, and never below 2^-24. Adding 1.5 * 2^23 of it
+  // rounds to nearest even.
+  const batch power = xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(clamped) & 0x7f800000);
+  const batch magic = xsimd::max(power * batch(12288.0f), batch(0.75f));
+  return simd::opaque(clamped + magic) - magic;
+}
+#if XSIMD_WITH_AVX2 && defined(__F16C__)
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> stored_half_on(const xsimd::batch<float, A>& v,
+                                                     const xsimd::avx2&) noexcept {
+  using batch = xsimd::batch<float, A>;
+  const batch clamped = xsimd::min(xsimd::max(v, batch(-65504.0f)), batch(65504.0f));
+  const batch half = _mm256_cvtph_ps(_mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT));
+  return xsimd::select(half == batch(0.0f), batch(0.0f), half);  // no negative zero
+}
+#endif
+#if XSIMD_WITH_AVX512F
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> stored_half_on(const xsimd::batch<float, A>& v,
+                                                     const xsimd::avx512f&) noexcept {
+  using batch = xsimd::batch<float, A>;
+  const batch clamped = xsimd::min(xsimd::max(v, batch(-65504.0f)), batch(65504.0f));
+  const batch half = _mm512_cvtph_ps(_mm512_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT));
+  return xsimd::select(half == batch(0.0f), batch(0.0f), half);
+}
+#endif
+
+}  // namespace detail
+
 /// stored_half of every lane.
-template <class B>
-QUANTAL_INLINE B stored_half_lanes(B v) noexcept {
-  const B clamped = xsimd::min(xsimd::max(v, B(-65504.0f)), B(65504.0f));
-  const B power = xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(clamped) & 0x7f800000);
-  const B magic = xsimd::max(power * B(12288.0f), B(0.75f));
-  return (clamped + magic) - magic;
+template <class A>
+QUANTAL_INLINE xsimd::batch<float, A> stored_half(const xsimd::batch<float, A>& v) noexcept {
+  return detail::stored_half_on<A>(v, simd::on<A>{});
 }
 
 /// The largest magnitude; N is a multiple of lane_count.

@@ -38,7 +38,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t i = 0; i < row.cols; i += n) {
-    alignas(64) float x[n], w[n];
+    alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
     load_block<n>(row, i, p, x, w);
     blocks[i / n] = typename F::block{};
     encode_block<F>(x, w, p, blocks[i / n]);

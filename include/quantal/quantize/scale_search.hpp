@@ -48,12 +48,19 @@ float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f)
   constexpr int total = (symmetric || coder::lowest == 0 || coder::highest == 0 ? 1 : 2) * lane_count;
   const float extreme = extreme_of<F, coder::size>(g.x);
   if (std::fabs(extreme) < 1e-30f) return 0.0f;
-  alignas(64) float inverse[total], scale[total], xq[total], qq[total];
+  alignas(64) float inverse[std::size_t{total}], scale[std::size_t{total}], xq[std::size_t{total}],
+      qq[std::size_t{total}];
   for (int k = 0; k < total; ++k)
     inverse[k] = (k < lane_count && coder::highest != 0 ? coder::highest : coder::lowest) / extreme *
                  candidate_factor<coder, lane_count>(k % lane_count);
   coder::template sums<total>(g, inverse, inverse, xq, qq);
-  for (int k = 0; k < total; ++k) scale[k] = stored(qq[k] > 0 ? xq[k] / qq[k] : 0.0f);
+  using batch = lanes<F>;
+  for (int k = 0; k < total; k += static_cast<int>(batch::size)) {
+    const batch q = batch::load_aligned(qq + k);
+    const auto any = q > batch(0.0f);
+    const batch d = batch::load_aligned(xq + k) / xsimd::select(any, q, batch(1.0f));
+    stored(xsimd::select(any, d, batch(0.0f))).store_aligned(scale + k);
+  }
   if (hint != 0.0f)
     for (int k = 0; k < 3; ++k) scale[k] = k ? half_neighbour(stored(hint), k == 1 ? 1 : -1) : stored(hint);
   for (int k = 0; k < total; ++k) inverse[k] = safe_inverse(scale[k]);

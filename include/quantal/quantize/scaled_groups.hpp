@@ -69,7 +69,8 @@ group_wishes wishes_of(const group_view& g) noexcept {
   const float extreme = extreme_of<F, coder::size>(g.x);
   group_wishes out;
   if (std::fabs(extreme) < 1e-30f) return out;
-  alignas(64) float inverse[total], shifts[total], xq[total], qq[total];
+  alignas(64) float inverse[std::size_t{total}], shifts[std::size_t{total}], xq[std::size_t{total}],
+      qq[std::size_t{total}];
   for (int kind = 0; kind < kinds; ++kind) {
     const float s = kind / 2 ? coder::shift : 0.0f;
     const float end = (kind % 2 ? coder::highest : coder::lowest) + s;
@@ -79,7 +80,7 @@ group_wishes wishes_of(const group_view& g) noexcept {
     }
   }
   coder::template sums<total>(g, inverse, shifts, xq, qq);
-  alignas(64) float loss[total];
+  alignas(64) float loss[std::size_t{total}];
   for (int k = 0; k < total; ++k) {
     const float f = xq[k] / (qq[k] > 0.0f ? qq[k] : 1.0f);
     loss[k] = -xq[k] * f;
@@ -146,7 +147,7 @@ struct group_plan {
 template <class F>
 struct group_source {
   static constexpr int elements = F::layout.elements, groups = F::layout.groups();
-  alignas(64) float x[elements], w[elements], wx[elements];
+  alignas(64) float x[std::size_t{elements}], w[std::size_t{elements}], wx[std::size_t{elements}];
 
   group_view view(int g) const noexcept {
     constexpr int n = F::layout.group;
@@ -206,7 +207,7 @@ constexpr int refit_count(const quantize_policy& p) noexcept {
 
 /// What groups make of one shared scale.
 struct shared_fit {
-  double error = std::numeric_limits<double>::infinity(), xq = 0, qq = 0;
+  double error = std::numeric_limits<double>::max(), xq = 0, qq = 0;
 };
 
 /// The shared scale: candidates meet `sample`, the best of them and its refits `all`. With one candidate, and
@@ -218,7 +219,7 @@ float search_shared(float extreme, const quantize_policy& p, All&& all, Sample&&
   constexpr auto ends = shared_candidates<F>();
   const std::size_t count = candidate_count<F>(p);
   float best = 0;
-  double least = std::numeric_limits<double>::infinity();
+  double least = std::numeric_limits<double>::max();
   const auto follow = [&](float d) {
     shared_fit fit;
     for (int round = 0; round <= refit_count<F>(p); ++round) {
@@ -263,14 +264,14 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   for (std::int64_t b = 0; b < row.cols / F::layout.elements; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[groups];
+    detail::group_wishes wish[std::size_t{groups}];
     float extreme = 0;
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
     detail::group_plan<F> best, next;
-    best.error = std::numeric_limits<double>::infinity();
+    best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
       plan_groups(source, wish, d, next);
       if (next.error < best.error) best = next;
@@ -326,7 +327,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[groups];
+    detail::group_wishes wish[std::size_t{groups}];
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
@@ -342,7 +343,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[groups];
+    detail::group_wishes wish[std::size_t{groups}];
     std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
     detail::group_plan<F> plan;
     plan_groups(source, wish, shared, plan);

@@ -25,9 +25,12 @@ concept simple_affine = simple_format<F> && F::layout.has_offset;
 namespace detail {
 
 /// A scale as the block gives it back.
-template <class F>
-float stored_scale(float d) noexcept {
-  return sizeof(F::block::d) == 4 ? d : stored_half(d);
+template <class F, class T>
+QUANTAL_INLINE T stored_scale(const T& d) noexcept {
+  if constexpr (sizeof(F::block::d) == 4)
+    return d;
+  else
+    return stored_half(d);
 }
 
 /// Sums of codes that activation formats carry for the offsets of weights.
@@ -53,10 +56,11 @@ template <simple_symmetric F>
 void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
   using coder = group_coder<F>;
   constexpr int n = F::layout.elements;
-  alignas(64) float wx[n];
+  alignas(64) float wx[std::size_t{n}];
   for (int i = 0; i < n; ++i) wx[i] = w[i] * x[i];
   const group_view view{x, w, wx};
-  const float d = search_scale<F>(view, p, [](float s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); });
+  const float d =
+      search_scale<F>(view, p, [](const auto& s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); });
   F::set_scale(out, d);
   coder::store(out, 0, view, safe_inverse(d), 0);
   detail::store_sums<F>(out);
@@ -68,11 +72,13 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
   g.load(x, w);
   affine_lanes at;
   search_affine(g, false, at);
-  float d[lane_count], m[lane_count];
-  for (int k = 0; k < lane_count; ++k) {
-    at.scale[k] = d[k] = stored_half(at.scale[k]);
-    m[k] = stored_half(at.offset[k] + g.centre);
-    at.offset[k] = m[k] - g.centre;
+  using batch = lanes<F>;
+  alignas(64) float d[lane_count], m[lane_count];
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    const batch scale = stored_half(batch::load_unaligned(at.scale + k));
+    const batch offset = stored_half(batch::load_unaligned(at.offset + k) + batch(g.centre));
+    scale.store_aligned(d + k), scale.store_unaligned(at.scale + k);
+    offset.store_aligned(m + k), (offset - batch(g.centre)).store_unaligned(at.offset + k);
   }
   add_up(g, at);
   alignas(64) float error[lane_count];

@@ -1,23 +1,30 @@
 // Scales as blocks can store them, and other small roundings.
 #pragma once
 
-#include <cmath>
+#include <cstdint>
 
 #include "quantal/config.hpp"
 #include "quantal/format/detail/half.hpp"
 
 namespace quantal::quantize {
 
+/// 65504, the largest half, as a float.
+inline constexpr std::uint32_t largest_half_bits = 0x477fe000u;
+
 /// A scale as the block can store it: rounded to binary16 and never beyond its largest value. No branches:
 /// loops over it become vectors.
 QUANTAL_INLINE float stored_half(float v) noexcept {
-  const float clamped = v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v;
-  // The last place of a half is 2^-10 of its power of two, and never below 2^-24. Adding 1.5 * 2^23 of it
-  // rounds to nearest even.
-  const float power =
-      quantal::detail::float_from_bits(quantal::detail::bits_from_float(clamped) & 0x7f800000u);
-  const float normal = power * 12288.0f, magic = normal < 0.75f ? 0.75f : normal;
-  return (clamped + magic) - magic;
+  using namespace quantal::detail;
+  const std::uint32_t u = bits_from_float(v), a = u & 0x7fffffffu;
+  // The 13 bits that a half lacks go, ties to even.
+  const std::uint32_t rounded = (a + 0xfffu + ((a >> 13) & 1u)) & ~0x1fffu;
+  const std::uint32_t normal = rounded < largest_half_bits ? rounded : largest_half_bits;
+  // Below 2^-14 halves are multiples of 2^-24, which is the last place of 0.5.
+  const std::uint32_t count = bits_from_float(float_from_bits(a) + 0.5f) - 0x3f000000u;
+  const std::uint32_t small =
+      bits_from_float(static_cast<float>(static_cast<std::int32_t>(count)) * 0x1p-24f);
+  const std::uint32_t magnitude = a < 0x38800000u ? small : normal;
+  return float_from_bits(magnitude ? magnitude | (u & 0x80000000u) : 0u);  // no negative zero
 }
 
 /// The neighbour of a half in the direction of `step`, for scales that a coarser rounding moved off their
@@ -25,8 +32,8 @@ QUANTAL_INLINE float stored_half(float v) noexcept {
 QUANTAL_INLINE float half_neighbour(float v, int step) noexcept {
   const std::uint16_t h = quantal::detail::float_to_half(v);
   const std::uint16_t next = static_cast<std::uint16_t>(h + step);
-  const float f = quantal::detail::half_to_float(next);
-  return (h & 0x7fff) == 0 || !std::isfinite(f) ? quantal::detail::half_to_float(h) : f;
+  const bool beyond = (next & 0x7c00) == 0x7c00;
+  return quantal::detail::half_to_float((h & 0x7fff) == 0 || beyond ? h : next);
 }
 
 /// v to the nearest integer, within [low, high].

@@ -33,7 +33,7 @@ struct super_pair {
 template <class F>
 struct affine_plan {
   int sub[F::layout.groups()] = {}, min[F::layout.groups()] = {};
-  double error = std::numeric_limits<double>::infinity();
+  double error = std::numeric_limits<double>::max();
   double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
 
   /// The least-squares pair, `now` where there is none with both parts non-negative.
@@ -102,8 +102,8 @@ template <super_affine F>
 void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
   const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 1 : 3;
-  affine_group<F> g[groups];
-  affine_fit wish[groups];
+  affine_group<F> g[std::size_t{groups}];
+  affine_fit wish[std::size_t{groups}];
   float top = 0, top_min = 0;
   for (int i = 0; i < groups; ++i) {
     affine_lanes at;

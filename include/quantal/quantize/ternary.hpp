@@ -80,7 +80,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
-    alignas(64) float x[n], w[n];
+    alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
     load_block<n>(row, b * n, p, x, w);
     detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(x, n));
     classes.template add<n>(x, w, 1.0);
@@ -116,9 +116,10 @@ class ternary_row {
   /// Sums at `count` thresholds over every `stride`th vector of lane_count weights.
   template <int count>
   QUANTAL_INLINE void sums(const float* threshold, std::int64_t stride, tail_sums* out) const noexcept {
-    alignas(64) float w[count][lane_count], wx[count][lane_count];
+    alignas(64) float w[std::size_t{count}][std::size_t{lane_count}],
+        wx[std::size_t{count}][std::size_t{lane_count}];
     for (int l = 0; l < lane_count; l += width) {
-      batch sw[count], sx[count], limit[count];
+      batch sw[std::size_t{count}], sx[std::size_t{count}], limit[std::size_t{count}];
       simd::unroll<count>(
           [&](auto t) QUANTAL_LAMBDA { sw[t] = sx[t] = batch(0.0f), limit[t] = batch(threshold[t]); });
       for (std::int64_t i = l; i < row_.cols; i += stride * lane_count) {
@@ -180,15 +181,15 @@ float ternary_scale(const row_view& row) noexcept {
   return d;
 }
 
-/// Codes of a block under d > 0, from masks where the format takes them.
+/// Codes of a block, not 0 beyond the threshold, from masks where the format takes them.
 template <class F>
-void store_ternary_block(const float* x, float d, typename F::block& out) noexcept {
+void store_ternary_block(const float* x, float threshold, typename F::block& out) noexcept {
   constexpr int n = F::layout.elements;
   using batch = lanes<F>;
   constexpr int width = static_cast<int>(batch::size);
-  const batch high(0.5f * d), low(-0.5f * d);
+  const batch high(threshold), low(-threshold);
   if constexpr (requires(const std::uint32_t* m) { F::set_masks(out, m, m); }) {
-    std::uint32_t positive[n / 16] = {}, negative[n / 16] = {};
+    std::uint32_t positive[std::size_t{n / 16}] = {}, negative[std::size_t{n / 16}] = {};
     for (int i = 0; i < n; i += width) {
       const batch v = batch::load_unaligned(x + i);
       positive[i / 16] |= static_cast<std::uint32_t>((v > high).mask()) << i % 16;
@@ -196,7 +197,7 @@ void store_ternary_block(const float* x, float d, typename F::block& out) noexce
     }
     F::set_masks(out, positive, negative);
   } else {
-    alignas(64) std::int32_t code[n];
+    alignas(64) std::int32_t code[std::size_t{n}];
     for (int i = 0; i < n; i += width) {
       const batch v = batch::load_unaligned(x + i), one(1.0f), none(0.0f);
       xsimd::to_int(xsimd::select(v > high, one, none) - xsimd::select(v < low, one, none))
@@ -214,13 +215,13 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   if (!p.exact && p.magnitude == 0.0f) {
     F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(detail::ternary_scale<F>(row))
                                                   : detail::ternary_scale<F>(row));
-    const float d = F::row_scale(out), above = d > 0.0f ? d : std::numeric_limits<float>::infinity();
+    const float d = F::row_scale(out), threshold = d > 0.0f ? 0.5f * d : std::numeric_limits<float>::max();
     auto* blocks = row_blocks<F>(out);
     for (std::int64_t b = 0; b < row.cols / n; ++b)
-      detail::store_ternary_block<F>(row.x + b * n, above, blocks[b]);
+      detail::store_ternary_block<F>(row.x + b * n, threshold, blocks[b]);
     return;
   }
-  alignas(64) float x[n], w[n];
+  alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
   detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(row.x, row.cols)), equal = classes;
   for (std::int64_t i = 0; i < row.cols; i += n) {
     const double mass = load_block<n>(row, i, p, x, w);

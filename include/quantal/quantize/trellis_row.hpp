@@ -73,8 +73,8 @@ template <class F>
 struct codeword_index {
   static constexpr int n = F::vector, size = F::grid_size, buckets = 256;
   static constexpr int most_tiles = size / tile_codes + buckets;
-  code_tile<n> tile[most_tiles];
-  std::uint16_t id[most_tiles][tile_codes];
+  code_tile<n> tile[std::size_t{most_tiles}];
+  std::uint16_t id[std::size_t{most_tiles}][tile_codes];
   int begin[buckets + 1];  ///< first tile of a bucket
 
   explicit codeword_index(int seed) noexcept {
@@ -119,9 +119,10 @@ struct codeword_index {
 template <class F>
 struct trellis_group {
   static constexpr int n = F::layout.group, vectors = n / F::vector;
-  alignas(64) float x[n], w[n];
-  alignas(64) float scaled_root[n];  ///< root / 128: distances of tiles are of components times this
-  alignas(64) std::int16_t root[n];
+  alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
+  alignas(
+      64) float scaled_root[std::size_t{n}];  ///< root / 128: distances of tiles are of components times this
+  alignas(64) std::int16_t root[std::size_t{n}];
   std::uint32_t signs = 0;  ///< bit e: weight e is negative
 
   void load(const float* weights, const float* importance) noexcept {
@@ -151,8 +152,8 @@ template <class F>
 struct trellis_targets {
   using bins = component_bins<F>;
   static constexpr int n = F::layout.group;
-  alignas(64) std::int16_t target[n];
-  alignas(64) float bound[bins::count][n];
+  alignas(64) std::int16_t target[std::size_t{n}];
+  alignas(64) float bound[bins::count][std::size_t{n}];
 
   trellis_targets(const trellis_group<F>& g, float s) noexcept {
     const float inverse = safe_inverse(s);
@@ -173,7 +174,7 @@ template <class F>
 struct bin_patterns {
   using bins = component_bins<F>;
   static constexpr int components = F::vector / 2;
-  alignas(64) float use[components][bins::count][lane_count] = {};
+  alignas(64) float use[std::size_t{components}][bins::count][lane_count] = {};
 
   constexpr bin_patterns() {
     for (int k = 0; k < components; ++k)
@@ -243,7 +244,7 @@ QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, con
 template <class F>
 struct trellis_choice {
   static constexpr int n = F::layout.group, vectors = n / F::vector;
-  int index[vectors] = {};
+  int index[std::size_t{vectors}] = {};
   int seed = 0;
   code_sums sums;
 };
@@ -359,8 +360,8 @@ struct trellis_levels {
   /// first.
   static constexpr int tried = trellis_effort<F>::levels;
   QUANTAL_INLINE static void nearest(float wish, float d, int* out) noexcept {
-    float distance[tried];
-    for (int t = 0; t < tried; ++t) distance[t] = std::numeric_limits<float>::infinity(), out[t] = 0;
+    float distance[std::size_t{tried}];
+    for (int t = 0; t < tried; ++t) distance[t] = std::numeric_limits<float>::max(), out[t] = 0;
     for (int i = 0; i < count; ++i) {
       const float off = std::fabs(std::fabs(d * static_cast<float>(level(i))) - wish);
       if (!(off < distance[tried - 1])) continue;
@@ -389,9 +390,9 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
     return largest / levels::largest * (0.88f + 0.01f * static_cast<float>(t));
   };
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
-    alignas(64) float x[n], w[n];
+    alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
     const float mass = load_block<n>(row, b * n, p, x, w);
-    float wish[groups];
+    float wish[std::size_t{groups}];
     std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
     for (int g = 0; g < groups; ++g) {
       float weight = 0;
@@ -428,12 +429,12 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   const std::int64_t count = row.cols / n;
   const detail::trellis_reach reach = detail::reach_of<F>(p);
   auto* blocks = row_blocks<F>(out);
-  alignas(64) float x[n], w[n];
+  alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
   detail::trellis_group<F> group;
   float largest = 0;
   for (std::int64_t b = 0; b < count; ++b) {
     load_block<n>(row, b * n, p, x, w);
-    float wish[groups];
+    float wish[std::size_t{groups}];
     static_assert(sizeof wish <= sizeof blocks[b]);
     for (int g = 0; g < groups; ++g) {
       group.load(x + g * size, w + g * size);
@@ -446,7 +447,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   double xq = 0, qq = 0;
   for (std::int64_t b = 0; b < count; ++b) {
     const double mass = load_block<n>(row, b * n, p, x, w);
-    float wish[groups];
+    float wish[std::size_t{groups}];
     std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
     blocks[b] = typename F::block{};
     for (int g = 0; g < groups; ++g) {
@@ -454,7 +455,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       int at[levels::tried];
       levels::nearest(wish[g], d, at);
       detail::trellis_choice<F> best;
-      float least = std::numeric_limits<float>::infinity();
+      float least = std::numeric_limits<float>::max();
       int level = at[0];
       for (const int i : at) {
         const float s = d * static_cast<float>(levels::level(i));

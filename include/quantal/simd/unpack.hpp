@@ -25,7 +25,7 @@ template <class A>
 struct bytes32 {
   using batch = xsimd::batch<std::uint8_t, detail::byte_arch<A>>;
   static constexpr int lanes = static_cast<int>(batch::size), parts = 32 / lanes;
-  batch part[parts];
+  batch part[std::size_t{parts}];
 
   static QUANTAL_INLINE bytes32 load(const std::uint8_t* p) noexcept {
     bytes32 r;

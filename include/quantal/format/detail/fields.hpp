@@ -8,7 +8,7 @@ namespace quantal::detail {
 /// n nibbles in order: nibble i % 2 of byte i / 2.
 template <int n>
 struct nibble_list {
-  std::uint8_t bytes[n / 2];
+  std::uint8_t bytes[std::size_t{n / 2}];
   QUANTAL_HD constexpr int get(int i) const noexcept { return nib(bytes[i / 2], i % 2); }
   QUANTAL_HD constexpr void set(int i, int v) noexcept { set_bits(bytes[i / 2], 4 * (i % 2), 4, v); }
 };
@@ -16,7 +16,7 @@ struct nibble_list {
 /// n nibbles in two halves: the first n/2 are the low nibbles, the others the high nibbles.
 template <int n>
 struct nibble_halves {
-  std::uint8_t bytes[n / 2];
+  std::uint8_t bytes[std::size_t{n / 2}];
   QUANTAL_HD constexpr int get(int i) const noexcept { return nib(bytes[i % (n / 2)], i / (n / 2)); }
   QUANTAL_HD constexpr void set(int i, int v) noexcept {
     set_bits(bytes[i % (n / 2)], 4 * (i / (n / 2)), 4, v);
@@ -28,7 +28,7 @@ struct nibble_halves {
 /// 256 nibbles in runs of `run` elements, each run a nibble_halves: 32 as in iq4_xs, 64 as in q4_K.
 template <int run>
 struct nibble_runs {
-  nibble_halves<run> runs[256 / run];
+  nibble_halves<run> runs[std::size_t{256 / run}];
   QUANTAL_HD constexpr int get(int e) const noexcept { return runs[e / run].get(e % run); }
   QUANTAL_HD constexpr void set(int e, int v) noexcept { runs[e / run].set(e % run, v); }
 };

@@ -48,12 +48,12 @@ QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float row
 /// least 16.
 template <block_format F, int n>
 inline constexpr auto level_codes = [] {
-  std::array<std::uint8_t, (n < 16 ? 16 : n)> t{};
+  std::array<std::uint8_t, std::size_t{n < 16 ? 16 : n}> t{};
   for (int i = 0; i < n; ++i) {
     if constexpr (requires { F::level(0, 0); })
-      t[i] = static_cast<std::uint8_t>(F::level(i, 0) + code_bias<F>);
+      t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(F::level(i, 0) + code_bias<F>);
     else
-      t[i] = static_cast<std::uint8_t>(F::level(i) + code_bias<F>);
+      t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(F::level(i) + code_bias<F>);
   }
   return t;
 }();

@@ -287,7 +287,8 @@ namespace detail {
 template <int k>
 inline constexpr auto pair_codes = [] {
   std::array<std::uint8_t, 32> t{};
-  for (int i = 0; i < 32; ++i) t[i] = static_cast<std::uint8_t>(iq2_kl::grid_value(i, k) + code_bias<iq2_kl>);
+  for (int i = 0; i < 32; ++i)
+    t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(iq2_kl::grid_value(i, k) + code_bias<iq2_kl>);
   return t;
 }();
 
@@ -328,7 +329,7 @@ namespace detail {
 
 inline constexpr auto nvfp4_scales = [] {
   std::array<float, 256> t{};
-  for (int i = 0; i < 256; ++i) t[i] = nvfp4::scale_value(i);
+  for (int i = 0; i < 256; ++i) t[static_cast<std::size_t>(i)] = nvfp4::scale_value(i);
   return t;
 }();
 

@@ -9,7 +9,7 @@ namespace detail {
 /// Digits 4, 3, 2, 1, 0 of a byte of ternary digits, a byte each.
 inline constexpr auto trits_of_byte = [] {
   std::array<std::uint64_t, 256> t{};
-  for (int i = 0; i < 256; ++i)
+  for (std::size_t i = 0; i < 256; ++i)
     for (int k = 0; k < 5; ++k)
       t[i] |= static_cast<std::uint64_t>(quantal::detail::trit_byte{static_cast<std::uint8_t>(i)}.get(4 - k))
               << (8 * k);
@@ -19,7 +19,7 @@ inline constexpr auto trits_of_byte = [] {
 /// Four two-bit fields of a byte, a byte each.
 inline constexpr auto pairs_of_byte = [] {
   std::array<std::uint32_t, 256> t{};
-  for (int i = 0; i < 256; ++i)
+  for (std::size_t i = 0; i < 256; ++i)
     t[i] = static_cast<std::uint32_t>(simd::spread_pairs(static_cast<std::uint32_t>(i)));
   return t;
 }();
