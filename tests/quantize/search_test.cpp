@@ -55,7 +55,7 @@ double fast_over_exact() {
     auto w = test::gaussian(g, 32), wx = w;
     double norm = 0;
     for (std::size_t i = 0; i < 32; ++i) w[i] = std::exp(w[i]), wx[i] = w[i] * x[i], norm += wx[i] * x[i];
-    const float d = search_scale_fast<F>({x.data(), w.data(), wx.data()}, [](float s) { return s; });
+    const float d = search_scale_fast<F>({x.data(), w.data(), wx.data()}, [](const auto& s) { return s; });
     const double error = error_at<C>(x.data(), w.data(), 32, d);
     const double least = norm - search_scale_exact<C>(x.data(), w.data(), 32).gain;
     EXPECT_GE(error, least * 0.999);
