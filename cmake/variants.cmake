@@ -1,12 +1,7 @@
 # quantal::runtime: the kernels once per arch, each in its own object files with that arch's flags, behind a
 # dispatcher. An arch's product kernels, one set per form of format, have units of their own; the formats' units hold only
 # their decoders.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set(quantal_known_archs neon64_i8mm neon64_dotprod neon64 scalar)
-else()
-  set(quantal_known_archs avx512_vnni avx512 avx2_vnni avx2 scalar)
-endif()
-set(QUANTAL_ARCHS "${quantal_known_archs}" CACHE STRING "Variants of quantal::runtime, best first; must end in scalar")
+include(archs)
 
 set(quantal_flags_scalar "")
 set(quantal_flags_avx2 -mavx2 -mfma -mf16c)
@@ -90,7 +85,7 @@ function(quantal_add_units arch)
 endfunction()
 
 set(quantal_quantizer_archs "")
-foreach(QUANTAL_ARCH ${QUANTAL_ARCHS})
+foreach(QUANTAL_ARCH ${quantal_archs})
   set(units "")
   quantal_form_instances(${QUANTAL_ARCH} forms_a forms_b)
   list(APPEND forms_b "products<simd::${QUANTAL_ARCH}>" "packed_products<simd::${QUANTAL_ARCH}>")
@@ -125,7 +120,7 @@ foreach(QUANTAL_ARCH ${quantal_quantizer_archs})
 endforeach()
 
 set(QUANTAL_VARIANT_LIST "")
-foreach(arch ${QUANTAL_ARCHS})
+foreach(arch ${quantal_archs})
   string(APPEND QUANTAL_VARIANT_LIST "    variant_of<simd::${arch}>(),\n")
 endforeach()
 configure_file(${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp.in ${quantal_units}/dispatch.cpp @ONLY)
