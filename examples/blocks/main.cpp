@@ -3,6 +3,8 @@
 #include <string_view>
 
 #include "commands.hpp"
+#include "file_plan.hpp"
+#include "program.hpp"
 #include "report.hpp"
 
 namespace {
@@ -46,13 +48,13 @@ int run(const command& c, int argc, char** argv) {
   if (c.writes) p.positional("OUT", "file to write", o.out).required();
   if (c.prints) p.flag({"--json"}, "print JSON", o.json);
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
+  const auto files = quantal::file_plan().input("IN", o.in).input("--importance", o.importance).output("OUT", o.out).check();
+  if (!files) return quantal::fail("quantal-blocks", files.error());
   const auto done = c.run(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-blocks", done.error());
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int choose_command(int argc, char** argv) {
   if (argc < 2) return usage(stderr);
   const std::string_view name = argv[1];
   if (name == "-h" || name == "--help") return usage(stdout);
@@ -61,3 +63,7 @@ int main(int argc, char** argv) {
   std::fprintf(stderr, "quantal-blocks: unknown command '%s'\n", quantal::text::printable(name).c_str());
   return usage(stderr);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return quantal::run_program("quantal-blocks", argc, argv, choose_command); }

@@ -33,12 +33,8 @@ result<std::vector<T>> read_raw(const std::filesystem::path& path) {
   return out;
 }
 
-inline result<std::string> read_text(const std::filesystem::path& path) {
-  auto mapped = gguf::mapped_file::open(path);
-  if (!mapped) return mapped.error();
-  const auto bytes = mapped->bytes();
-  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
+/// A regular file, or what a FIFO or a device gives until it ends.
+result<std::string> read_text(const std::filesystem::path& path);
 
 /// The file appears whole or not at all.
 inline result<void> write(const std::filesystem::path& path, std::span<const std::byte> bytes) {

@@ -7,28 +7,14 @@
 #include "hf_model.hpp"
 #include "importance.hpp"
 #include "output.hpp"
+#include "run.hpp"
 #include "text.hpp"
+#include "unnamed_file.hpp"
 
 namespace quantal::hf {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Removes a file at the end, whatever happens.
-class temporary_file {
- public:
-  explicit temporary_file(fs::path path) : path_(std::move(path)) {}
-  temporary_file(const temporary_file&) = delete;
-  temporary_file& operator=(const temporary_file&) = delete;
-  ~temporary_file() {
-    std::error_code ignored;
-    fs::remove(path_, ignored);
-  }
-  const fs::path& path() const noexcept { return path_; }
-
- private:
-  fs::path path_;
-};
 
 /// Fills files in order, none beyond the limit unless a single tensor is; answers their number.
 int assign_shards(hf_model& model, const plan::model_plan& p, std::uint64_t limit) {
@@ -44,15 +30,17 @@ int assign_shards(hf_model& model, const plan::model_plan& p, std::uint64_t limi
   return shard + 1;
 }
 
-result<void> check_paths(const std::vector<fs::path>& paths, const hf_model& model) {
-  std::error_code ignored;
-  for (const auto& p : paths) {
-    if (fs::is_directory(p, ignored)) return error{p.string() + ": is a folder"};
-    for (const auto& f : model.source().files())
-      if (fs::equivalent(p, f.path(), ignored))
-        return error{p.string() + ": is the input; writing over it is refused"};
-  }
-  return {};
+/// What --imatrix-text leaves beside the output.
+fs::path imatrix_of(const fs::path& out) { return out.string() + ".imatrix.gguf"; }
+
+/// Of `outputs`, as far as they are known.
+result<void> check_files(const convert_options& o, const std::vector<fs::path>& outputs) {
+  if (o.quantize.dry_run) return {};
+  auto files = plan::inputs_of(o.quantize);
+  files.input("--imatrix-text", o.imatrix_text);
+  for (const auto& p : outputs) files.output("OUT", p);
+  if (!o.imatrix_text.empty()) files.output("OUT.imatrix.gguf", imatrix_of(o.quantize.out));
+  return files.check();
 }
 
 /// The type and the options that only matter with one.
@@ -62,10 +50,10 @@ plan::run_options quantize_options(const convert_options& o) {
   return q;
 }
 
-result<void> write(hf_model& model, const plan::run_options& q, std::uint64_t limit) {
+result<void> write(hf_model& model, const plan::run_options& q, const convert_options& o) {
   return plan::run(model, q, [&](const plan::model_plan& p) -> result<std::vector<fs::path>> {
-    auto paths = plan::shard_paths(q.out, assign_shards(model, p, limit));
-    if (auto ok = check_paths(paths, model); !ok) return ok.error();
+    auto paths = plan::shard_paths(q.out, assign_shards(model, p, o.split_max_size));
+    if (auto ok = check_files(o, paths); !ok) return ok.error();
     return paths;
   });
 }
@@ -73,13 +61,18 @@ result<void> write(hf_model& model, const plan::run_options& q, std::uint64_t li
 /// The file of importance that the text gives; collected on q8_0 weights, which need no importance
 /// themselves.
 result<fs::path> collect(hf_model& model, const convert_options& o) {
-  const temporary_file small(o.quantize.out.string() + ".q8_0.tmp." + std::to_string(::getpid()) + ".gguf");
+  const auto small = unnamed_file::in(o.quantize.out.parent_path());
+  if (!small) return small.error();
   plan::run_options q;
-  q.in = o.quantize.in, q.out = small.path(), q.type = "Q8_0", q.threads = o.quantize.threads, q.quiet = true;
-  if (auto done = write(model, q, 0); !done) return done.error();
-  const fs::path out = o.quantize.out.string() + ".imatrix.gguf";
+  q.in = o.quantize.in, q.out = small->path(), q.type = "Q8_0", q.threads = o.quantize.threads, q.quiet = true;
+  const auto place = [&](const plan::model_plan& p) {
+    assign_shards(model, p, 0);
+    return std::vector<fs::path>{small->path()};
+  };
+  if (auto done = plan::run(model, q, place); !done) return done.error();
+  const auto out = imatrix_of(o.quantize.out);
   if (auto done = collect_importance(
-          {small.path(), o.imatrix_text, out, o.imatrix_context, o.imatrix_chunks, o.quantize.threads});
+          {small->path(), o.imatrix_text, out, o.imatrix_context, o.imatrix_chunks, o.quantize.threads});
       !done)
     return done.error();
   return out;
@@ -113,6 +106,7 @@ result<void> convert(const convert_options& o) {
   if (!type) return error{"unknown type '" + q.type + "'; known: " + plan::known_file_types()};
   const auto to = layout_of(o);
   if (!to) return to.error();
+  if (auto ok = check_files(o, {q.out}); !ok) return ok;
   const bool exact = type->base == "f32" || type->base == "f16";
   auto model = hf_model::open(q.in, {*to, o.name, exact});
   if (!model) return model.error();
@@ -123,7 +117,7 @@ result<void> convert(const convert_options& o) {
     if (!collected) return collected.error();
     q.imatrix = collected->string();
   }
-  return write(*model, q, o.split_max_size);
+  return write(*model, q, o);
 }
 
 }  // namespace quantal::hf

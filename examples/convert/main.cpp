@@ -3,9 +3,12 @@
 #include "hf_convert.hpp"
 #include "mixes.hpp"
 #include "options.hpp"
+#include "program.hpp"
 #include "report.hpp"
 
-int main(int argc, char** argv) {
+namespace {
+
+int body(int argc, char** argv) {
   quantal::hf::convert_options o;
   auto& q = o.quantize;
   std::string split;
@@ -50,3 +53,7 @@ int main(int argc, char** argv) {
   const auto done = quantal::hf::convert(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-convert", done.error());
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return quantal::run_program("quantal-convert", argc, argv, body); }

@@ -46,7 +46,7 @@ def main():
     text = os.path.join(MODEL_DIR, "validation.txt")
     print("evaluating the bf16 model", flush=True)
     reference = json.loads(tool("perplexity", "-m", args.model, "-f", text, "--chunks", args.chunks,
-                                "--kl-divergence-base", base, "--json"))
+                                "--kl-divergence-base", base, "--overwrite-base", "--json"))
     parameters = json.loads(tool("inspect", args.model, "--json"))["elements"]
     rows = [("BF16", "-", os.path.getsize(args.model), reference["ppl"], 0.0, 1.0)]
     for kind in TYPES:

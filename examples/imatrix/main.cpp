@@ -5,8 +5,11 @@
 #include "collector.hpp"
 #include "corpus.hpp"
 #include "coverage.hpp"
+#include "file_plan.hpp"
 #include "json.hpp"
+#include "program.hpp"
 #include "progress.hpp"
+#include "quantal/atomic_file.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/imatrix/statistics.hpp"
 #include "scoring.hpp"
@@ -202,6 +205,19 @@ int without_text(const options& o) {
   return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
 }
 
+/// The matrix to write is none of the files that are read, also not the one that is continued: that one stays until the
+/// user removes it.
+result<void> check_files(const options& o) {
+  file_plan files;
+  files.input("-m", o.model).input("-f", o.text).inputs("--in-file", o.in_files).output("-o", o.out);
+  if (o.statistics || o.check || o.similarity) files.prints();
+  if (auto ok = files.check(); !ok) return ok;
+  if (o.out.empty() || o.save_every == 0) return {};
+  const auto target = output_target::find(o.out);
+  if (target && target->stream) return error{o.out + ": -ofreq needs a regular file that can be replaced"};
+  return {};
+}
+
 int run(int argc, char** argv) {
   options o;
   cli::parser p("quantal-imatrix", "Collects an importance matrix from a deepseek2 model and a text; merges, checks and describes them.");
@@ -235,10 +251,11 @@ int run(int argc, char** argv) {
   if (!o.text.empty() && (o.model.empty() || o.out.empty())) return usage("-f needs -m and -o");
   if (o.text.empty() && o.in_files.empty()) return usage("nothing to do: give -m, -f and -o, or --in-file");
   if (o.check && o.model.empty()) return usage("--check needs -m");
+  if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   return o.text.empty() ? without_text(o) : collect(o);
 }
 
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::mla::run(argc, argv); }
+int main(int argc, char** argv) { return quantal::run_program("quantal-imatrix", argc, argv, quantal::mla::run); }

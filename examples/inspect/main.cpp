@@ -2,7 +2,9 @@
 #include <cstdio>
 
 #include "cli.hpp"
+#include "file_plan.hpp"
 #include "json.hpp"
+#include "program.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "text.hpp"
 
@@ -126,6 +128,7 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "quantal-inspect: %s\n", m.c_str());
     return cli::exit_failure;
   };
+  if (auto ok = file_plan().input("FILE", path).check(); !ok) return fail(ok.error().message);
   const auto r = gguf::reader::open(path);
   if (is_imatrix(path, r)) {
     const auto s = imatrix::load(path);
@@ -142,4 +145,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal
 
-int main(int argc, char** argv) { return quantal::run(argc, argv); }
+int main(int argc, char** argv) { return quantal::run_program("quantal-inspect", argc, argv, quantal::run); }

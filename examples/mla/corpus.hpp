@@ -2,11 +2,11 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "file.hpp"
 #include "tokenizer.hpp"
 
 namespace quantal::mla {
@@ -28,12 +28,11 @@ struct corpus {
 /// Tokenizes a whole file. `first` chunks are skipped, then at most `most` are kept (0: all).
 inline result<corpus> load_corpus(const std::filesystem::path& path, const tokenizer& t, std::int64_t size,
                                   std::int64_t first = 0, std::int64_t most = 0) {
-  std::ifstream f(path, std::ios::binary);
-  if (!f) return error{path.string() + ": cannot open"};
-  const std::string text{std::istreambuf_iterator<char>(f), {}};
+  const auto text = file::read_text(path);
+  if (!text) return text.error();
   corpus c;
   c.size = size;
-  c.tokens = t.encode(text, true);
+  c.tokens = t.encode(*text, true);
   const auto n = static_cast<std::int64_t>(c.tokens.size());
   if (n < 2 * size)
     return error{path.string() + ": " + std::to_string(n) + " tokens are fewer than two chunks of " + std::to_string(size)};

@@ -230,8 +230,6 @@ result<void> relayout(const gguf::reader& model, layout to, const std::filesyste
   converter convert(model, *c, to);
   const auto steps = convert.plan();
   if (!steps) return steps.error();
-  std::error_code ignored;
-  if (std::filesystem::equivalent(model.path(), out, ignored)) return error{out.string() + ": is the input"};
   gguf::metadata meta = model.meta();
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) meta.erase(key);
   set_layout_keys(meta, *c, to);

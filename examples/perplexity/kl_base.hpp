@@ -64,9 +64,10 @@ class kl_reader {
   /// Sizes in the header are checked against the file before anything is allocated.
   static result<kl_reader> open(const std::filesystem::path& path) {
     kl_reader r;
+    std::error_code failed;
+    if (std::filesystem::is_directory(path, failed)) return error{path.string() + ": is a folder"};
     r.file_.open(path, std::ios::binary);
     if (!r.file_) return error{path.string() + ": cannot open"};
-    std::error_code failed;
     const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, failed));
     char magic[8] = {};
     auto& h = r.header;

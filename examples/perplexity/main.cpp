@@ -5,8 +5,10 @@
 #include "corpus.hpp"
 #include "divergence.hpp"
 #include "file.hpp"
+#include "file_plan.hpp"
 #include "json.hpp"
 #include "kl_base.hpp"
+#include "program.hpp"
 #include "progress.hpp"
 #include "session.hpp"
 
@@ -16,7 +18,7 @@ namespace {
 struct options {
   std::string model, text, base, tokens, logits_out, act = "exact", arch;
   int mla = 1, threads = 0;
-  bool flash = false, divergence = false, as_json = false;
+  bool flash = false, divergence = false, overwrite_base = false, as_json = false;
   std::int64_t context = 512, batch = 0, chunks = 0, gpu_layers = 0;
   products* device = nullptr;
 };
@@ -154,6 +156,20 @@ result<void> measure(const options& o, const model& m) {
   return {};
 }
 
+/// Reference logits take hours to make: they are not replaced because --kl-divergence was forgotten.
+result<void> check_files(const options& o) {
+  file_plan files;
+  files.input("-m", o.model).input("-f", o.text).input("--tokens", o.tokens).output("--logits-out", o.logits_out);
+  if (o.divergence) return files.input("--kl-divergence-base", o.base).check();
+  files.output("--kl-divergence-base", o.base);
+  if (!o.base.empty()) files.prints();
+  if (auto ok = files.check(); !ok) return ok;
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(o.base, ignored) && !o.overwrite_base)
+    return error{o.base + ": exists; give --kl-divergence to compare with it, or --overwrite-base to write it anew"};
+  return {};
+}
+
 int run(int argc, char** argv) {
   options o;
   cli::parser p("quantal-perplexity", "Perplexity of a deepseek2 model, KL divergence against a reference, or raw logits.");
@@ -170,6 +186,7 @@ int run(int argc, char** argv) {
   p.option({"--arch"}, "NAME", "kernel variant (scalar, avx2, ...) instead of the best", o.arch);
   p.option({"--kl-divergence-base"}, "FILE", "reference logits: written, or read with --kl-divergence", o.base);
   p.flag({"--kl-divergence"}, "compare with the reference logits", o.divergence);
+  p.flag({"--overwrite-base"}, "write the reference logits although the file exists", o.overwrite_base);
   p.option({"--tokens"}, "FILE", "int32 little-endian token ids to evaluate as one sequence", o.tokens);
   p.option({"--logits-out"}, "FILE", "where --tokens writes float32 logits [tokens, vocabulary]", o.logits_out);
   p.flag({"--json"}, "results as JSON", o.as_json);
@@ -182,6 +199,7 @@ int run(int argc, char** argv) {
   if (o.divergence && o.base.empty()) return usage("--kl-divergence needs --kl-divergence-base");
   if (o.text.empty() && o.tokens.empty() && !o.divergence) return usage("nothing to do: give -f, --tokens or --kl-divergence");
   if (!o.arch.empty() && !runtime::dispatcher::named(o.arch)) return usage("--arch: this machine or build has no such variant");
+  if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   const auto m = load_model(o.model);
   if (!m) return fail(m.error().message);
   std::unique_ptr<products> device;
@@ -198,4 +216,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::mla::run(argc, argv); }
+int main(int argc, char** argv) { return quantal::run_program("quantal-perplexity", argc, argv, quantal::mla::run); }

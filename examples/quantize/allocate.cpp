@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "json.hpp"
-#include "pattern.hpp"
 #include "progress.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/quantize/error.hpp"
@@ -74,9 +73,19 @@ bool needs_importance(const format_info& f) {
   return std::find(names.begin(), names.end(), f.name) != names.end();
 }
 
+/// Index of the first class that a name belongs to; their number if it is in none.
+result<std::size_t> class_of(const std::string& name, const std::vector<sensitivity>& classes) {
+  for (std::size_t c = 0; c < classes.size(); ++c) {
+    const auto found = classes[c].tensors.found_in(name);
+    if (!found) return error{"--sensitivity: " + found.error().message};
+    if (*found) return c;
+  }
+  return classes.size();
+}
+
 /// KL divergence per unit of each tensor's error; what a class loses is shared by its tensors.
-std::vector<double> weights_of(const std::vector<const step*>& steps,
-                               const std::vector<sensitivity>& classes) {
+result<std::vector<double>> weights_of(const std::vector<const step*>& steps,
+                                       const std::vector<sensitivity>& classes) {
   std::vector<double> out;
   if (classes.empty()) {
     for (const auto* s : steps) out.push_back(static_cast<double>(s->tensor->elements()));
@@ -85,11 +94,10 @@ std::vector<double> weights_of(const std::vector<const step*>& steps,
   std::vector<std::size_t> members(classes.size());
   std::vector<std::size_t> of;
   for (const auto* s : steps) {
-    const auto it = std::find_if(classes.begin(), classes.end(), [&](const sensitivity& c) {
-      return std::regex_search(s->tensor->name, c.tensors);
-    });
-    of.push_back(static_cast<std::size_t>(it - classes.begin()));
-    if (it != classes.end()) ++members[of.back()];
+    const auto c = class_of(s->tensor->name, classes);
+    if (!c) return c.error();
+    of.push_back(*c);
+    if (*c < classes.size()) ++members[*c];
   }
   double sum = 0, known = 0;
   for (std::size_t c = 0; c < classes.size(); ++c)
@@ -176,9 +184,9 @@ result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, c
         !c.contains("kld_per_nmse") || !c["kld_per_nmse"].is_number() ||
         !(c["kld_per_nmse"].get<double>() >= 0))
       return error{where + "expected {\"tensors\": REGEX, \"kld_per_nmse\": NUMBER >= 0}"};
-    auto pattern = compile_pattern(c["tensors"].get_ref<const std::string&>());
-    if (!pattern) return error{where + pattern.error().message};
-    out.push_back({std::move(*pattern), c["kld_per_nmse"].get<double>()});
+    auto tensors = pattern::compile(c["tensors"].get_ref<const std::string&>());
+    if (!tensors) return error{where + tensors.error().message};
+    out.push_back({std::move(*tensors), c["kld_per_nmse"].get<double>()});
   }
   if (out.empty()) return error{origin + ": holds no classes"};
   return out;
@@ -228,6 +236,7 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
   }
   if (open.empty()) return error{model.path() + ": --target-bpw: rules and options decide every tensor"};
   const auto weights = weights_of(open, options.sensitivities);
+  if (!weights) return weights.error();
   const auto budget = static_cast<std::uint64_t>(options.bpw / 8 * static_cast<double>(plan->elements));
 
   std::vector<std::vector<choice_of_type>> choices;
@@ -246,7 +255,7 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
     std::vector<choice_of_type> mine;
     for (const auto* f : options.types) {
       if (t.cols() % f->layout.elements != 0 || (needs_importance(*f) && !w)) continue;
-      const double loss = f->gguf_id == t.type ? 0 : weights[i] * error_with(*s, *f, threads);
+      const double loss = f->gguf_id == t.type ? 0 : (*weights)[i] * error_with(*s, *f, threads);
       mine.push_back({f, *gguf::tensor_bytes(f->gguf_id, t.ne), loss});
     }
     if (mine.empty())

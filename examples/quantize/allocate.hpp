@@ -8,11 +8,11 @@
 #pragma once
 
 #include <cstdint>
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pattern.hpp"
 #include "plan.hpp"
 #include "quantal/executor.hpp"
 
@@ -20,7 +20,7 @@ namespace quantal::plan {
 
 /// KL divergence per unit of mean weighted NMSE of the tensors that a pattern matches.
 struct sensitivity {
-  std::regex tensors;
+  pattern tensors;
   double kld_per_nmse = 1;
 };
 

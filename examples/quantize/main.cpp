@@ -3,6 +3,7 @@
 
 #include "mixes.hpp"
 #include "options.hpp"
+#include "program.hpp"
 #include "report.hpp"
 #include "run.hpp"
 
@@ -34,9 +35,7 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
   return {};
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int body(int argc, char** argv) {
   run_options o;
   std::vector<std::string> arguments;
   quantal::cli::parser p(
@@ -65,3 +64,7 @@ int main(int argc, char** argv) {
   const auto done = quantal::plan::run(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return quantal::run_program("quantal-quantize", argc, argv, body); }

@@ -1,7 +1,6 @@
 #include "output.hpp"
 
-#include <regex>
-
+#include "shard_name.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -11,8 +10,9 @@ namespace fs = std::filesystem;
 
 /// "dir/name" of "dir/name.gguf" and of "dir/name-00001-of-00003.gguf".
 std::string shard_prefix(const fs::path& out) {
-  static const std::regex suffix(R"((-\d{5,}-of-\d{5,})?\.gguf$)");
-  return std::regex_replace(out.string(), suffix, "");
+  const std::string path = out.string();
+  if (const auto shard = parse_shard_name(path)) return shard->prefix;
+  return path.ends_with(".gguf") ? path.substr(0, path.size() - 5) : path;
 }
 
 std::string cut(const std::string& s) { return s.substr(0, 127); }
@@ -23,30 +23,10 @@ void set_split_keys(gguf::metadata& meta, std::size_t shard, std::size_t shards,
   meta.set("split.tensors.count", static_cast<std::int32_t>(tensors));
 }
 
-result<void> check_path(const gguf::reader& model, const fs::path& out) {
-  std::error_code ignored;
-  if (fs::is_directory(out, ignored)) return error{out.string() + ": is a folder"};
-  for (int i = 0; i < model.shards(); ++i)
-    if (fs::equivalent(out, model.shard_path(i), ignored))
-      return error{out.string() + ": is the input; writing over it is refused"};
-  return {};
-}
-
 }  // namespace
 
 std::vector<fs::path> shard_paths(const fs::path& out, int n) {
-  if (n == 1) return {out};
-  std::vector<fs::path> paths;
-  for (int i = 1; i <= n; ++i)
-    paths.emplace_back(shard_prefix(out) + text::format("-%05d-of-%05d.gguf", i, n));
-  return paths;
-}
-
-result<std::vector<fs::path>> output_paths(const gguf::reader& model, const fs::path& out, bool keep_split) {
-  auto paths = shard_paths(out, keep_split ? model.shards() : 1);
-  for (const auto& p : paths)
-    if (auto ok = check_path(model, p); !ok) return ok.error();
-  return paths;
+  return n == 1 ? std::vector<fs::path>{out} : shard_files(shard_prefix(out), n);
 }
 
 gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,

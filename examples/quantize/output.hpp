@@ -19,11 +19,6 @@ struct imatrix_note {
   std::int64_t entries = 0, chunks = 0;
 };
 
-/// Where the output goes: `out` itself, or with keep_split and several shards PREFIX-00001-of-0000N.gguf. An
-/// error if one of them is a folder or a file of the input.
-result<std::vector<std::filesystem::path>> output_paths(const gguf::reader& model,
-                                                        const std::filesystem::path& out, bool keep_split);
-
 /// PREFIX-00001-of-0000N.gguf and so on for n > 1 files, `out` itself for one.
 std::vector<std::filesystem::path> shard_paths(const std::filesystem::path& out, int n);
 

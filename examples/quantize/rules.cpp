@@ -2,7 +2,6 @@
 
 #include <charconv>
 
-#include "pattern.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -19,13 +18,13 @@ result<rule> parse_rule(std::string_view item, const std::string& where) {
   const auto equals = item.find('=');
   const std::string shown = where + ": rule '" + text::printable(item) + "': ";
   if (equals == std::string_view::npos) return error{shown + "expected REGEX=TYPE"};
-  const auto pattern = text::trim(item.substr(0, equals));
-  if (pattern.empty()) return error{shown + "the pattern is empty"};
+  const auto written = text::trim(item.substr(0, equals));
+  if (written.empty()) return error{shown + "the pattern is empty"};
   const auto type = parse_type(text::trim(item.substr(equals + 1)));
   if (!type) return error{shown + type.error().message};
-  auto compiled = compile_pattern(pattern);
+  auto compiled = pattern::compile(written);
   if (!compiled) return error{shown + compiled.error().message};
-  return rule{std::string(pattern), std::move(*compiled), *type, where};
+  return rule{std::move(*compiled), *type, where};
 }
 
 }  // namespace
@@ -62,10 +61,12 @@ result<void> parse_rules(std::string_view input, const std::string& origin, bool
   return {};
 }
 
-int match_rules(std::vector<rule>& rules, const std::string& name) {
+result<int> match_rules(std::vector<rule>& rules, const std::string& name) {
   int first = -1;
   for (std::size_t i = 0; i < rules.size(); ++i) {
-    if (!std::regex_search(name, rules[i].compiled)) continue;
+    const auto found = rules[i].pattern.found_in(name);
+    if (!found) return error{rules[i].origin + ": " + found.error().message};
+    if (!*found) continue;
     ++rules[i].matched;
     if (first < 0) first = static_cast<int>(i);
   }
@@ -78,7 +79,7 @@ result<void> check_rules(const std::vector<rule>& rules) {
   for (const auto& r : rules) {
     if (r.hits > 0) continue;
     if (!message.empty()) message += "; ";
-    message += r.origin + ": rule '" + text::printable(r.pattern) + "' ";
+    message += r.origin + ": rule '" + text::printable(r.pattern.text()) + "' ";
     if (r.matched == 0)
       message += "matches no tensor that is quantized";
     else

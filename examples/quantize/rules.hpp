@@ -3,19 +3,18 @@
 #pragma once
 
 #include <cstdint>
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pattern.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/result.hpp"
 
 namespace quantal::plan {
 
 struct rule {
-  std::string pattern;
-  std::regex compiled;  ///< ECMAScript
+  quantal::pattern pattern;
   const format_info* type;
   std::string origin;        ///< "--custom-q" or "FILE:LINE", for messages
   std::int64_t matched = 0;  ///< tensors that the pattern matches
@@ -31,7 +30,7 @@ result<void> parse_rules(std::string_view text, const std::string& origin, bool 
                          std::vector<rule>& out);
 
 /// Index of the first rule that matches `name`, or -1; counts matches of every rule and the hit of the first.
-int match_rules(std::vector<rule>& rules, const std::string& name);
+result<int> match_rules(std::vector<rule>& rules, const std::string& name);
 
 /// An error for every rule that decided nothing: it matches no tensor, or other rules or options come first.
 result<void> check_rules(const std::vector<rule>& rules);

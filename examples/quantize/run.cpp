@@ -192,10 +192,23 @@ result<void> execute(const gguf::model_view& model, const model_plan& plan,
 
 }  // namespace
 
+file_plan inputs_of(const run_options& o) {
+  file_plan files;
+  files.input("IN", o.in).input("--imatrix", o.imatrix).input("--sensitivity", o.sensitivity);
+  files.inputs("--custom-q-file", o.rule_files);
+  if (!o.quiet) files.prints();
+  return files;
+}
+
 result<void> run(const run_options& o) {
   const auto model = gguf::reader::open(o.in);
   if (!model) return model.error();
-  return run(*model, o, [&](const model_plan&) { return output_paths(*model, o.out, o.keep_split); });
+  const auto paths = shard_paths(o.out, o.keep_split ? model->shards() : 1);
+  auto files = inputs_of(o);
+  for (const auto& p : paths)
+    if (!o.dry_run) files.output("OUT", p);
+  if (auto ok = files.check(); !ok) return ok;
+  return run(*model, o, [&](const model_plan&) { return paths; });
 }
 
 result<void> run(const gguf::model_view& model, const run_options& o, const placement& place) {

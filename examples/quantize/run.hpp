@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "file_plan.hpp"
 #include "plan.hpp"
 
 namespace quantal::plan {
@@ -25,6 +26,9 @@ struct run_options {
   std::string target_types;  ///< candidates, comma-separated; empty: the default ones
   int threads = 0;           ///< 0: all
 };
+
+/// The files that the options name as inputs, for checks of outputs.
+file_plan inputs_of(const run_options& options);
 
 /// Everything that can be refused is refused before the output is created; a failure later leaves no output
 /// behind.

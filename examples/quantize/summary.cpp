@@ -48,7 +48,7 @@ std::string step_error(const step& s, const quantization_error& e) {
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix) {
   std::string out;
   for (const auto& r : rules)
-    out += "rule '" + text::printable(r.pattern) + "' -> " + std::string(r.type->name) +
+    out += "rule '" + text::printable(r.pattern.text()) + "' -> " + std::string(r.type->name) +
            text::format(": %lld tensors\n", static_cast<long long>(r.hits));
   out += histogram("source types:\n", p.source_types) + histogram("target types:\n", p.types);
   if (has_imatrix)
@@ -74,7 +74,7 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
               {"decided_by", to_string(s.to.decided)},
               {"source_bytes", t.nbytes},
               {"bytes", s.bytes}};
-  if (s.to.rule >= 0) out["rule"] = rules[static_cast<std::size_t>(s.to.rule)].pattern;
+  if (s.to.rule >= 0) out["rule"] = rules[static_cast<std::size_t>(s.to.rule)].pattern.text();
   if (s.to.fallback_from) out["fallback_from"] = s.to.fallback_from->name;
   if (s.to.copy) return out;
   out["importance"] = {{"source", imatrix::to_string(s.importance.from)},
@@ -88,7 +88,7 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
 json totals_json(const model_plan& p, const std::vector<rule>& rules) {
   json listed = json::array();
   for (const auto& r : rules)
-    listed.push_back({{"pattern", r.pattern},
+    listed.push_back({{"pattern", r.pattern.text()},
                       {"type", r.type->name},
                       {"origin", r.origin},
                       {"matched", r.matched},

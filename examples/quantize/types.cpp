@@ -45,10 +45,13 @@ class chooser {
     const format_info* option = t.name == "output.weight"       ? options_.output
                                 : t.name == "token_embd.weight" ? options_.token_embedding
                                                                 : nullptr;
-    if (option)
-      count_matches(t.name);
-    else if (!options_.type->is_float())
-      out.rule = match_rules(options_.rules, t.name);
+    if (option) {
+      if (auto counted = count_matches(t.name); !counted) return counted.error();
+    } else if (!options_.type->is_float()) {
+      const auto rule = match_rules(options_.rules, t.name);
+      if (!rule) return rule.error();
+      out.rule = *rule;
+    }
     if (out.rule >= 0)
       chosen = options_.rules[static_cast<std::size_t>(out.rule)].type, out.decided = reason::rule;
     if (option) chosen = option, out.decided = reason::option;
@@ -60,8 +63,13 @@ class chooser {
   }
 
   /// Rules that match a tensor which an option decides still count as matching.
-  void count_matches(const std::string& name) {
-    for (auto& r : options_.rules) r.matched += std::regex_search(name, r.compiled) ? 1 : 0;
+  result<void> count_matches(const std::string& name) {
+    for (auto& r : options_.rules) {
+      const auto found = r.pattern.found_in(name);
+      if (!found) return error{r.origin + ": " + found.error().message};
+      r.matched += *found ? 1 : 0;
+    }
+    return {};
   }
 
   static result<void> fit(const gguf::tensor_info& t, const format_info& wanted, target& out) {

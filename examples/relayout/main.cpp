@@ -2,7 +2,9 @@
 #include <cstdio>
 
 #include "cli.hpp"
+#include "file_plan.hpp"
 #include "layout.hpp"
+#include "program.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -23,6 +25,7 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "quantal-relayout: %s\n", m.c_str());
     return cli::exit_failure;
   };
+  if (auto ok = file_plan().input("IN", in).output("OUT", out).check(); !ok) return fail(ok.error().message);
   const auto model = gguf::reader::open(in);
   if (!model) return fail(model.error().message);
   if (auto r = relayout(*model, *find_layout(to), out); !r) return fail(r.error().message);
@@ -32,4 +35,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::mla::run(argc, argv); }
+int main(int argc, char** argv) { return quantal::run_program("quantal-relayout", argc, argv, quantal::mla::run); }

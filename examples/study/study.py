@@ -42,7 +42,7 @@ class Bench:
         os.makedirs(args.out, exist_ok=True)
         self.base = os.path.join(args.out, "reference.kld")
         self.tool("perplexity", "-m", args.model, "-f", args.text, "-c", args.context, "--chunks", args.chunks,
-                  "--kl-divergence-base", self.base, "--json")
+                  "--kl-divergence-base", self.base, "--overwrite-base", "--json")
 
     def tool(self, name, *rest):
         command = [os.path.join(self.args.bin, "quantal-" + name), *map(str, rest)]

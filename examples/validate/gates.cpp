@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "json.hpp"
-#include "pattern.hpp"
 #include "text.hpp"
 #include "yaml.hpp"
 
@@ -34,16 +33,16 @@ constexpr std::array<relation, 4> relations{{{"<=", comparison::less_equal},
                                              {">", comparison::greater}}};
 
 /// Fills in who is meant and checks that the metric fits.
-result<gate> finish(gate g, const std::string& pattern, const std::string& where) {
+result<gate> finish(gate g, const std::string& who, const std::string& where) {
   const bool of_model = is_one_of(model_metrics(), g.metric);
   if (!of_model && !is_one_of(tensor_metrics(), g.metric))
     return error{where + "unknown metric '" + text::printable(g.metric) +
                  "'; known: " + joined(tensor_metrics()) + ", " + joined(model_metrics())};
-  if (of_model && !pattern.empty() && pattern != "model")
+  if (of_model && !who.empty() && who != "model")
     return error{where + g.metric + " is a metric of the model: write 'model: ' or nothing in front of it"};
   if (of_model) return g;
-  if (pattern.empty()) return error{where + "expected 'REGEX: METRIC<=VALUE'"};
-  auto compiled = compile_pattern(pattern);
+  if (who.empty()) return error{where + "expected 'REGEX: METRIC<=VALUE'"};
+  auto compiled = pattern::compile(who);
   if (!compiled) return error{where + compiled.error().message};
   g.who = std::move(*compiled);
   return g;
@@ -67,6 +66,11 @@ result<gate> gate_of_object(const json& o, const std::string& where) {
   g.text = (who.empty() ? "model" : who) + ": " + g.metric + (o.contains("max") ? "<=" : ">=") +
            text::format("%g", g.bound);
   return finish(std::move(g), who, where);
+}
+
+result<bool> concerns(const gate& g, const subject& s) {
+  if (!g.who) return s.is_model;
+  return s.is_model ? result<bool>(false) : g.who->found_in(s.name);
 }
 
 /// What YAML makes of a gate without quotes, "REGEX: METRIC<=VALUE".
@@ -97,7 +101,7 @@ bool gate::holds(double value) const noexcept {
 result<gate> parse_gate(std::string_view given, const std::string& origin) {
   const std::string where = origin + ": gate '" + text::printable(given.substr(0, 200)) + "': ";
   const auto colon = given.rfind(':');  // a regular expression may hold others
-  const auto pattern =
+  const auto who =
       colon == std::string_view::npos ? std::string_view{} : text::trim(given.substr(0, colon));
   const auto condition = text::trim(colon == std::string_view::npos ? given : given.substr(colon + 1));
   gate g;
@@ -111,7 +115,7 @@ result<gate> parse_gate(std::string_view given, const std::string& origin) {
       return error{where + "'" + text::printable(number) + "' is not a number"};
     g.metric = text::trim(condition.substr(0, at));
     g.how = r.how;
-    return finish(std::move(g), std::string(pattern), where);
+    return finish(std::move(g), std::string(who), where);
   }
   return error{where + "expected 'REGEX: METRIC<=VALUE' (or <, >=, >)"};
 }
@@ -147,7 +151,9 @@ result<std::vector<check>> evaluate(const std::vector<gate>& gates, const std::v
   for (const auto& g : gates) {
     std::size_t measured = 0, concerned = 0;
     for (const auto& s : subjects) {
-      if (g.who ? s.is_model || !std::regex_search(s.name, *g.who) : !s.is_model) continue;
+      const auto meant = concerns(g, s);
+      if (!meant) return error{"gate '" + text::printable(g.text) + "': " + meant.error().message};
+      if (!*meant) continue;
       ++concerned;
       const auto v = s.values.find(g.metric);
       if (v == s.values.end()) {

@@ -4,11 +4,11 @@
 #include <filesystem>
 #include <map>
 #include <optional>
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pattern.hpp"
 #include "quantal/result.hpp"
 
 namespace quantal::validate {
@@ -24,7 +24,7 @@ enum class comparison : std::uint8_t { less, less_equal, greater, greater_equal 
 
 struct gate {
   std::string text;               ///< as given, for reports
-  std::optional<std::regex> who;  ///< searched in tensor names; none: the model
+  std::optional<pattern> who;  ///< searched in tensor names; none: the model
   std::string metric;
   comparison how = comparison::less_equal;
   double bound = 0;

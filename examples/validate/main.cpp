@@ -1,4 +1,6 @@
 // quantal-validate: is a quantized model still close enough to its reference?
+#include "file_plan.hpp"
+#include "program.hpp"
 #include "report.hpp"
 #include "run.hpp"
 
@@ -10,6 +12,7 @@ constexpr int passed = 0, gate_failed = 1, could_not_run = 2;
 quantal::result<void> check_outputs(const std::vector<std::string>& outputs) {
   for (const auto& o : outputs) {
     const auto kind = o.substr(0, o.find('='));
+    if (o.ends_with('=')) return quantal::error{"--output: '" + o + "' names no file"};
     if (kind != "table" && kind != "json" && kind != "junit" && kind != "markdown")
       return quantal::error{"--output: '" + o +
                             "' is not table, json, junit or markdown, or one of them with =FILE"};
@@ -17,9 +20,20 @@ quantal::result<void> check_outputs(const std::vector<std::string>& outputs) {
   return {};
 }
 
-}  // namespace
+quantal::result<void> check_files(const quantal::validate::run_options& o) {
+  quantal::file_plan files;
+  files.input("MODEL", o.model).input("--reference", o.reference).input("--imatrix", o.imatrix).input("--text", o.text);
+  files.inputs("--gates", o.gate_files);
+  if (o.outputs.empty()) files.prints();
+  for (const auto& out : o.outputs) {
+    const auto equals = out.find('=');
+    if (equals == std::string::npos) files.prints();
+    else files.output("-o", out.substr(equals + 1));
+  }
+  return files.check();
+}
 
-int main(int argc, char** argv) {
+int body(int argc, char** argv) {
   quantal::validate::run_options o;
   quantal::cli::parser p(
       "quantal-validate",
@@ -46,9 +60,14 @@ int main(int argc, char** argv) {
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   if (const auto ok = check_outputs(o.outputs); !ok)
     return quantal::fail("quantal-validate", ok.error(), could_not_run);
+  if (const auto ok = check_files(o); !ok) return quantal::fail("quantal-validate", ok.error(), could_not_run);
   const auto f = quantal::validate::validate(o);
   if (!f) return quantal::fail("quantal-validate", f.error(), could_not_run);
   if (const auto w = quantal::validate::write_outputs(*f, o.outputs); !w)
     return quantal::fail("quantal-validate", w.error(), could_not_run);
   return f->count(quantal::validate::verdict::failed) ? gate_failed : passed;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return quantal::run_program("quantal-validate", argc, argv, body, could_not_run); }

@@ -111,6 +111,7 @@ result<void> write_outputs(const findings& f, const std::vector<std::string>& ou
                                                   : as_table(f);
     if (equals == std::string::npos) {
       std::fputs(text.c_str(), stdout);
+      std::fflush(stdout);  // a file may be the same pipe
     } else if (auto w = file::write(o.substr(equals + 1), text); !w) {
       return w;
     }

@@ -32,12 +32,12 @@ class mapped_file {
   }
 
   static result<mapped_file> open(const std::filesystem::path& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block
     if (fd < 0) return error{path.string() + ": cannot open: " + std::strerror(errno)};
     struct stat st{};
     if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
       ::close(fd);
-      return error{path.string() + ": not a regular file"};
+      return error{path.string() + (S_ISDIR(st.st_mode) ? ": is a folder" : ": not a regular file")};
     }
     mapped_file f;
     f.size_ = static_cast<std::size_t>(st.st_size);

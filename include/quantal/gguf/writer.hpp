@@ -21,6 +21,10 @@ class writer {
     auto file = atomic_file::create(path);
     if (!file) return file.error();
     writer w(std::move(*file), path.string(), std::move(tensors), alignment);
+    if (!w.tensors_.empty()) {  // the header is small beside them
+      const auto& last = w.tensors_.back();
+      if (auto r = w.file_.reserve(last.offset + last.nbytes); !r) return r.error();
+    }
     if (auto h = w.write_header(meta); !h) return h.error();
     return w;
   }
