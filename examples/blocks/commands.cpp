@@ -5,6 +5,7 @@
 
 #include "file.hpp"
 #include "json.hpp"
+#include "quantal/checked.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/executor.hpp"
 #include "quantal/quantize/error.hpp"
@@ -58,13 +59,23 @@ result<input> read_input(const options& o) {
   return in;
 }
 
+/// rows * row, in bytes or values; what overflows does not fit in memory either.
+result<std::size_t> size_of_rows(std::int64_t rows, std::int64_t row) {
+  const auto size = checked_multiply(rows, row);
+  if (!size) return error{std::to_string(rows) + " rows of " + std::to_string(row) + " are more than memory can hold"};
+  return static_cast<std::size_t>(*size);
+}
+
 /// Calls f(row) -> status for every row; the error names the first row (by number) that failed.
 template <class F>
 result<void> for_rows(std::int64_t rows, int threads, const std::filesystem::path& source, F&& f) {
+  constexpr std::int64_t at_once = 1 << 16;  // files may hold more rows than an int counts
   std::vector<status> failures(static_cast<std::size_t>(rows), status::ok);
   thread_pool pool(threads);
-  executor_ref(pool).for_each(static_cast<int>(rows),
-                              [&](int r, int) { failures[static_cast<std::size_t>(r)] = f(r); });
+  for (std::int64_t first = 0; first < rows; first += at_once)
+    executor_ref(pool).for_each(static_cast<int>(std::min(at_once, rows - first)), [&](int i, int) {
+      failures[static_cast<std::size_t>(first + i)] = f(first + i);
+    });
   for (std::size_t r = 0; r < failures.size(); ++r)
     if (failures[r] != status::ok)
       return error{source.string() + ": row " + std::to_string(r) + ": " +
@@ -74,7 +85,9 @@ result<void> for_rows(std::int64_t rows, int threads, const std::filesystem::pat
 
 result<std::vector<std::byte>> encode(const options& o, const format_info& f, const input& in) {
   const std::int64_t row_bytes = f.row_bytes(o.cols);
-  std::vector<std::byte> out(static_cast<std::size_t>(in.rows * row_bytes));
+  const auto size = size_of_rows(in.rows, row_bytes);
+  if (!size) return size.error();
+  std::vector<std::byte> out(*size);
   const auto done = for_rows(in.rows, o.threads, o.in, [&](std::int64_t r) {
     return runtime::quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes,
                         o.cols);
@@ -125,7 +138,9 @@ result<void> dequantize(const options& o) {
                  std::to_string(row_bytes) + " bytes (" + std::to_string(o.cols) + " columns of " + o.format +
                  ")"};
   const auto rows = bytes / row_bytes;
-  std::vector<float> out(static_cast<std::size_t>(rows * o.cols));
+  const auto size = size_of_rows(rows, o.cols);
+  if (!size) return size.error();
+  std::vector<float> out(*size);
   const auto done = for_rows(rows, o.threads, o.in, [&](std::int64_t r) {
     return dequantize_row((*f)->gguf_id, in->data() + r * row_bytes, out.data() + r * o.cols, o.cols);
   });

@@ -228,6 +228,7 @@ class reader final : public model_view {
 
   static result<void> read_tensor_table(detail::shard& s, detail::cursor& c, std::uint64_t n_tensors, int number) {
     std::unordered_set<std::string> names;
+    std::optional<std::int64_t> elements = 0;
     for (std::uint64_t i = 0; i < n_tensors; ++i) {
       tensor_info t;
       t.shard = number;
@@ -250,6 +251,9 @@ class reader final : public model_view {
       if (t.name.size() > 63) return error{where + ": name longer than 63 bytes"};
       if (t.name.find('\0') != std::string::npos) return error{where + ": name holds a zero byte"};
       if (!names.insert(t.name).second) return error{where + ": duplicate tensor"};
+      const auto its_elements = checked_product(t.ne);
+      elements = its_elements ? checked_add(*elements, *its_elements) : its_elements;
+      if (!elements) return error{where + ": the number of elements overflows"};
       if (find_format(t.type) || find_plain_type(t.type)) {
         const auto bytes = tensor_bytes(t.type, t.ne);
         if (!bytes)

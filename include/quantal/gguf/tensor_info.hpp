@@ -3,10 +3,10 @@
 
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 
+#include "quantal/checked.hpp"
 #include "quantal/formats.hpp"
 
 namespace quantal::gguf {
@@ -47,24 +47,15 @@ inline std::string type_name(std::uint32_t id) {
   return "type " + std::to_string(id);
 }
 
-/// a * b, or nothing on overflow or negative input.
-inline std::optional<std::int64_t> checked_multiply(std::int64_t a, std::int64_t b) noexcept {
-  std::int64_t r;
-  if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &r)) return std::nullopt;
-  return r;
-}
-
-/// x rounded up to a multiple of a power of two, or nothing on overflow.
-inline std::optional<std::uint64_t> checked_round_up(std::uint64_t x, std::uint64_t alignment) noexcept {
-  std::uint64_t r;
-  if (__builtin_add_overflow(x, alignment - 1, &r)) return std::nullopt;
-  return r & ~(alignment - 1);
-}
+using quantal::checked_add;
+using quantal::checked_multiply;
+using quantal::checked_product;
+using quantal::checked_round_up;
 
 /// Bytes of a tensor of this type and shape; nothing if the type is unknown or the size overflows or the columns
 /// are not whole blocks.
 inline std::optional<std::uint64_t> tensor_bytes(std::uint32_t type, const std::array<std::int64_t, 4>& ne) noexcept {
-  std::int64_t elements = 1, block = 1, block_bytes = 0, meta = 0;
+  std::int64_t block = 1, block_bytes = 0, meta = 0;
   if (const auto* f = find_format(type)) {
     block = f->layout.elements, block_bytes = f->layout.bytes, meta = f->layout.row_meta;
   } else if (const auto* p = find_plain_type(type)) {
@@ -72,16 +63,12 @@ inline std::optional<std::uint64_t> tensor_bytes(std::uint32_t type, const std::
   } else {
     return std::nullopt;
   }
-  for (const auto n : ne) {
-    const auto e = checked_multiply(elements, n);
-    if (!e) return std::nullopt;
-    elements = *e;
-  }
-  if (ne[0] % block != 0) return std::nullopt;
-  if (elements == 0) return 0;
-  const auto row = checked_multiply(ne[0] / block, block_bytes);
-  if (!row || *row > std::numeric_limits<std::int64_t>::max() - meta) return std::nullopt;
-  const auto all = checked_multiply(*row + meta, elements / ne[0]);
+  const auto elements = checked_product(ne);
+  if (!elements || ne[0] % block != 0) return std::nullopt;
+  if (*elements == 0) return 0;
+  const auto blocks = checked_multiply(ne[0] / block, block_bytes);
+  const auto row = blocks ? checked_add(*blocks, meta) : blocks;
+  const auto all = row ? checked_multiply(*row, *elements / ne[0]) : row;
   return all ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(*all)) : std::nullopt;
 }
 

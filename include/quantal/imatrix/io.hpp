@@ -22,6 +22,9 @@ inline error entry_error(const std::string& path, const std::string& name, const
   return {path + ": entry '" + gguf::detail::printable(name) + "': " + why};
 }
 
+/// No collection reaches it, float64 holds it, and sums of many such counts do not overflow.
+inline constexpr std::int64_t most_rows = std::int64_t{1} << 53;
+
 /// Sums are finite and not negative, counts not negative, and the sizes agree.
 inline result<void> check_entry(const std::string& path, const std::string& name, const entry& e) {
   if (e.cols <= 0 || e.slices <= 0) return entry_error(path, name, "is empty");
@@ -30,7 +33,7 @@ inline result<void> check_entry(const std::string& path, const std::string& name
   for (const double s : e.sums)
     if (!std::isfinite(s) || s < 0) return entry_error(path, name, "holds a sum that is not finite or negative");
   for (const auto c : e.counts)
-    if (c < 0) return entry_error(path, name, "holds a negative count");
+    if (c < 0 || c > most_rows) return entry_error(path, name, "holds a count that is not a count");
   return {};
 }
 
@@ -148,6 +151,12 @@ inline result<store> load_dat(const std::filesystem::path& path, std::span<const
   return s;
 }
 
+/// Numbers beyond what the file has room for become the largest that it has.
+template <class T>
+T to_32_bits(std::int64_t n) noexcept {
+  return static_cast<T>(std::clamp<std::int64_t>(n, 0, std::numeric_limits<T>::max()));
+}
+
 /// Heads of one tensor see the same rows, and other readers expect a single count for them.
 inline bool equal_counts(const entry& e) noexcept {
   for (const auto c : e.counts)
@@ -174,8 +183,8 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   gguf::metadata meta;
   meta.set("general.type", std::string("imatrix"));
   meta.set("imatrix.datasets", gguf::array(s.datasets));
-  meta.set("imatrix.chunk_count", static_cast<std::uint32_t>(s.chunk_count()));
-  meta.set("imatrix.chunk_size", static_cast<std::uint32_t>(s.chunk_size));
+  meta.set("imatrix.chunk_count", detail::to_32_bits<std::uint32_t>(s.chunk_count()));
+  meta.set("imatrix.chunk_size", detail::to_32_bits<std::uint32_t>(s.chunk_size));
   if (s.approximate_counts) meta.set(detail::approximate_key, true);
   std::vector<gguf::tensor_info> tensors;
   std::vector<std::vector<float>> data;
@@ -225,7 +234,7 @@ inline entry pooled_heads(const entry& e) {
 /// Evaluations of a chunk that an entry's busiest slice stands for.
 inline std::int32_t dat_calls(const entry& e, std::int64_t chunk_size) {
   const std::int64_t most = *std::max_element(e.counts.begin(), e.counts.end());
-  return static_cast<std::int32_t>(std::max<std::int64_t>(1, (most + chunk_size - 1) / chunk_size));
+  return to_32_bits<std::int32_t>(std::max<std::int64_t>(1, (most + chunk_size - 1) / chunk_size));
 }
 
 }  // namespace detail

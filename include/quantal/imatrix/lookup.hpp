@@ -167,6 +167,7 @@ inline result<importance> adapt(const entry& e, const std::string& entry_name, c
 /// attn_kv_b and attn_v_b both multiply latents, attn_v_b after attention has averaged them: each can stand in for
 /// the other, approximately.
 inline result<importance> up_projection_proxy(const store& s, const tensor_shape& t, const model_shape& model, const lookup_options& options) {
+  if (t.cols <= 0) return importance{};
   for (const auto& [to, from] : {std::pair{"attn_kv_b", "attn_v_b"}, std::pair{"attn_v_b", "attn_kv_b"}}) {
     const auto name = renamed(t.name, to, from);
     const auto it = name ? s.entries.find(*name) : s.entries.end();
