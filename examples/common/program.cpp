@@ -81,6 +81,8 @@ bool arrived(std::FILE* stream, const char* what) {
   errno = 0;
   const bool had_failed = std::ferror(stream) != 0;
   if (std::fflush(stream) == 0 && !had_failed) return true;
+  // The cause of an earlier failure is forgotten; most descriptors repeat it.
+  if (errno == 0) (void)!::write(::fileno(stream), "", 0);
   const std::string cause = errno ? std::string(": ") + std::strerror(errno) : std::string();
   fail_with((std::string(what) + ": write failed" + cause).c_str());
   return false;

@@ -109,12 +109,19 @@ struct pretokenizer::pattern {
     pcre2_code_free(code);
   }
 
+  /// Compiled code has a small stack, which a word of some ten thousand letters exhausts; the interpreter has none.
+  bool found(PCRE2_SPTR subject, std::size_t size, std::size_t from) const {
+    const int n = pcre2_match(code, subject, size, from, PCRE2_NO_UTF_CHECK, match, nullptr);
+    if (n != PCRE2_ERROR_JIT_STACKLIMIT) return n > 0;
+    return pcre2_match(code, subject, size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, nullptr) > 0;
+  }
+
   /// Appends matches and the text between them; valid UTF-8 only.
   void split(std::string_view text, std::vector<std::string_view>& out) const {
     std::size_t at = 0;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     std::size_t from = 0;
-    while (from < text.size() && pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, match, nullptr) > 0) {
+    while (from < text.size() && found(subject, text.size(), from)) {
       const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match);
       if (range[1] == range[0]) break;  // none of the patterns matches emptiness
       if (range[0] > at) out.push_back(text.substr(at, range[0] - at));

@@ -39,7 +39,7 @@ class Shards : public ::testing::Test {
 TEST_F(Shards, AppearTogether) {
   write_file(path(2), "old");
   auto shards = written();
-  EXPECT_EQ(dir.files(), 4u);
+  for (const int i : {1, 3}) EXPECT_FALSE(std::filesystem::exists(path(i))) << i;
   const auto done = gguf::writer::finish_all(shards);
   ASSERT_TRUE(done) << done.error().message;
   for (int i = 1; i <= 3; ++i) EXPECT_TRUE(gguf::reader::open(path(i))) << i;

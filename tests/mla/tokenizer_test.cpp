@@ -80,6 +80,12 @@ TEST(Pretokenizer, SplitsAsEachModelDoes) {
   EXPECT_EQ(split("kimi-k2", "It's 12345 你好World"), (words{"It's", " ", "123", "45", " ", "你好", "World"}));
 }
 
+TEST(Pretokenizer, LongWordsStayWords) {
+  const std::string word(300'000, 'a');
+  for (const char* name : {"gpt-2", "deepseek-v3", "kimi-k2"})
+    EXPECT_TRUE(split(name, word + " b") == (words{word, " b"})) << name;
+}
+
 TEST(Pretokenizer, UnknownNameListsTheKnownOnes) {
   const auto p = pretokenizer::named("nonsense");
   ASSERT_FALSE(p);
