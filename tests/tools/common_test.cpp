@@ -109,7 +109,7 @@ TEST(Pattern, StepsAreBounded) {
     EXPECT_NE(found.error().message.find("too many steps"), std::string::npos) << found.error().message;
   }
   // The standard library's matcher goes one call deeper for every character.
-  EXPECT_FALSE(*pattern::compile("^(?:.|b)*c$")->found_in(std::string(50'000, 'b')));
+  EXPECT_FALSE(*pattern::compile("^(?:a|b)*c$")->found_in(std::string(20'000, 'b')));
   EXPECT_TRUE(*pattern::compile(".*.*.*weight")->found_in(name));
 }
 
