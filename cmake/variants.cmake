@@ -65,6 +65,8 @@ function(quantal_instantiations out prefix)
   set(${out} "${text}" PARENT_SCOPE)
 endfunction()
 
+set(quantal_exact_math -fno-fast-math -fno-unsafe-math-optimizations -fno-finite-math-only)
+
 add_library(quantal_runtime STATIC)
 add_library(quantal::runtime ALIAS quantal_runtime)
 set_target_properties(quantal_runtime PROPERTIES EXPORT_NAME runtime)
@@ -72,6 +74,13 @@ if(NOT PROJECT_IS_TOP_LEVEL AND NOT QUANTAL_INSTALL)
   set_target_properties(quantal_runtime PROPERTIES EXCLUDE_FROM_ALL ON)  # built where something links it
 endif()
 target_link_libraries(quantal_runtime PUBLIC quantal PRIVATE $<BUILD_INTERFACE:quantal_warnings>)
+# Plug-ins link it too. Hidden symbols: two of them in one process do not meet.
+if(NOT DEFINED CMAKE_POSITION_INDEPENDENT_CODE)
+  set_target_properties(quantal_runtime PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endif()
+set_target_properties(quantal_runtime PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+# Rounding and the order of sums are part of the results, whatever flags a parent project gives its own code.
+target_compile_options(quantal_runtime PRIVATE ${quantal_exact_math})
 
 set(quantal_units ${CMAKE_CURRENT_BINARY_DIR}/runtime)
 

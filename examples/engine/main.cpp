@@ -20,7 +20,7 @@ double mean_row_sum(const quantal::gguf::tensor_info& t, const std::byte* row, s
   std::vector<float> w(static_cast<std::size_t>(t.cols()));
   double sum = 0;
   for (std::int64_t r = 0; r < t.rows(); ++r, row += stride) {
-    quantal::dequantize_row(t.type, row, w.data(), t.cols());
+    if (quantal::dequantize_row(t.type, row, w.data(), t.cols()) != quantal::status::ok) return NAN;
     for (const float v : w) sum += v;
   }
   return sum / static_cast<double>(t.rows());

@@ -2,6 +2,8 @@
 // in kernel/ are faster and give the same bits.
 #pragma once
 
+#include "quantal/checks.hpp"
+#include "quantal/float_environment.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/status.hpp"
 
@@ -10,6 +12,7 @@ namespace quantal {
 /// Decodes one row of `cols` weights (a multiple of F::layout.elements) into out[cols].
 template <any_format F>
 constexpr void dequantize_row(const std::byte* row, float* out, std::int64_t cols) noexcept {
+  const float_environment settings;
   const auto* blocks = row_blocks<F>(row);
   if constexpr (float_format<F>) {
     for (std::int64_t i = 0; i < cols; ++i) out[i] = F::value(blocks[i]);
@@ -26,7 +29,8 @@ constexpr void dequantize_row(const std::byte* row, float* out, std::int64_t col
 inline status dequantize_row(std::uint32_t gguf_id, const std::byte* row, float* out, std::int64_t cols) noexcept {
   const format_info* f = find_format(gguf_id);
   if (!f) return status::unknown_format;
-  if (cols < 0 || cols % f->layout.elements != 0) return status::bad_shape;
+  const checks::row_layout layout{f->layout.elements, f->layout.row_meta, f->layout.bytes};
+  if (const status s = checks::check_row(layout, row, out, nullptr, cols); s != status::ok) return s;
   visit_format(gguf_id, [&]<class F>() { dequantize_row<F>(row, out, cols); });
   return status::ok;
 }

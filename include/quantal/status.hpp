@@ -8,19 +8,23 @@ namespace quantal {
 
 /// Result of a library call. The library never throws and never aborts: every precondition that depends on
 /// run-time values is checked at the API boundary and reported here.
-enum class [[nodiscard]] status : std::uint8_t {
-  ok,
-  bad_shape,         ///< a dimension is negative, zero where it may not be, or not a multiple of the block
-  bad_stride,        ///< a stride is smaller than the row it must step over
-  bad_alignment,     ///< a device pointer is not aligned as the function asks
-  null_pointer,      ///< a required pointer is null
-  small_workspace,   ///< the caller's workspace is smaller than the size query said
-  bad_expert_id,     ///< mul_mat_id: an id lies outside [0, experts)
-  unknown_format,    ///< no format has this id or name
-  unsupported,       ///< the format exists but this operation does not (for example quantizing to an activation format)
-  not_finite,        ///< a weight is NaN or infinite
-  bad_importance,    ///< an importance is NaN, infinite or negative
-  device_error,      ///< a CUDA call failed; cudaGetLastError() says how
+enum class [[nodiscard]] status : std::uint8_t{
+    ok,
+    bad_shape,  ///< a dimension is negative, zero where it may not be, not a multiple of the block, or beyond
+                ///< 2^30
+    bad_stride,       ///< a stride is smaller than what it must step over, or leads out of the address space
+    bad_alignment,    ///< a device pointer is not aligned as the function asks
+    null_pointer,     ///< a required pointer is null
+    small_workspace,  ///< the caller's workspace is smaller than the size query said
+    bad_expert_id,    ///< mul_mat_id: an id lies outside [0, experts)
+    unknown_format,   ///< no format has this id or name
+    unsupported,  ///< the format exists but this operation does not (for example quantizing to an activation
+                  ///< format)
+    not_finite,   ///< a weight is NaN or infinite
+    bad_importance,  ///< an importance is NaN, infinite or negative
+    device_error,    ///< a CUDA call failed; cudaGetLastError() says how
+    overlap,  ///< results or the workspace share memory with what the function reads, or with each other
+    executor_failed,  ///< the executor's run threw; results are unspecified
 };
 
 constexpr std::string_view to_string(status s) noexcept {
@@ -37,6 +41,10 @@ constexpr std::string_view to_string(status s) noexcept {
     case status::not_finite: return "weight is not finite";
     case status::bad_importance: return "importance is not finite or negative";
     case status::device_error: return "CUDA call failed";
+    case status::overlap:
+      return "memory overlaps";
+    case status::executor_failed:
+      return "executor threw an exception";
   }
   return "unknown status";
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "quantal/testing/gtest.hpp"
+#include "quantal/testing/round_trip.hpp"
 
 namespace quantal::testing {
 namespace {

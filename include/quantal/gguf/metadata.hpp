@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "quantal/finite.hpp"
 #include "quantal/result.hpp"
 
 namespace quantal::gguf {
@@ -89,7 +90,7 @@ class metadata {
       if constexpr (std::is_arithmetic_v<T>) n = static_cast<double>(x);
     }, *v);
     if (!n) return error{"key '" + std::string(key) + "' is not a number"};
-    if (!std::isfinite(*n)) return error{"key '" + std::string(key) + "' is not finite"};
+    if (!is_finite(*n)) return error{"key '" + std::string(key) + "' is not finite"};
     return *n;
   }
 

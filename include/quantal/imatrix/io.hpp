@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "quantal/finite.hpp"
 #include "quantal/gguf/writer.hpp"
 #include "quantal/imatrix/store.hpp"
 
@@ -31,7 +32,7 @@ inline result<void> check_entry(const std::string& path, const std::string& name
   if (e.sums.size() != static_cast<std::size_t>(e.cols * e.slices) || e.counts.size() != static_cast<std::size_t>(e.slices))
     return entry_error(path, name, "sizes disagree");
   for (const double s : e.sums)
-    if (!std::isfinite(s) || s < 0) return entry_error(path, name, "holds a sum that is not finite or negative");
+    if (!is_finite(s) || s < 0) return entry_error(path, name, "holds a sum that is not finite or negative");
   for (const auto c : e.counts)
     if (c < 0 || c > most_rows) return entry_error(path, name, "holds a count that is not a count");
   return {};
@@ -65,7 +66,7 @@ inline result<entry> read_entry(const gguf::reader& file, const std::string& nam
   for (std::size_t i = 0; i < sums->size(); ++i) e.sums[i] = (*sums)[i];
   for (std::size_t i = 0; i < counts->size(); ++i) {
     const float c = (*counts)[i];
-    if (!std::isfinite(c) || c < 0 || c > 9e15f) return entry_error(file.path(), name, "holds a count that is not a count");
+    if (!is_finite(c) || c < 0 || c > 9e15f) return entry_error(file.path(), name, "holds a count that is not a count");
     e.counts[i] = std::llround(c);
   }
   const auto* exact_sums = array_of<double>(file.meta(), exact_sums_key + name);

@@ -16,6 +16,9 @@ enum class activation : std::uint8_t {
   q8,
 };
 
+/// Results may share no memory with weights, activations, ids or the workspace (status::overlap). A stride
+/// between fewer than two things has no meaning.
+///
 /// out[t * out_stride + r] = sum_c W[r][c] * activations[t * activation_stride + c]
 struct mul_mat_args {
   const std::byte* weights;        ///< row 0
@@ -38,7 +41,8 @@ struct mul_mat_id_args {
   std::int64_t expert_stride;      ///< bytes between experts
   const float* activations;
   std::int64_t tokens;
-  std::int64_t token_stride, slot_stride;  ///< floats; slot_stride 0: all slots share the token's vector
+  std::int64_t token_stride,
+      slot_stride;  ///< floats; slot_stride 0: all slots share the token's vector; else >= cols
   const std::int32_t* ids;
   std::int64_t used;        ///< slots per token
   std::int64_t ids_stride;  ///< ids between tokens

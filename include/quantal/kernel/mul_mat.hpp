@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "quantal/checks.hpp"
 #include "quantal/executor.hpp"
 #include "quantal/kernel/args.hpp"
 #include "quantal/kernel/q8_panels.hpp"
@@ -115,20 +116,8 @@ QUANTAL_INLINE std::byte* align64(std::byte* p) noexcept {
   return reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(p) + 63) & ~std::uintptr_t{63});
 }
 
-QUANTAL_INLINE status check_weights(const weight_format& f, const std::byte* weights, std::int64_t rows,
-                                    std::int64_t cols, std::int64_t row_stride) noexcept {
-  if (rows < 0 || cols <= 0 || cols % f.elements != 0) return status::bad_shape;
-  if (!weights && rows > 0) return status::null_pointer;
-  if (row_stride < f.row_meta + cols / f.elements * f.bytes) return status::bad_stride;
-  return status::ok;
-}
-
-QUANTAL_INLINE status check_columns(const mul_mat_args& a) noexcept {
-  if (a.n < 0) return status::bad_shape;
-  if (a.n == 0 || a.rows == 0) return status::ok;
-  if (!a.activations || !a.out) return status::null_pointer;
-  if (a.n > 1 && (a.activation_stride < a.cols || a.out_stride < a.rows)) return status::bad_stride;
-  return status::ok;
+QUANTAL_INLINE checks::row_layout layout_of(const weight_format& f) noexcept {
+  return {f.elements, f.row_meta, f.bytes};
 }
 
 QUANTAL_INLINE int task_count(std::int64_t rows) noexcept {
@@ -195,24 +184,26 @@ struct arranged_columns {
 template <class A>
 std::size_t mul_mat_workspace(const weight_format& f, const mul_mat_args& a, activation policy) noexcept {
   if (a.cols <= 0 || a.n <= 0) return 0;
+  if (!checks::dimension(a.cols) || !checks::dimension(a.n)) return std::numeric_limits<std::size_t>::max();
   if (!uses_q8(f, policy)) {
     const std::int64_t bytes = exact_columns<A>::bytes(a.cols, a.n);
     return bytes > 0 ? 64 + static_cast<std::size_t>(bytes) : 0;
   }
-  return 64 + static_cast<std::size_t>(a.n * q8_shape_of(f, a.cols).bytes() +
-                                       arranged_columns<A>::padded(a.n) *
-                                           arranged_columns<A>::column_bytes(f, a.cols));
+  const checks::capped_size rows = checks::capped_size(a.n) * q8_shape_of(f, a.cols).bytes();
+  const checks::capped_size arranged =
+      checks::capped_size(arranged_columns<A>::padded(a.n)) * arranged_columns<A>::column_bytes(f, a.cols);
+  return (64 + rows + arranged).value();
 }
 
-/// Rounds and arranges the columns of a dense product.
+/// Rounds and arranges the columns of a dense product; false if the executor failed.
 template <class A, class Arranged>
-void quantize_columns(const q8_rows& rows, const float_activations& x, const columns& cols,
+bool quantize_columns(const q8_rows& rows, const float_activations& x, const columns& cols,
                       const Arranged& arranged, executor_ref executor) noexcept {
   const auto quantize = [&](std::int64_t from, std::int64_t to) {
     for (std::int64_t i = from; i < to; ++i) quantize_activation<A>(rows, i, x.row(i));
   };
   const std::int64_t last = cols.n - 1;
-  executor.for_each(static_cast<int>(arranged.parts(cols.n)), [&](int part, int) {
+  return executor.for_each(static_cast<int>(arranged.parts(cols.n)), [&](int part, int) {
     const std::int64_t from = arranged.begin(part, cols.n), to = arranged.begin(part + 1, cols.n);
     if (from <= last) quantize(from, to);
     if (from <= last) arranged.arrange(rows, cols, part);
@@ -223,24 +214,24 @@ void quantize_columns(const q8_rows& rows, const float_activations& x, const col
 }
 
 template <class A, class Arranged = arranged_columns<A>>
-void mul_mat_q8(const weight_format& f, const mul_mat_args& a, const float_activations& x,
+bool mul_mat_q8(const weight_format& f, const mul_mat_args& a, const float_activations& x,
                 const columns& cols, executor_ref executor, std::byte* workspace) noexcept {
   const q8_rows rows{workspace, q8_shape_of(f, a.cols)};
   const Arranged arranged(workspace + a.n * rows.shape.bytes(), f, a.cols, a.n);
-  quantize_columns<A>(rows, x, cols, arranged, executor);
-  executor.for_each(task_count(a.rows), [&](int t, int) {
-    arranged.multiply(task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
-  });
+  return quantize_columns<A>(rows, x, cols, arranged, executor) &&
+         executor.for_each(task_count(a.rows), [&](int t, int) {
+           arranged.multiply(task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
+         });
 }
 
 template <class A>
-void mul_mat_exact(const weight_format& f, const mul_mat_args& a, activation policy,
+bool mul_mat_exact(const weight_format& f, const mul_mat_args& a, activation policy,
                    const float_activations& x, const columns& cols, executor_ref executor,
                    std::byte* workspace) noexcept {
   const exact_columns<A> arranged(workspace, x, a.n, uses_pairs<A>(f, policy));
-  executor.for_each(static_cast<int>(arranged.parts(a.n)),
-                    [&](int part, int) { arranged.arrange(cols, a.cols, part); });
-  executor.for_each(task_count(a.rows), [&](int t, int) {
+  return executor.for_each(static_cast<int>(arranged.parts(a.n)), [&](int part, int) {
+    arranged.arrange(cols, a.cols, part);
+  }) && executor.for_each(task_count(a.rows), [&](int t, int) {
     arranged.multiply(f.floats, task_rows_of(a.weights, a.weight_row_stride, a.rows, a.cols, t), cols);
   });
 }
@@ -248,18 +239,20 @@ void mul_mat_exact(const weight_format& f, const mul_mat_args& a, activation pol
 template <class A>
 status mul_mat(const weight_format& f, const mul_mat_args& a, activation policy, executor_ref executor,
                std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+  const checks::row_layout layout = layout_of(f);
+  if (const status s = checks::check_product(layout, a); s != status::ok || checks::nothing_to_do(a))
     return s;
-  if (const status s = check_columns(a); s != status::ok || a.n == 0 || a.rows == 0) return s;
-  if (workspace.size() < mul_mat_workspace<A>(f, a, policy)) return status::small_workspace;
+  if (const status s = checks::check_workspace(a, checks::weights_of(a).memory(layout), workspace.data(),
+                                               workspace.size(), mul_mat_workspace<A>(f, a, policy));
+      s != status::ok)
+    return s;
 
   const columns cols{nullptr, a.n, 1, false, a.out, a.out_stride, 0};
   const float_activations x{a.activations, a.activation_stride, 0, 1};
-  if (uses_q8(f, policy))
-    mul_mat_q8<A>(f, a, x, cols, executor, align64(workspace.data()));
-  else
-    mul_mat_exact<A>(f, a, policy, x, cols, executor, align64(workspace.data()));
-  return status::ok;
+  const bool done = uses_q8(f, policy)
+                        ? mul_mat_q8<A>(f, a, x, cols, executor, align64(workspace.data()))
+                        : mul_mat_exact<A>(f, a, policy, x, cols, executor, align64(workspace.data()));
+  return done ? status::ok : status::executor_failed;
 }
 
 /// The products of an arch, whatever the format; apart from the formats for the same reason as q8_products.

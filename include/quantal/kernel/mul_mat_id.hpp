@@ -13,10 +13,10 @@ namespace kernel {
 
 /// Rounds `count` activation vectors; vector i is x.row(i).
 template <class A>
-void quantize_activations(const q8_rows& q, std::int64_t count, const float_activations& x,
+bool quantize_activations(const q8_rows& q, std::int64_t count, const float_activations& x,
                           executor_ref executor) noexcept {
   constexpr std::int64_t chunk = 4;
-  executor.for_each(static_cast<int>((count + chunk - 1) / chunk), [&](int task, int) {
+  return executor.for_each(static_cast<int>((count + chunk - 1) / chunk), [&](int task, int) {
     for (std::int64_t i = task * chunk; i < count && i < (task + 1) * chunk; ++i)
       quantize_activation<A>(q, i, x.row(i));
   });
@@ -26,27 +26,35 @@ void quantize_activations(const q8_rows& q, std::int64_t count, const float_acti
 /// [pairs sorted by expert].
 template <class A>
 struct routed_workspace {
-  std::size_t activations = 0, packed = 0, starts = 0, order = 0;
+  checks::capped_size activations = 0, packed = 0, starts = 0, order = 0;
 
   QUANTAL_INLINE routed_workspace(const weight_format& f, const mul_mat_id_args& a,
                                   activation policy) noexcept {
+    using size = checks::capped_size;
+    if (!checks::dimension(a.cols) || !checks::dimension(a.experts) || !checks::dimension(a.tokens) ||
+        !checks::dimension(a.used) || a.tokens * a.used > checks::largest_dimension) {
+      packed = std::numeric_limits<std::int64_t>::max();
+      packed = packed + packed + packed;  // no such product
+      return;
+    }
     const std::int64_t pairs = a.tokens * a.used, vectors = a.slot_stride == 0 ? a.tokens : pairs;
     if (uses_q8(f, policy)) {
-      activations = static_cast<std::size_t>(vectors * q8_shape_of(f, a.cols).bytes());
-      packed = static_cast<std::size_t>(first_column(a.experts, pairs) *
-                                        arranged_columns<A>::column_bytes(f, a.cols));
+      activations = size(vectors) * q8_shape_of(f, a.cols).bytes();
+      packed = size(first_column(a.experts, pairs)) * arranged_columns<A>::column_bytes(f, a.cols);
     } else {
-      packed = static_cast<std::size_t>(4 * a.cols * first_column(a.experts, pairs));
+      packed = size(first_column(a.experts, pairs)) * (4 * a.cols);
     }
-    starts = static_cast<std::size_t>(a.experts + 1) * sizeof(std::int32_t);
-    order = static_cast<std::size_t>(pairs) * sizeof(std::int32_t);
+    starts = size(a.experts + 1) * std::int64_t{sizeof(std::int32_t)};
+    order = size(pairs) * std::int64_t{sizeof(std::int32_t)};
   }
   /// Where the columns of expert e begin that has `before` pairs before it: each expert with pairs is padded
   /// by at most three.
   static QUANTAL_INLINE std::int64_t first_column(std::int64_t e, std::int64_t before) noexcept {
     return before + 3 * (e < before ? e : before);
   }
-  QUANTAL_INLINE std::size_t total() const noexcept { return 64 + activations + packed + starts + order; }
+  QUANTAL_INLINE std::size_t total() const noexcept {
+    return (64 + activations + packed + starts + order).value();
+  }
 };
 
 /// Sorts pairs by expert; starts[e]..starts[e + 1] are expert e's. False if an id is out of range.
@@ -80,9 +88,9 @@ struct routed_product {
   }
   /// Calls multiply(expert, rows, columns) for every task of every expert that has tokens.
   template <class Fn>
-  void for_each_task(executor_ref executor, Fn&& multiply) const noexcept {
+  bool for_each_task(executor_ref executor, Fn&& multiply) const noexcept {
     const int row_tasks = task_count(a.rows);
-    executor.for_each(static_cast<int>(a.experts) * row_tasks, [&](int task, int) {
+    return executor.for_each(static_cast<int>(a.experts) * row_tasks, [&](int task, int) {
       const int e = task / row_tasks;
       if (starts[e] == starts[e + 1]) return;
       multiply(e,
@@ -94,7 +102,7 @@ struct routed_product {
 };
 
 template <class A, class Arranged = arranged_columns<A>>
-void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_activations& x,
+bool mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_activations& x,
                    executor_ref executor, std::byte* activations, std::byte* packed) noexcept {
   const q8_rows rows{activations, q8_shape_of(f, p.a.cols)};
   const auto arranged_of = [&](int e) {
@@ -102,75 +110,66 @@ void mul_mat_id_q8(const weight_format& f, const routed_product& p, const float_
         packed + routed_workspace<A>::first_column(e, p.starts[e]) * Arranged::column_bytes(f, p.a.cols), f,
         p.a.cols, p.starts[e + 1] - p.starts[e]);
   };
-  quantize_activations<A>(rows, p.a.tokens * x.slots, x, executor);
-  executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
+  const auto arrange = [&](int e, int) {
     const columns cols = p.of(e);
     if (cols.n == 0) return;
     const Arranged arranged = arranged_of(e);
     for (std::int64_t part = 0; part < arranged.parts(cols.n); ++part) arranged.arrange(rows, cols, part);
-  });
-  p.for_each_task(
-      executor, [&](int e, const weight_rows& w, const columns& cols) { arranged_of(e).multiply(w, cols); });
+  };
+  return quantize_activations<A>(rows, p.a.tokens * x.slots, x, executor) &&
+         executor.for_each(static_cast<int>(p.a.experts), arrange) &&
+         p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
+           arranged_of(e).multiply(w, cols);
+         });
 }
 
 template <class A>
-void mul_mat_id_exact(const weight_format& f, const routed_product& p, activation policy,
+bool mul_mat_id_exact(const weight_format& f, const routed_product& p, activation policy,
                       const float_activations& x, executor_ref executor, std::byte* packed) noexcept {
   const auto arranged_of = [&](int e) {
     return exact_columns<A>(packed + 4 * p.a.cols * routed_workspace<A>::first_column(e, p.starts[e]), x,
                             p.starts[e + 1] - p.starts[e], uses_pairs<A>(f, policy));
   };
-  executor.for_each(static_cast<int>(p.a.experts), [&](int e, int) {
+  const auto arrange = [&](int e, int) {
     const columns cols = p.of(e);
     const exact_columns<A> arranged = arranged_of(e);
     for (std::int64_t part = 0; part < arranged.parts(cols.n); ++part) arranged.arrange(cols, p.a.cols, part);
-  });
-  p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
-    arranged_of(e).multiply(f.floats, w, cols);
-  });
+  };
+  return executor.for_each(static_cast<int>(p.a.experts), arrange) &&
+         p.for_each_task(executor, [&](int e, const weight_rows& w, const columns& cols) {
+           arranged_of(e).multiply(f.floats, w, cols);
+         });
 }
 
-QUANTAL_INLINE status check_routing(const mul_mat_id_args& a) noexcept {
-  if (a.tokens < 0 || a.used < 0 || a.experts <= 0) return status::bad_shape;
-  if (a.tokens == 0 || a.used == 0 || a.rows == 0) return status::ok;
-  if (a.tokens > std::numeric_limits<std::int32_t>::max() / a.used) return status::bad_shape;
-  if (!a.activations || !a.out || !a.ids) return status::null_pointer;
-  if (a.ids_stride < a.used || (a.slot_stride != 0 && a.slot_stride < a.cols) ||
-      (a.used > 1 && a.out_slot_stride < a.rows))
-    return status::bad_stride;
-  return status::ok;
-}
-
-/// A product whose arguments have been checked, but for the ids.
+/// A product whose arguments have been checked, but for the workspace and the ids.
 template <class A, class Arranged = arranged_columns<A>>
-status route(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
-             std::span<std::byte> workspace) noexcept {
+status route(const weight_format& f, const mul_mat_id_args& a, const checks::region& weights,
+             activation policy, executor_ref executor, std::span<std::byte> workspace) noexcept {
   const routed_workspace<A> sizes(f, a, policy);
-  if (workspace.size() < sizes.total()) return status::small_workspace;
+  if (const status s = checks::check_workspace(a, weights, workspace.data(), workspace.size(), sizes.total());
+      s != status::ok)
+    return s;
 
   std::byte* const base = align64(workspace.data());
-  auto* const starts = reinterpret_cast<std::int32_t*>(base + sizes.activations + sizes.packed);
+  std::byte* const packed = base + sizes.activations.value();
+  auto* const starts = reinterpret_cast<std::int32_t*>(packed + sizes.packed.value());
   auto* const order = starts + a.experts + 1;
   if (!sort_by_expert(a, starts, order)) return status::bad_expert_id;
 
   const float_activations x{a.activations, a.token_stride, a.slot_stride, a.slot_stride == 0 ? 1 : a.used};
   const routed_product product{a, starts, order};
-  if (uses_q8(f, policy))
-    mul_mat_id_q8<A, Arranged>(f, product, x, executor, base, base + sizes.activations);
-  else
-    mul_mat_id_exact<A>(f, product, policy, x, executor, base);
-  return status::ok;
+  const bool done = uses_q8(f, policy) ? mul_mat_id_q8<A, Arranged>(f, product, x, executor, base, packed)
+                                       : mul_mat_id_exact<A>(f, product, policy, x, executor, base);
+  return done ? status::ok : status::executor_failed;
 }
 
 template <class A>
 status mul_mat_id(const weight_format& f, const mul_mat_id_args& a, activation policy, executor_ref executor,
                   std::span<std::byte> workspace) noexcept {
-  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+  const checks::row_layout layout = layout_of(f);
+  if (const status s = checks::check_product(layout, a); s != status::ok || checks::nothing_to_do(a))
     return s;
-  if (const status s = check_routing(a); s != status::ok || a.tokens == 0 || a.used == 0 || a.rows == 0)
-    return s;
-  if (a.expert_stride < a.weight_row_stride * a.rows) return status::bad_stride;
-  return route<A>(f, a, policy, executor, workspace);
+  return route<A>(f, a, checks::weights_of(a).memory(layout), policy, executor, workspace);
 }
 
 template <class A>

@@ -25,7 +25,8 @@ struct shared_activations {
 };
 
 /// An epilogue is called once for every run of results: values[i] is the result of row first_row + i of
-/// matrix `matrix` with column `column`. Calls come from all workers, each run from one of them.
+/// matrix `matrix` with column `column`. Calls come from all workers, each run from one of them, under the
+/// floating-point settings of the library (float_environment.hpp).
 template <class E>
 concept epilogue = requires(const E& e, int matrix, std::int64_t column, std::int64_t first_row, int count,
                             float* values) {
@@ -53,26 +54,34 @@ struct scale_and_bias {
 
 namespace kernel {
 
+QUANTAL_INLINE mul_mat_args args_of(const weight_matrix& m, const shared_activations& x) noexcept {
+  return {m.weights, m.rows, x.cols, m.weight_row_stride, x.data, x.n, x.stride, m.out, m.out_stride};
+}
+
 QUANTAL_INLINE status check_matrices(const weight_format& f, std::span<const weight_matrix> matrices,
                                      const shared_activations& x) noexcept {
-  if (x.n < 0 || x.cols <= 0) return status::bad_shape;
-  if (x.n > 1 && x.stride < x.cols) return status::bad_stride;
+  std::int64_t tasks = 0;
   for (const weight_matrix& m : matrices) {
-    if (const status s = check_weights(f, m.weights, m.rows, x.cols, m.weight_row_stride); s != status::ok)
-      return s;
-    if (m.rows > 0 && x.n > 0 && (!m.out || !x.data)) return status::null_pointer;
-    if (x.n > 1 && m.out_stride < m.rows) return status::bad_stride;
+    if (const status s = checks::check_product(layout_of(f), args_of(m, x)); s != status::ok) return s;
+    if ((tasks += task_count(m.rows)) > checks::largest_dimension) return status::bad_shape;
+    // The results of one matrix are no input or result of another.
+    for (const weight_matrix& other : matrices)
+      if (&m != &other &&
+          (checks::overlap(checks::results_of(args_of(m, x)), checks::results_of(args_of(other, x))) ||
+           checks::overlap(checks::results_of(args_of(m, x)),
+                           checks::weights_of(args_of(other, x)).memory(layout_of(f)))))
+        return status::overlap;
   }
-  return status::ok;
+  return checks::dimension(x.n) && checks::dimension(x.cols) && x.cols > 0 ? status::ok : status::bad_shape;
 }
 
 /// multiply(matrix index, rows, columns) for every task of every matrix, then the epilogue of its results.
 template <class Multiply, epilogue E>
-void for_each_matrix_task(std::span<const weight_matrix> matrices, const shared_activations& x,
+bool for_each_matrix_task(std::span<const weight_matrix> matrices, const shared_activations& x,
                           executor_ref executor, const Multiply& multiply, const E& finish) noexcept {
   int tasks = 0;
   for (const weight_matrix& m : matrices) tasks += task_count(m.rows);
-  executor.for_each(tasks, [&](int task, int) {
+  return executor.for_each(tasks, [&](int task, int) {
     int i = 0;
     while (task >= task_count(matrices[static_cast<std::size_t>(i)].rows))
       task -= task_count(matrices[static_cast<std::size_t>(i++)].rows);
@@ -99,28 +108,36 @@ status mul_mat_many(std::span<const weight_matrix> matrices, const shared_activa
   const kernel::weight_format f = kernel::weight_format_of<F, A>();
   if (const status s = kernel::check_matrices(f, matrices, x); s != status::ok) return s;
   if (x.n == 0) return status::ok;
-  if (workspace.size() < mul_mat_many_workspace<F, A>(x, policy)) return status::small_workspace;
+  for (const weight_matrix& m : matrices) {
+    const mul_mat_args one = kernel::args_of(m, x);
+    if (const status s = checks::check_workspace(one, checks::weights_of(one).memory(kernel::layout_of(f)),
+                                                 workspace.data(), workspace.size(),
+                                                 mul_mat_many_workspace<F, A>(x, policy));
+        s != status::ok)
+      return s;
+  }
+  bool done;
   if (kernel::uses_q8(f, policy)) {
     const kernel::q8_rows rows{kernel::align64(workspace.data()), kernel::q8_shape_of(f, x.cols)};
     const kernel::arranged_columns<A> arranged(rows.data + x.n * rows.shape.bytes(), f, x.cols, x.n);
-    kernel::quantize_columns<A>(rows, {x.data, x.stride, 0, 1}, {nullptr, x.n, 1, false, nullptr, 0, 0},
-                                arranged, executor);
+    const kernel::columns all{nullptr, x.n, 1, false, nullptr, 0, 0};
     const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
       arranged.multiply(w, cols);
     };
-    kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
+    done = kernel::quantize_columns<A>(rows, {x.data, x.stride, 0, 1}, all, arranged, executor) &&
+           kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
   } else {
     const kernel::columns all{nullptr, x.n, 1, false, nullptr, 0, 0};
     const kernel::exact_columns<A> arranged(kernel::align64(workspace.data()), {x.data, x.stride, 0, 1}, x.n,
                                             kernel::uses_pairs<A>(f, policy));
-    executor.for_each(static_cast<int>(arranged.parts(x.n)),
-                      [&](int part, int) { arranged.arrange(all, x.cols, part); });
+    const auto arrange = [&](int part, int) { arranged.arrange(all, x.cols, part); };
     const auto multiply = [&](const kernel::weight_rows& w, const kernel::columns& cols) {
       arranged.multiply(f.floats, w, cols);
     };
-    kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
+    done = executor.for_each(static_cast<int>(arranged.parts(x.n)), arrange) &&
+           kernel::for_each_matrix_task(matrices, x, executor, multiply, finish);
   }
-  return status::ok;
+  return done ? status::ok : status::executor_failed;
 }
 
 }  // namespace quantal

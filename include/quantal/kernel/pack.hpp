@@ -38,7 +38,9 @@ QUANTAL_INLINE std::int64_t packed_matrix_bytes(const weight_format& f, std::int
 QUANTAL_INLINE std::size_t packed_stack_bytes(const weight_format& f, std::int64_t experts, std::int64_t rows,
                                               std::int64_t cols) noexcept {
   if (!f.pack || experts <= 0 || rows <= 0 || cols <= 0) return 0;
-  return 64 + static_cast<std::size_t>(experts * packed_matrix_bytes(f, rows, cols));
+  if (!checks::dimension(experts) || !checks::dimension(rows) || !checks::dimension(cols))
+    return std::numeric_limits<std::size_t>::max();
+  return (64 + checks::capped_size(experts) * packed_matrix_bytes(f, rows, cols)).value();
 }
 
 /// Quantized columns as packed panels meet them: tiles, however few they are. Has what arranged_columns has.
@@ -93,22 +95,29 @@ template <class A>
 status packed_products<A>::pack(const weight_format& f, const pack_args& a, std::span<std::byte> memory,
                                 executor_ref executor, packed_weights& packed) noexcept {
   if (!f.pack) return status::unsupported;
-  if (a.experts <= 0) return status::bad_shape;
-  if (const status s = check_weights(f, a.weights, a.rows, a.cols, a.weight_row_stride); s != status::ok)
+  const checks::weight_stack weights{a.weights, a.experts,           a.rows,
+                                     a.cols,    a.weight_row_stride, a.expert_stride};
+  const std::size_t needed = packed_stack_bytes(f, a.experts, a.rows, a.cols);
+  if (const status s = checks::check_packing(layout_of(f), weights, memory.data(), memory.size(), needed);
+      s != status::ok)
     return s;
-  if (a.experts > 1 && a.expert_stride < a.weight_row_stride * a.rows) return status::bad_stride;
-  if (memory.size() < packed_stack_bytes(f, a.experts, a.rows, a.cols)) return status::small_workspace;
   std::byte* const data = align64(memory.data());
   const std::int64_t bytes = packed_matrix_bytes(f, a.rows, a.cols);
   const int tasks = task_count(a.rows);
-  executor.for_each(static_cast<int>(a.experts) * tasks, [&](int task, int) {
+  const bool done = executor.for_each(static_cast<int>(a.experts) * tasks, [&](int task, int) {
     const int e = task / tasks;
     f.pack(f.panels,
            task_rows_of(a.weights + e * a.expert_stride, a.weight_row_stride, a.rows, a.cols, task % tasks),
            data + e * bytes);
   });
+  if (!done) return status::executor_failed;
   packed = {&f, data, a.experts, a.rows, a.cols};
   return status::ok;
+}
+
+QUANTAL_INLINE checks::region packed_memory(const packed_weights& w) noexcept {
+  const std::int64_t bytes = packed_matrix_bytes(*w.format, w.rows, w.cols);
+  return {w.data, w.experts, bytes, 1, 0, bytes};
 }
 
 /// Do the arguments of a product speak of these weights?
@@ -121,23 +130,30 @@ QUANTAL_INLINE status check_packed(const packed_weights& w, std::int64_t experts
 template <class A>
 std::size_t packed_products<A>::dense_workspace(const packed_weights& w, const mul_mat_args& a) noexcept {
   if (!w.format || w.cols <= 0 || a.n <= 0) return 0;
-  return 64 + static_cast<std::size_t>((a.n + tiles_of<A>::padded(a.n)) *
-                                       packed_columns<A>::column_bytes(*w.format, w.cols));
+  if (!checks::dimension(a.n)) return std::numeric_limits<std::size_t>::max();
+  return (64 + checks::capped_size(a.n + tiles_of<A>::padded(a.n)) *
+                   packed_columns<A>::column_bytes(*w.format, w.cols))
+      .value();
 }
 
 template <class A>
 status packed_products<A>::dense(const packed_weights& w, const mul_mat_args& args, executor_ref executor,
                                  std::span<std::byte> workspace) noexcept {
   if (const status s = check_packed(w, 1, args.rows, args.cols); s != status::ok) return s;
-  if (const status s = check_columns(args); s != status::ok || args.n == 0 || args.rows == 0) return s;
-  if (workspace.size() < dense_workspace(w, args)) return status::small_workspace;
+  if (const status s = checks::check_vectors(args); s != status::ok || checks::nothing_to_do(args)) return s;
+  const checks::region weights = packed_memory(w);
+  if (checks::overlap(checks::results_of(args), weights)) return status::overlap;
+  if (const status s = checks::check_workspace(args, weights, workspace.data(), workspace.size(),
+                                               dense_workspace(w, args));
+      s != status::ok)
+    return s;
   mul_mat_args a = args;
   a.weights = w.data;
   a.weight_row_stride = 0;
-  mul_mat_q8<A, packed_columns<A>>(*w.format, a, {a.activations, a.activation_stride, 0, 1},
-                                   {nullptr, a.n, 1, false, a.out, a.out_stride, 0}, executor,
-                                   align64(workspace.data()));
-  return status::ok;
+  const bool done = mul_mat_q8<A, packed_columns<A>>(*w.format, a, {a.activations, a.activation_stride, 0, 1},
+                                                     {nullptr, a.n, 1, false, a.out, a.out_stride, 0},
+                                                     executor, align64(workspace.data()));
+  return done ? status::ok : status::executor_failed;
 }
 
 template <class A>
@@ -150,14 +166,14 @@ template <class A>
 status packed_products<A>::routed(const packed_weights& w, const mul_mat_id_args& args, executor_ref executor,
                                   std::span<std::byte> workspace) noexcept {
   if (const status s = check_packed(w, args.experts, args.rows, args.cols); s != status::ok) return s;
-  if (const status s = check_routing(args);
-      s != status::ok || args.tokens == 0 || args.used == 0 || args.rows == 0)
-    return s;
+  if (const status s = checks::check_vectors(args); s != status::ok || checks::nothing_to_do(args)) return s;
+  const checks::region weights = packed_memory(w);
+  if (checks::overlap(checks::results_of(args), weights)) return status::overlap;
   mul_mat_id_args a = args;
   a.weights = w.data;
   a.weight_row_stride = 0;
   a.expert_stride = packed_matrix_bytes(*w.format, w.rows, w.cols);
-  return route<A, packed_columns<A>>(*w.format, a, activation::q8, executor, workspace);
+  return route<A, packed_columns<A>>(*w.format, a, weights, activation::q8, executor, workspace);
 }
 
 }  // namespace kernel

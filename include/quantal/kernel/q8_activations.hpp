@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "quantal/format/detail/half.hpp"
 #include "quantal/kernel/columns.hpp"
 #include "quantal/kernel/tuning.hpp"
 #include "quantal/simd/dot4.hpp"
@@ -144,14 +145,15 @@ QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noex
     else
       for (int k = 0; k < n; k += lanes) f(k);
   };
-  batch high[2] = {batch(0.0f), batch(0.0f)}, finite(0.0f);
+  // Bits of magnitudes are ordered like integers, NaN and infinity above all numbers.
+  using integers = simd::i32<A>;
+  integers high[2] = {integers(0), integers(0)};
   each([&](int k) QUANTAL_LAMBDA {
-    const batch v = batch::load_unaligned(x + k);
-    batch& h = high[k / lanes % 2];
-    h = xsimd::max(h, xsimd::abs(v));
-    finite = xsimd::fma(v, batch(0.0f), finite);
+    integers& h = high[k / lanes % 2];
+    h = xsimd::max(h, simd::bits_as<std::int32_t>(batch::load_unaligned(x + k)) & integers(0x7fffffff));
   });
-  const float largest = xsimd::reduce_max(xsimd::max(high[0], high[1]));
+  const auto bits = static_cast<std::uint32_t>(xsimd::reduce_max(xsimd::max(high[0], high[1])));
+  const float largest = quantal::detail::float_from_bits(bits);
   const batch inverse(largest > 0.0f ? 127.0f / largest : 0.0f);
   // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits. The limits matter
   // for NaN and for subnormal activations, whose inverse is infinite.
@@ -161,7 +163,8 @@ QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noex
     const batch v = xsimd::max(xsimd::min(batch::load_unaligned(x + k) * inverse, limit), -limit);
     simd::store_low_bytes<A>(simd::bits_as<std::int32_t>(v + magic), wide + k, codes + k);
   });
-  return largest / 127.0f + simd::sum_of(finite);
+  const std::uint32_t scale = quantal::detail::bits_from_float(largest / 127.0f);
+  return quantal::detail::float_from_bits(bits < 0x7f800000u ? scale : 0x7fc00000u);
 }
 
 /// Rounds one activation vector.

@@ -8,6 +8,8 @@
 
 #include <cmath>
 
+#include "quantal/checks.hpp"
+#include "quantal/float_environment.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/quantize/byte_search.hpp"
 #include "quantal/quantize/float_row.hpp"
@@ -60,8 +62,9 @@ concept quantizable = float_format<F> || quantize::simple_format<F> || quantize:
 /// it.
 template <quantizable F, quantize_policy P = quantize_policy{}, class A = xsimd::default_arch>
 status quantize_row(const float* x, const float* importance, std::byte* out, std::int64_t cols) noexcept {
-  if (cols < 0 || cols % F::layout.elements != 0) return status::bad_shape;
-  if (!x || !out) return status::null_pointer;
+  if (const status s = checks::check_row(checks::row_layout_of<F>, out, x, importance, cols); s != status::ok)
+    return s;
+  const float_environment settings;
   quantize::row_view row{x, importance, cols};
   if constexpr (float_format<F>) {
     return quantize::encode_floats<F, A>(row, out);

@@ -10,6 +10,7 @@ namespace quantal::runtime {
 /// the block.
 template <any_format F, class A>
 void dequantize_row_on(const std::byte* row, float* out, std::int64_t cols) noexcept {
+  const float_environment settings;
   if constexpr (has_own_weight<F>) {
     const float scale = row_scale<F>(row);
     const auto* blocks = row_blocks<F>(row);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <span>
 
+#include "quantal/finite.hpp"
 #include "quantal/quantize/error.hpp"
 
 namespace quantal::testing {
@@ -25,7 +26,7 @@ struct accuracy {
     for (std::int64_t i = 0; i < cols; ++i) {
       const double x = original[i], y = decoded[i];
       product += x * y, decoded_norm += y * y;
-      const double e = std::isfinite(y) ? std::fabs(x - y) : std::numeric_limits<double>::infinity();
+      const double e = is_finite(y) ? std::fabs(x - y) : std::numeric_limits<double>::infinity();
       if (e > max_error) max_error = e, worst = count + i;
     }
     count += cols;

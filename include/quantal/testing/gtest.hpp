@@ -1,6 +1,6 @@
 // GoogleTest assertions for accuracy gates in your own tests:
 //
-//   const auto decoded = quantal::testing::round_trip<quantal::q4_K>(weights, importance);
+//   const auto decoded = quantal::testing::round_trip<quantal::q4_K>(weights, importance);  // round_trip.hpp
 //   EXPECT_QUANT_NMSE_LE(weights, decoded, 5e-3);
 //   EXPECT_QUANT_WEIGHTED_NMSE_LE(weights, decoded, importance, 3e-3);
 //   EXPECT_QUANT_COSINE_GE(weights, decoded, 0.997);
@@ -16,27 +16,9 @@
 #include <string>
 #include <vector>
 
-#include "quantal/dequantize.hpp"
-#include "quantal/quantize/quantize.hpp"
 #include "quantal/testing/accuracy.hpp"
 
 namespace quantal::testing {
-
-/// Weights through format F and back, in rows as long as `importance`, or one row without it. Empty if that
-/// is refused.
-template <any_format F>
-std::vector<float> round_trip(std::span<const float> weights, std::span<const float> importance = {}) {
-  const auto cols = static_cast<std::int64_t>(importance.empty() ? weights.size() : importance.size());
-  if (cols == 0 || static_cast<std::int64_t>(weights.size()) % cols != 0) return {};
-  std::vector<float> out(weights.size());
-  std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<F>(cols)));
-  for (std::size_t at = 0; at < weights.size(); at += static_cast<std::size_t>(cols)) {
-    const float* w = importance.empty() ? nullptr : importance.data();
-    if (quantize_row<F>(weights.data() + at, w, row.data(), cols) != status::ok) return {};
-    dequantize_row<F>(row.data(), out.data() + at, cols);
-  }
-  return out;
-}
 
 enum class measure : std::uint8_t { nmse, weighted_nmse, cosine, max_error };
 

@@ -1,6 +1,7 @@
 // Rows of weights as float32.
 #pragma once
 
+#include "quantal/checks.hpp"
 #include "quantal/cuda/launch.cuh"
 #include "quantal/formats.hpp"
 #include "quantal/status.hpp"
@@ -29,10 +30,9 @@ __global__ void dequantize_rows(const std::byte* weights, std::int64_t rows, std
 template <any_format F>
 status dequantize(const std::byte* weights, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
                   float* out, std::int64_t out_stride, cudaStream_t stream) noexcept {
-  if (rows < 0 || cols < 0 || cols % F::layout.elements) return status::bad_shape;
-  if (row_stride < row_bytes<F>(cols) || out_stride < cols) return status::bad_stride;
-  if (rows == 0 || cols == 0) return status::ok;
-  if (!weights || !out) return status::null_pointer;
+  const checks::weight_stack stack{weights, 1, rows, cols, row_stride, 0};
+  if (rows == 0 || cols == 0) return rows < 0 || cols < 0 ? status::bad_shape : status::ok;
+  if (const status s = checks::check_decoding(checks::row_layout_of<F>, stack, out, out_stride); s != status::ok) return s;
   const dim3 grid(static_cast<unsigned>((cols + 255) / 256),
                   static_cast<unsigned>(rows < 16384 ? rows : 16384));
   dequantize_rows<F><<<grid, 256, 0, stream>>>(weights, rows, cols, row_stride, out, out_stride);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "quantal/checks.hpp"
 #include "quantal/cuda/expand.cuh"
 #include "quantal/cuda/launch.cuh"
 #include "quantal/cuda/mma_kernel.cuh"
@@ -262,18 +263,22 @@ bool expands(const product& p, precision policy) noexcept {
     return p.x.n >= 512;
 }
 
-/// Checks that both products share.
-template <any_format F>
-status check(const std::byte* weights, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
-             const float* activations, std::int64_t n, const float* out, const device_info& device) noexcept {
-  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() / 2;
-  if (rows < 0 || cols < 0 || n < 0 || rows > most || cols > most || n > most) return status::bad_shape;
-  if (cols == 0 || cols % F::layout.elements) return status::bad_shape;
-  if (row_stride < row_bytes<F>(cols) || row_stride % natural_alignment<F>()) return status::bad_stride;
-  if (rows && n && (!weights || !activations || !out)) return status::null_pointer;
-  if (reinterpret_cast<std::uintptr_t>(weights) % 16) return status::bad_alignment;
+/// What the host checks too (checks.hpp), then what a device asks for besides.
+template <any_format F, class Args>
+status check(const Args& a, const device_info& device) noexcept {
+  if (const status s = checks::check_product(checks::row_layout_of<F>, a); s != status::ok) return s;
+  const checks::weight_stack w = checks::weights_of(a);
+  if (w.row_stride % natural_alignment<F>() || (w.experts > 1 && w.expert_stride % natural_alignment<F>()))
+    return status::bad_stride;
+  if (reinterpret_cast<std::uintptr_t>(w.data) % 16) return status::bad_alignment;
   if (device.multiprocessors <= 0) return status::device_error;
   return device.major < 8 || (float_format<F> && F::layout.bytes > 2) ? status::unsupported : status::ok;
+}
+
+/// Few enough experts and pairs for the kernels that sort them.
+inline bool countable(const mul_mat_id_args& a) noexcept {
+  return a.experts <= 8192 && checks::dimension(a.tokens) && checks::dimension(a.used) &&
+         (a.used == 0 || a.tokens <= checks::largest_dimension / a.used);
 }
 
 template <any_format F>
@@ -359,6 +364,9 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
 /// Bytes of device memory, aligned to 256, that mul_mat needs for these shapes.
 template <any_format F>
 std::size_t mul_mat_workspace(const mul_mat_args& a, precision policy, const device_info& device) noexcept {
+  if (a.n <= 0 || a.rows <= 0) return 0;
+  if (!checks::dimension(a.n) || !checks::dimension(a.rows) || !checks::dimension(a.cols))
+    return std::numeric_limits<std::size_t>::max();
   detail::arena count(nullptr);
   detail::mul_mat<F>(a, policy, device, count, false, nullptr);
   return count.used();
@@ -368,15 +376,12 @@ std::size_t mul_mat_workspace(const mul_mat_args& a, precision policy, const dev
 template <any_format F>
 status mul_mat(const mul_mat_args& a, precision policy, const device_info& device, void* workspace,
                std::size_t bytes, cudaStream_t stream) noexcept {
-  const status s =
-      detail::check<F>(a.weights, a.rows, a.cols, a.weight_row_stride, a.activations, a.n, a.out, device);
-  if (s != status::ok) return s;
-  if (a.n == 0 || a.rows == 0) return status::ok;
-  if ((a.n > 1 && a.activation_stride < a.cols) || (a.n > 1 && a.out_stride < a.rows))
-    return status::bad_stride;
-  const std::size_t needed = mul_mat_workspace<F>(a, policy, device);
-  if (needed && !workspace) return status::null_pointer;
-  if (bytes < needed) return status::small_workspace;
+  if (const status s = detail::check<F>(a, device); s != status::ok || checks::nothing_to_do(a)) return s;
+  const checks::region weights = checks::weights_of(a).memory(checks::row_layout_of<F>);
+  if (const status s =
+          checks::check_workspace(a, weights, workspace, bytes, mul_mat_workspace<F>(a, policy, device));
+      s != status::ok)
+    return s;
   detail::arena memory(workspace);
   return detail::mul_mat<F>(a, policy, device, memory, true, stream) == cudaSuccess ? status::ok
                                                                                     : status::device_error;
@@ -386,7 +391,9 @@ status mul_mat(const mul_mat_args& a, precision policy, const device_info& devic
 template <any_format F>
 std::size_t mul_mat_id_workspace(const mul_mat_id_args& a, precision policy,
                                  const device_info& device) noexcept {
-  if (a.tokens == 0 || a.used == 0 || a.experts == 0) return 0;
+  if (a.tokens <= 0 || a.used <= 0 || a.experts <= 0 || a.rows <= 0) return 0;
+  if (!detail::countable(a) || !checks::dimension(a.rows) || !checks::dimension(a.cols))
+    return std::numeric_limits<std::size_t>::max();
   detail::arena count(nullptr);
   detail::mul_mat_id<F>(a, policy, device, count, false, nullptr);
   return count.used();
@@ -397,18 +404,13 @@ std::size_t mul_mat_id_workspace(const mul_mat_id_args& a, precision policy,
 template <any_format F>
 status mul_mat_id(const mul_mat_id_args& a, precision policy, const device_info& device, void* workspace,
                   std::size_t bytes, cudaStream_t stream) noexcept {
-  if (a.tokens < 0 || a.used < 0 || a.experts < 0 || a.experts > 8192) return status::bad_shape;
-  const std::int64_t pairs = a.tokens * a.used;
-  const status s =
-      detail::check<F>(a.weights, a.rows, a.cols, a.weight_row_stride, a.activations, pairs, a.out, device);
-  if (s != status::ok) return s;
-  if (pairs == 0 || a.rows == 0) return status::ok;
-  if (a.experts == 0) return status::bad_shape;
-  if (a.expert_stride < (a.rows - 1) * a.weight_row_stride + row_bytes<F>(a.cols) ||
-      a.expert_stride % natural_alignment<F>() || a.ids_stride < a.used)
-    return status::bad_stride;
-  if (!workspace || !a.ids) return status::null_pointer;
-  if (bytes < mul_mat_id_workspace<F>(a, policy, device)) return status::small_workspace;
+  if (const status s = detail::check<F>(a, device); s != status::ok || checks::nothing_to_do(a)) return s;
+  if (!detail::countable(a)) return status::bad_shape;
+  const checks::region weights = checks::weights_of(a).memory(checks::row_layout_of<F>);
+  if (const status s =
+          checks::check_workspace(a, weights, workspace, bytes, mul_mat_id_workspace<F>(a, policy, device));
+      s != status::ok)
+    return s;
   detail::arena memory(workspace);
   return detail::mul_mat_id<F>(a, policy, device, memory, true, stream) == cudaSuccess ? status::ok
                                                                                        : status::device_error;

@@ -24,10 +24,11 @@ QUANTAL_HD constexpr float half_to_float(std::uint16_t h) noexcept {
   const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
   const std::uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-  // Put the half's exponent and mantissa at the top of a float's and let a multiplication by 2^112 correct
-  // the bias: exact, and it normalises subnormals on the way.
-  const float scaled = float_from_bits(magnitude << 13) * float_from_bits(0x77800000u);
-  return float_from_bits(sign | bits_from_float(scaled));
+  // A subnormal half counts in units of 2^-24, the last place of 0.5. No float here is subnormal: hosts may
+  // have set those to count as zero.
+  const float value = magnitude < 0x400u ? float_from_bits(0x3f000000u + magnitude) - 0.5f
+                                         : float_from_bits(0x38000000u + (magnitude << 13));
+  return float_from_bits(sign | bits_from_float(value));
 }
 
 /// Round to nearest even; overflow goes to infinity, NaN stays NaN.

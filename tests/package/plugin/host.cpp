@@ -1,0 +1,16 @@
+// Loads the plug-in, calls it and unloads it, three times.
+#include <dlfcn.h>
+
+#include <cstdio>
+
+int main() {
+  for (int round = 0; round < 3; ++round) {
+    void* const plugin = dlopen(PLUGIN, RTLD_NOW | RTLD_LOCAL);
+    if (!plugin) return std::fprintf(stderr, "%s\n", dlerror()), 1;
+    const auto call = reinterpret_cast<float (*)()>(dlsym(plugin, "largest_difference"));
+    const float most = call ? call() : -1;
+    if (!(most >= 0 && most < 0.003f)) return std::fprintf(stderr, "difference %g\n", static_cast<double>(most)), 1;
+    dlclose(plugin);
+    if (dlopen(PLUGIN, RTLD_NOW | RTLD_NOLOAD)) return std::fprintf(stderr, "the plug-in stays loaded\n"), 1;
+  }
+}
