@@ -5,6 +5,10 @@
 #define QUANTAL_VERSION_MINOR 1
 #define QUANTAL_VERSION_PATCH 0
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "quantal reads and writes little-endian files in place and needs a little-endian machine"
+#endif
+
 // Format decoders run on host and device and must vanish into the kernel that calls them: a decoder that
 // stays out of line could be emitted with one arch's instructions and linked into another arch's variant.
 #if defined(__CUDACC__)
