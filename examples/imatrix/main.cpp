@@ -227,7 +227,7 @@ int run(int argc, char** argv) {
   p.option({"--output-format"}, "FORMAT", "file format", o.format).one_of({"gguf", "dat"});
   p.option({"--dat-heads"}, "WHAT", "attn_k_b and attn_v_b in a dat file: every head or their mean; auto: as the tensors of -m have slices", o.heads)
       .one_of({"auto", "each", "mean"});
-  p.option({"--in-file"}, "FILE", "importance matrix to start from; without -f several are merged", o.in_files).many();
+  p.option({"--in-file"}, "FILE", "importance matrix to start from, never the file of -o; without -f several are merged", o.in_files).many();
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {2, 1 << 20});
