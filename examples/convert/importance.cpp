@@ -19,6 +19,7 @@ result<void> collect_importance(const importance_job& job) {
   const std::int64_t context = std::min(job.context, m->hyper.context);
   const auto text = mla::load_corpus(job.text, *t, context, 0, job.chunks);
   if (!text) return text.error();
+  mla::print_warnings(job.text.string(), text->notes);
   thread_pool pool(text::thread_count(job.threads));
   mla::session s(*m, runtime::dispatcher::best(), pool, context, {1, false, activation::exact});
   mla::collector c;

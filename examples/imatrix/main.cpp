@@ -68,21 +68,26 @@ result<imatrix::store> merge_inputs(const options& o) {
   return all;
 }
 
-void print_statistics(const imatrix::store& s, bool as_json) {
+result<void> print_statistics(const imatrix::store& s, bool as_json) {
   const auto rows = imatrix::all_statistics(s);
+  for (const auto& r : rows)
+    for (const double v : {r.sum, r.min, r.max, r.mean, r.deviation, r.active, r.entropy, r.evenness, r.outliers, r.similarity})
+      if (!std::isfinite(v)) return error{"imatrix entry '" + r.name + "': a statistic is not finite"};
   if (as_json) {
     json list = json::array();
     for (const auto& r : rows)
       list.push_back({{"tensor", r.name}, {"block", r.block}, {"elements", r.elements}, {"sum", json_number(r.sum)}, {"min", json_number(r.min)},
                       {"max", json_number(r.max)}, {"mean", json_number(r.mean)}, {"deviation", json_number(r.deviation)}, {"active", r.active},
                       {"entropy", r.entropy}, {"evenness", r.evenness}, {"outliers", r.outliers}, {"cosine", r.similarity}});
-    return print_json({{"statistics", list}});
+    print_json({{"statistics", list}});
+    return {};
   }
   std::printf("%-36s %12s %10s %12s %10s %10s %8s %9s %8s %7s %7s\n", "Tensor", "Sum(Act^2)", "Min", "Max", "Mean", "StdDev", "%Active",
               "Entropy", "E(norm)", "ZD", "CosSim");
   for (const auto& r : rows)
     std::printf("%-36s %12.4f %10.4f %12.4f %10.4f %10.4f %7.2f%% %9.4f %7.2f%% %6.2f%% %7.4f\n", r.name.c_str(), r.sum, r.min, r.max, r.mean,
                 r.deviation, 100 * r.active, r.entropy, r.evenness, 100 * r.outliers, r.similarity);
+  return {};
 }
 
 /// Prints the table; true if no tensor lacks data.
@@ -136,6 +141,8 @@ result<void> run_chunks(const options& o, const model& m, const corpus& text, co
       const float* row = logits.data() + t * vocabulary;
       nll.add(log_sum_exp(row, vocabulary) - row[tokens[static_cast<std::size_t>(t + 1)]]);
     }
+    if (!std::isfinite(std::exp(nll.mean())))
+      return error{"chunk " + std::to_string(i) + ": the perplexity is not finite; --no-ppl collects without it"};
     bar.update(i + 1, nll.count() ? "ppl " + text::format("%.4f", std::exp(nll.mean())) : "");
     if (o.save_every > 0 && (i + 1) % o.save_every == 0 && i + 1 < text.chunks)
       if (auto r = save(o, c.statistics(), m.file.get()); !r) return r;
@@ -154,6 +161,10 @@ int collect(const options& o) {
   if (!t) return fail(o.model + ": " + t.error().message);
   const auto text = load_corpus(o.text, *t, o.context, o.from_chunk, o.chunks);
   if (!text) return fail(text.error().message);
+  print_warnings(o.model, m->hyper.warnings);
+  print_warnings(o.model, t->warnings());
+  print_warnings(o.text, text->notes);
+  if (const auto note = context_note(m->hyper, o.context); !note.empty()) print_warnings(o.model, {note});
   collector c({o.process_output, o.all_experts, o.similarity});
   auto earlier = merge_inputs(o);
   if (!earlier) return fail(earlier.error().message);
@@ -171,7 +182,8 @@ int collect(const options& o) {
     print_similarity("sorted attention importances:", c.similarity().attention);
     print_similarity("sorted ffn importances:", c.similarity().feed_forward);
   }
-  if (o.statistics) print_statistics(c.statistics(), o.as_json);
+  if (o.statistics)
+    if (auto r = print_statistics(c.statistics(), o.as_json); !r) return fail(r.error().message);
   const auto rows = check_coverage(c.statistics(), *m->file);
   if (!rows) return fail(rows.error().message);
   if (o.check) return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
@@ -198,7 +210,8 @@ int without_text(const options& o) {
     if (auto r = save(o, *s, model ? &*model : nullptr); !r) return fail(r.error().message);
     std::fprintf(stderr, "stored %zu entries in %s\n", s->entries.size(), o.out.c_str());
   }
-  if (o.statistics) print_statistics(*s, o.as_json);
+  if (o.statistics)
+    if (auto r = print_statistics(*s, o.as_json); !r) return fail(r.error().message);
   if (!o.check) return cli::exit_ok;
   const auto rows = check_coverage(*s, *model);
   if (!rows) return fail(rows.error().message);

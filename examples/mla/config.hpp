@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "quantal/gguf/reader.hpp"
 
@@ -35,6 +36,9 @@ struct config {
   double rms_epsilon;
   double rope_base;
   yarn scaling;
+  /// Keys that the file lacks or that contradict its tensors, and what was taken instead. They decide what the model
+  /// computes, so programs that run it print them.
+  std::vector<std::string> warnings;
 
   std::int64_t key() const noexcept { return nope + rope; }
   /// Softmax scale: yarn's magnitude squared over sqrt(key width), also in absorbed form.

@@ -6,42 +6,41 @@
 #include <string>
 #include <vector>
 
-#include "file.hpp"
+#include "config.hpp"
 #include "tokenizer.hpp"
 
 namespace quantal::mla {
+
+/// A chunk as the model sees it: BOS takes the place of the first token where the model asks for it. Files of reference
+/// logits hold the tokens before that. The one place that knows this, for every program.
+std::vector<std::int32_t> evaluated_tokens(std::span<const std::int32_t> chunk, const special_tokens& special);
 
 /// Consecutive chunks of `size` tokens; the incomplete tail is dropped.
 struct corpus {
   std::vector<std::int32_t> tokens;
   std::int64_t size = 512;
   std::int64_t chunks = 0;
-  std::int32_t bos = -1;  ///< overwrites the first token of every chunk; -1: not
+  special_tokens special;
+  std::vector<std::string> notes;  ///< what is odd about the text
 
-  std::vector<std::int32_t> chunk(std::int64_t i) const {
-    std::vector<std::int32_t> c(tokens.begin() + i * size, tokens.begin() + (i + 1) * size);
-    if (bos >= 0) c[0] = bos;
-    return c;
+  /// The tokens of the text, and the ones to evaluate in their place.
+  std::span<const std::int32_t> text_of(std::int64_t i) const {
+    return std::span(tokens).subspan(static_cast<std::size_t>(i * size), static_cast<std::size_t>(size));
   }
+  std::vector<std::int32_t> chunk(std::int64_t i) const { return evaluated_tokens(text_of(i), special); }
 };
 
 /// Tokenizes a whole file. `first` chunks are skipped, then at most `most` are kept (0: all).
-inline result<corpus> load_corpus(const std::filesystem::path& path, const tokenizer& t, std::int64_t size,
-                                  std::int64_t first = 0, std::int64_t most = 0) {
-  const auto text = file::read_text(path);
-  if (!text) return text.error();
-  corpus c;
-  c.size = size;
-  c.tokens = t.encode(*text, true);
-  const auto n = static_cast<std::int64_t>(c.tokens.size());
-  if (n < 2 * size)
-    return error{path.string() + ": " + std::to_string(n) + " tokens are fewer than two chunks of " + std::to_string(size)};
-  c.tokens.erase(c.tokens.begin(), c.tokens.begin() + std::min(n, first * size));
-  c.chunks = static_cast<std::int64_t>(c.tokens.size()) / size;
-  if (most > 0) c.chunks = std::min(c.chunks, most);
-  if (c.chunks == 0) return error{path.string() + ": no chunk is left after skipping " + std::to_string(first)};
-  c.bos = t.adds_bos() ? t.bos() : -1;
-  return c;
-}
+result<corpus> load_corpus(const std::filesystem::path& path, const tokenizer& t, std::int64_t size,
+                           std::int64_t first = 0, std::int64_t most = 0);
+
+/// What is odd about the bytes of a text: UTF-16, byte order marks, bytes that are not UTF-8. It is tokenized as it is.
+std::vector<std::string> text_notes(std::string_view text);
+
+/// Empty, or that chunks are longer than what the model was trained on.
+std::string context_note(const config& c, std::int64_t context);
+
+/// "warning: FILE: WHAT" on stderr, for each.
+void print_warnings(const std::string& file, const std::vector<std::string>& warnings);
 
 }  // namespace quantal::mla

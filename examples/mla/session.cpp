@@ -1,5 +1,6 @@
 #include "session.hpp"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -25,6 +26,14 @@ void rms_norm(const float* x, const std::vector<float>& gain, double epsilon, fl
   for (std::size_t i = 0; i < gain.size(); ++i) sum += static_cast<double>(x[i]) * x[i];
   const float scale = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(gain.size()) + epsilon));
   for (std::size_t i = 0; i < gain.size(); ++i) out[i] = x[i] * scale * gain[i];
+}
+
+/// By the bits: no compiler setting makes this constant.
+bool is_finite(const float* v, std::int64_t n) {
+  constexpr std::uint32_t exponent = 0x7f800000;
+  bool bad = false;
+  for (std::int64_t i = 0; i < n; ++i) bad |= (std::bit_cast<std::uint32_t>(v[i]) & exponent) == exponent;
+  return !bad;
 }
 
 }  // namespace
@@ -66,15 +75,21 @@ struct session::state {
 
   // --- products -------------------------------------------------------------------------------------------------
 
-  /// out[t][rows] = matrix slice x input; errors carry the weight's name.
+  /// out[t][rows] = matrix slice x input; errors carry the weight's name and the token, counted from `first`.
   result<void> multiply(const matrix& m, std::int64_t slice, const float* x, std::int64_t n, std::int64_t x_stride,
-                        float* out, std::int64_t out_stride) {
+                        float* out, std::int64_t out_stride, std::optional<std::int64_t> first = {}) {
     const auto* ops = arch.find(m.format);
     const mul_mat_args a{m.data + slice * m.slice_stride, m.rows, m.cols, m.row_stride, x, n, x_stride, out, out_stride};
+    if (auto r = run_product(m, a, *ops); !r) return r;
+    for (std::int64_t t = 0; t < n; ++t)
+      if (!is_finite(out + t * out_stride, m.rows)) return not_finite(m, is_finite(x + t * x_stride, m.cols), first.value_or(position) + t);
+    return {};
+  }
+  result<void> run_product(const matrix& m, const mul_mat_args& a, const runtime::format_ops& ops) {
     if (options.device)
       if (auto r = options.device->mul_mat(m, a)) return located(*r);
-    workspace.resize(std::max(workspace.size(), ops->mul_mat_workspace(a, options.policy)));
-    return check(m, ops->mul_mat(a, options.policy, executor, workspace));
+    workspace.resize(std::max(workspace.size(), ops.mul_mat_workspace(a, options.policy)));
+    return check(m, ops.mul_mat(a, options.policy, executor, workspace));
   }
 
   result<void> multiply_experts(const matrix& m, const float* x, std::int64_t n, std::int64_t token_stride,
@@ -82,10 +97,24 @@ struct session::state {
     const auto* ops = arch.find(m.format);
     const mul_mat_id_args a{m.data, m.slices, m.rows, m.cols, m.row_stride, m.slice_stride, x, n, token_stride,
                             slot_stride, ids, used, used, out, used * m.rows, m.rows};
+    if (auto r = run_product(m, a, *ops); !r) return r;
+    for (std::int64_t t = 0; t < n; ++t)
+      for (std::int64_t j = 0; j < used; ++j)
+        if (!is_finite(out + (t * used + j) * m.rows, m.rows))
+          return not_finite(m, is_finite(x + t * token_stride + j * slot_stride, m.cols), position + t, ids[t * used + j]);
+    return {};
+  }
+  result<void> run_product(const matrix& m, const mul_mat_id_args& a, const runtime::format_ops& ops) {
     if (options.device)
       if (auto r = options.device->mul_mat_id(m, a)) return located(*r);
-    workspace.resize(std::max(workspace.size(), ops->mul_mat_id_workspace(a, options.policy)));
-    return check(m, ops->mul_mat_id(a, options.policy, executor, workspace));
+    workspace.resize(std::max(workspace.size(), ops.mul_mat_id_workspace(a, options.policy)));
+    return check(m, ops.mul_mat_id(a, options.policy, executor, workspace));
+  }
+
+  /// The first product that is not finite ends the run: whatever follows would not be, either.
+  error not_finite(const matrix& m, bool finite_input, std::int64_t token, std::int64_t expert = -1) const {
+    return {path + ": tensor '" + m.name + "'" + (expert < 0 ? "" : ", expert " + std::to_string(expert)) + ": its " +
+            (finite_input ? "product" : "input") + " holds a NaN or an infinity at token " + std::to_string(token)};
   }
 
   result<void> located(const result<void>& r) const {
@@ -230,7 +259,7 @@ struct session::state {
     const float* latent = kv.latent.data() + first * latent_width();
     float* up = grow(up_, n * head_rows);
     for (std::int64_t h = 0; h < c.heads; ++h) {
-      if (auto r = multiply(l.kv_b, h, latent, n, latent_width(), up, head_rows); !r) return r;
+      if (auto r = multiply(l.kv_b, h, latent, n, latent_width(), up, head_rows, first); !r) return r;
       for_tokens(n, [&](std::int64_t t) {
         float* k = keys + (h * stored + first + t) * c.key();
         std::memcpy(k, up + t * head_rows, static_cast<std::size_t>(c.nope) * sizeof(float));
@@ -331,6 +360,8 @@ struct session::state {
       if (id < 0 || id >= c.vocabulary)
         return error{path + ": token " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(c.vocabulary)};
       arch.find(tensors.token_embd.format)->dequantize_row(tensors.token_embd.data + id * tensors.token_embd.row_stride, h + t * d, d);
+      if (!is_finite(h + t * d, d))
+        return error{path + ": tensor '" + tensors.token_embd.name + "', row " + std::to_string(id) + " holds a NaN or an infinity"};
     }
     float* x = grow(normed_, n * d);
     float* y = grow(block_out_, n * d);
@@ -351,7 +382,7 @@ struct session::state {
     if (logits.empty()) return {};
     const std::int64_t rows = n - first_logits;
     if (rows < 0 || logits.size() < static_cast<std::size_t>(rows * c.vocabulary)) return error{path + ": logits buffer too small"};
-    return multiply(tensors.output, 0, x + first_logits * d, rows, d, logits.data(), c.vocabulary);
+    return multiply(tensors.output, 0, x + first_logits * d, rows, d, logits.data(), c.vocabulary, position - rows);
   }
 
   const config& hyper;

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "pretokenizer.hpp"
+#include "utf8.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -16,24 +17,6 @@ constexpr int control_token = 3, user_token = 4;
 std::string utf8(char32_t c) {
   if (c < 0x80) return {static_cast<char>(c)};
   return {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};  // symbols end below U+0200
-}
-
-/// Length of the valid UTF-8 sequence at the start of s, 0 if there is none.
-std::size_t sequence_length(std::string_view s) {
-  const auto byte = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
-  const unsigned a = byte(0);
-  if (a < 0x80) return 1;
-  const auto follows = [&](std::size_t i) { return (byte(i) & 0xc0) == 0x80; };
-  if (a >= 0xc2 && a <= 0xdf) return follows(1) ? 2 : 0;
-  if (a >= 0xe0 && a <= 0xef) {
-    const bool range = !(a == 0xe0 && byte(1) < 0xa0) && !(a == 0xed && byte(1) > 0x9f);
-    return follows(1) && follows(2) && range ? 3 : 0;
-  }
-  if (a >= 0xf0 && a <= 0xf4) {
-    const bool range = !(a == 0xf0 && byte(1) < 0x90) && !(a == 0xf4 && byte(1) > 0x8f);
-    return follows(1) && follows(2) && follows(3) && range ? 4 : 0;
-  }
-  return 0;
 }
 
 }  // namespace
@@ -48,15 +31,44 @@ std::array<std::string, 256> byte_symbols() {
   return symbol;
 }
 
+result<special_tokens> read_special_tokens(const gguf::metadata& meta, std::int64_t vocabulary) {
+  special_tokens s;
+  std::string wrong;  // the first key of another type
+  const auto flag = [&](const char* key) {
+    if (!meta.contains(key)) return false;
+    const auto v = meta.boolean(key);
+    if (!v && wrong.empty()) wrong = v.error().message;
+    return v && *v;
+  };
+  // An id that nothing uses may be anything.
+  const auto id = [&](const char* key, const char* asked_by, bool used) -> std::int32_t {
+    const auto v = meta.integer(key, 0, vocabulary - 1);
+    if (v) return static_cast<std::int32_t>(*v);
+    if (used && meta.contains(key) && wrong.empty()) wrong = v.error().message + ", and " + asked_by + " is on";
+    if (!used && meta.contains(key)) s.warnings.push_back(v.error().message + "; the model has no such token");
+    if (used && !meta.contains(key))
+      s.warnings.push_back(std::string("key '") + key + "' is missing although '" + asked_by + "' is on; no token is added");
+    return -1;
+  };
+  s.add_bos = flag("tokenizer.ggml.add_bos_token");
+  s.add_eos = flag("tokenizer.ggml.add_eos_token");
+  s.bos = id("tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token", s.add_bos);
+  s.eos = id("tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_eos_token", s.add_eos);
+  if (!meta.contains("tokenizer.ggml.add_bos_token"))
+    s.warnings.insert(s.warnings.begin(), "key 'tokenizer.ggml.add_bos_token' is missing; false is taken");
+  if (!wrong.empty()) return error{wrong};
+  return s;
+}
+
 struct tokenizer::state {
   std::vector<std::string> text;  ///< raw bytes of every token
   std::unordered_map<std::string, std::int32_t> by_symbols;
   std::unordered_map<std::string, std::int32_t> rank;  ///< "left right"
-  std::vector<std::pair<std::string, std::int32_t>> special;  ///< longest first
+  std::vector<std::pair<std::string, std::int32_t>> written;  ///< tokens that a text can spell out, longest first
   std::array<std::string, 256> symbol;
   std::optional<pretokenizer> pre;
-  std::int32_t bos = -1, eos = -1;
-  bool add_bos = false, add_eos = false;
+  special_tokens ends;
+  std::vector<std::string> warnings;
 
   void encode_word(std::string_view word, std::vector<std::int32_t>& out) const;
   void encode_text(std::string_view text, std::vector<std::int32_t>& out) const;
@@ -154,6 +166,7 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
   const auto merges = meta.strings("tokenizer.ggml.merges");
   if (!merges) return merges.error();
   const auto pre_name = meta.string("tokenizer.ggml.pre");
+  if (!pre_name && meta.contains("tokenizer.ggml.pre")) return pre_name.error();
   auto pre = pretokenizer::named(pre_name ? *pre_name : "gpt-2");
   if (!pre) return pre.error();
   std::vector<std::int64_t> types;
@@ -174,7 +187,7 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
     s->by_symbols.try_emplace(token, static_cast<std::int32_t>(i));
     const auto type = types.empty() ? 1 : types[i];
     if ((type == control_token || type == user_token) && !token.empty()) {
-      s->special.emplace_back(token, static_cast<std::int32_t>(i));
+      s->written.emplace_back(token, static_cast<std::int32_t>(i));
       s->text.push_back(token);
       continue;
     }
@@ -188,35 +201,28 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
     }
     s->text.push_back(bytes);
   }
-  std::stable_sort(s->special.begin(), s->special.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  std::stable_sort(s->written.begin(), s->written.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
   for (std::size_t i = 0; i < (*merges)->size(); ++i) {
     const std::string& m = (**merges)[i];
     if (m.find(' ') == std::string::npos)
       return error{"tokenizer.ggml.merges[" + std::to_string(i) + "] is not two pieces"};
     s->rank.try_emplace(m, static_cast<std::int32_t>(i));
   }
-  const auto id = [&](const char* key) -> std::int32_t {
-    const auto v = meta.integer(key, 0, static_cast<std::int64_t>((*tokens)->size()) - 1);
-    return v ? static_cast<std::int32_t>(*v) : -1;
-  };
-  const auto flag = [&](const char* key) {
-    const auto v = meta.boolean(key);
-    return v && *v;
-  };
-  s->bos = id("tokenizer.ggml.bos_token_id");
-  s->eos = id("tokenizer.ggml.eos_token_id");
-  s->add_bos = s->bos >= 0 && flag("tokenizer.ggml.add_bos_token");
-  s->add_eos = s->eos >= 0 && flag("tokenizer.ggml.add_eos_token");
+  auto ends = read_special_tokens(meta, static_cast<std::int64_t>((*tokens)->size()));
+  if (!ends) return ends.error();
+  s->ends = std::move(*ends);
+  s->warnings = s->ends.warnings;
+  if (!pre_name) s->warnings.push_back("key 'tokenizer.ggml.pre' is missing; gpt-2 is taken");
   return tokenizer(std::move(s));
 }
 
 std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
   std::vector<std::int32_t> out;
-  if (add_special && s_->add_bos) out.push_back(s_->bos);
-  while (parse_special && !s_->special.empty() && !text.empty()) {
+  if (add_special && s_->ends.chunk_start() >= 0) out.push_back(s_->ends.bos);
+  while (parse_special && !s_->written.empty() && !text.empty()) {
     std::size_t at = std::string_view::npos;
     const std::pair<std::string, std::int32_t>* hit = nullptr;
-    for (const auto& sp : s_->special) {
+    for (const auto& sp : s_->written) {
       const std::size_t p = text.find(sp.first);
       if (p < at) at = p, hit = &sp;
     }
@@ -226,7 +232,7 @@ std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_spec
     text.remove_prefix(at + hit->first.size());
   }
   s_->encode_text(text, out);
-  if (add_special && s_->add_eos) out.push_back(s_->eos);
+  if (add_special && s_->ends.add_eos && s_->ends.eos >= 0) out.push_back(s_->ends.eos);
   return out;
 }
 
@@ -237,8 +243,10 @@ std::string tokenizer::decode(const std::vector<std::int32_t>& ids) const {
   return out;
 }
 
-std::int32_t tokenizer::bos() const noexcept { return s_->bos; }
-bool tokenizer::adds_bos() const noexcept { return s_->add_bos; }
+const special_tokens& tokenizer::special() const noexcept { return s_->ends; }
+const std::vector<std::string>& tokenizer::warnings() const noexcept { return s_->warnings; }
+std::int32_t tokenizer::bos() const noexcept { return s_->ends.bos; }
+bool tokenizer::adds_bos() const noexcept { return s_->ends.chunk_start() >= 0; }
 std::int64_t tokenizer::size() const noexcept { return static_cast<std::int64_t>(s_->text.size()); }
 
 }  // namespace quantal::mla

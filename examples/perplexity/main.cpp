@@ -19,6 +19,7 @@ struct options {
   std::string model, text, base, tokens, logits_out, act = "exact", arch;
   int mla = 1, threads = 0;
   bool flash = false, divergence = false, overwrite_base = false, as_json = false;
+  bool context_given = false;
   std::int64_t context = 512, batch = 0, chunks = 0, gpu_layers = 0;
   products* device = nullptr;
 };
@@ -52,25 +53,46 @@ struct evaluator {
   session run;
 };
 
+void note_context(const options& o, const model& m, std::int64_t context) {
+  if (const auto note = context_note(m.hyper, context); !note.empty()) print_warnings(o.model, {note});
+}
+
 /// Raw token ids in, raw logits out.
 result<void> dump_logits(const options& o, const model& m) {
   const auto tokens = file::read_raw<std::int32_t>(o.tokens);
   if (!tokens) return tokens.error();
   if (tokens->empty()) return error{o.tokens + ": holds no tokens"};
+  note_context(o, m, static_cast<std::int64_t>(tokens->size()));
   evaluator e(o, m, static_cast<std::int64_t>(tokens->size()));
   std::vector<float> logits;
   if (auto r = e.evaluate(*tokens, logits); !r) return r;
   return file::write(o.logits_out, std::as_bytes(std::span(logits)));
 }
 
-void print_divergence(divergence& d, const options& o) {
-  const double ppl = std::exp(d.nll().mean()), base = std::exp(d.base_nll().mean());
+/// "chunk 3: " in front of what went wrong there.
+error in_chunk(std::int64_t i, const error& e) { return {"chunk " + std::to_string(i) + ": " + e.message}; }
+
+/// exp(mean); logits can be finite and still so far apart that this is not.
+result<double> perplexity_of(const running_mean& nll, const std::string& whose) {
+  const double ppl = std::exp(nll.mean());
+  if (std::isfinite(ppl)) return ppl;
+  return error{whose + ": the perplexity is not finite; the mean of -ln p is " + text::format("%g", nll.mean())};
+}
+
+result<void> print_divergence(divergence& d, const options& o) {
+  const auto model_ppl = perplexity_of(d.nll(), o.model), base_ppl = perplexity_of(d.base_nll(), o.base);
+  if (!model_ppl) return model_ppl.error();
+  if (!base_ppl) return base_ppl.error();
+  const double ppl = *model_ppl, base = *base_ppl;
+  for (const double v : {d.kld().mean(), d.kld().error(), d.dp().mean(), d.rms_dp(), d.rms_dp_error(), d.log_ratio(), d.log_ratio_error(), d.correlation()})
+    if (!std::isfinite(v)) return error{o.model + ": a statistic of the divergence from " + o.base + " is not finite"};
   if (o.as_json) {
     json k = {{"mean_kld", d.kld().mean()}, {"mean_kld_error", d.kld().error()}, {"max_kld", d.kld_percentile(1)}, {"kld_999", d.kld_percentile(.999)},
               {"kld_99", d.kld_percentile(.99)}, {"kld_median", d.kld_percentile(.5)}, {"same_top", d.same_top()}, {"same_top_error", d.same_top_error()},
               {"rms_dp", d.rms_dp()}, {"mean_dp", d.dp().mean()}, {"ppl", ppl}, {"ppl_error", ppl * d.nll().error()}, {"ppl_base", base},
               {"log_ratio", d.log_ratio()}, {"log_ratio_error", d.log_ratio_error()}, {"tokens", d.count()}};
-    return print_json(k);
+    print_json(k);
+    return {};
   }
   std::printf("\n====== Perplexity statistics ======\n");
   std::printf("Mean PPL(Q)                   : %10.6f +/- %10.6f\n", ppl, ppl * d.nll().error());
@@ -87,22 +109,59 @@ void print_divergence(divergence& d, const options& o) {
   for (const double f : {100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0}) std::printf("%5.1f%%  dp: %6.3f%%\n", f, 100 * d.dp_percentile(f / 100));
   std::printf("RMS dp    : %6.3f +/- %5.3f %%\n", 100 * d.rms_dp(), 100 * d.rms_dp_error());
   std::printf("Same top p: %6.3f +/- %5.3f %%\n", 100 * d.same_top(), 100 * d.same_top_error());
+  return {};
+}
+
+/// The file settles context, tokens and chunks; options that say otherwise are refused.
+result<void> check_settings(const options& o, const model& m, const kl_header& h) {
+  if (h.vocabulary != m.hyper.vocabulary)
+    return error{o.base + ": made with a vocabulary of " + std::to_string(h.vocabulary) + ", " + o.model + " has one of " +
+                 std::to_string(m.hyper.vocabulary)};
+  if (o.context_given && o.context != h.context)
+    return error{o.base + ": made with chunks of " + std::to_string(h.context) + " tokens, but -c asks for " + std::to_string(o.context)};
+  if (o.chunks > h.chunks)
+    std::fprintf(stderr, "note: %s holds %d chunks, fewer than the %lld asked for\n", o.base.c_str(), h.chunks, static_cast<long long>(o.chunks));
+  return {};
+}
+
+/// A text given although the file holds the tokens: they have to be the same.
+result<void> check_text(const options& o, const model& m, const kl_header& h) {
+  if (o.text.empty()) return {};
+  const auto t = tokenizer::from_gguf(m.file->meta());
+  if (!t) return error{o.model + ": " + t.error().message};
+  const auto text = load_corpus(o.text, *t, h.context);
+  if (!text) return text.error();
+  print_warnings(o.text, text->notes);
+  const std::int64_t chunks = o.chunks > 0 ? std::min<std::int64_t>(o.chunks, h.chunks) : h.chunks;
+  const auto n = static_cast<std::size_t>(chunks * h.context);
+  std::size_t same = 0;
+  while (same < std::min(n, text->tokens.size()) && text->tokens[same] == h.tokens[same]) ++same;
+  if (same == n) return {};
+  const auto context = static_cast<std::size_t>(h.context);
+  return error{o.base + ": made from another text or with another tokenizer than " + o.text + " gives: chunk " + std::to_string(same / context) +
+               ", token " + std::to_string(same % context) + " is " + std::to_string(h.tokens[same]) +
+               (same < text->tokens.size() ? ", not " + std::to_string(text->tokens[same]) : ", where the text has ended") +
+               "; without -f the tokens of the file are used"};
 }
 
 result<void> compare(const options& o, const model& m) {
   auto base = kl_reader::open(o.base);
   if (!base) return base.error();
   const auto& h = base->header;
-  if (h.vocabulary != m.hyper.vocabulary)
-    return error{o.base + ": made with a vocabulary of " + std::to_string(h.vocabulary) + ", the model has " + std::to_string(m.hyper.vocabulary)};
+  if (auto r = check_settings(o, m, h); !r) return r;
+  if (auto r = check_text(o, m, h); !r) return r;
+  const auto special = read_special_tokens(m.file->meta(), m.hyper.vocabulary);
+  if (!special) return error{o.model + ": " + special.error().message};
+  print_warnings(o.model, special->warnings);
+  note_context(o, m, h.context);
   const std::int64_t chunks = o.chunks > 0 ? std::min<std::int64_t>(o.chunks, h.chunks) : h.chunks;
   evaluator e(o, m, h.context);
   divergence d;
   std::vector<float> logits, reference;
   progress bar("comparing", chunks);
   for (std::int64_t i = 0; i < chunks; ++i) {
-    const auto tokens = std::span(h.tokens).subspan(static_cast<std::size_t>(i * h.context), static_cast<std::size_t>(h.context));
-    if (auto r = e.evaluate(tokens, logits); !r) return r;
+    const auto tokens = h.chunk(i);
+    if (auto r = e.evaluate(evaluated_tokens(tokens, *special), logits); !r) return in_chunk(i, r.error());
     for (std::int64_t t = first_scored(h.context); t + 1 < h.context; ++t) {
       if (auto r = base->next(reference); !r) return r;
       d.add(reference, logits.data() + t * e.width, tokens[static_cast<std::size_t>(t + 1)]);
@@ -110,8 +169,7 @@ result<void> compare(const options& o, const model& m) {
     bar.update(i + 1, text::format("kld %.5f", d.kld().mean()));
   }
   bar.clear();
-  print_divergence(d, o);
-  return {};
+  return print_divergence(d, o);
 }
 
 result<void> measure(const options& o, const model& m) {
@@ -119,6 +177,9 @@ result<void> measure(const options& o, const model& m) {
   if (!t) return error{o.model + ": " + t.error().message};
   const auto text = load_corpus(o.text, *t, o.context, 0, o.chunks);
   if (!text) return text.error();
+  print_warnings(o.model, t->warnings());
+  print_warnings(o.text, text->notes);
+  note_context(o, m, o.context);
   std::optional<kl_writer> base;
   if (!o.base.empty()) {
     kl_header h{static_cast<std::int32_t>(o.context), static_cast<std::int32_t>(m.hyper.vocabulary), static_cast<std::int32_t>(text->chunks), {}};
@@ -133,16 +194,18 @@ result<void> measure(const options& o, const model& m) {
   progress bar("perplexity", text->chunks);
   for (std::int64_t i = 0; i < text->chunks; ++i) {
     const auto tokens = text->chunk(i);
-    if (auto r = e.evaluate(tokens, logits); !r) return r;
+    if (auto r = e.evaluate(tokens, logits); !r) return in_chunk(i, r.error());
     for (std::int64_t p = first_scored(o.context); p + 1 < o.context; ++p) {
       const float* row = logits.data() + p * e.width;
       nll.add(log_sum_exp(row, e.width) - row[tokens[static_cast<std::size_t>(p + 1)]]);
       if (base)
         if (auto r = base->add(row); !r) return r;
     }
+    const auto ppl = perplexity_of(nll, o.model);
+    if (!ppl) return in_chunk(i, ppl.error());
     if (!o.as_json) {
       bar.clear();
-      std::printf("[%lld]%.4f,", static_cast<long long>(i + 1), std::exp(nll.mean()));
+      std::printf("[%lld]%.4f,", static_cast<long long>(i + 1), *ppl);
       std::fflush(stdout);
     }
     bar.update(i + 1);
@@ -196,12 +259,16 @@ int run(int argc, char** argv) {
     return cli::exit_usage;
   };
   if (o.tokens.empty() != o.logits_out.empty()) return usage("--tokens and --logits-out go together");
+  if (!o.tokens.empty() && (!o.text.empty() || !o.base.empty() || o.divergence))
+    return usage("--tokens evaluates one sequence: -f, --kl-divergence and --kl-divergence-base do not go with it");
+  o.context_given = p.given("-c");
   if (o.divergence && o.base.empty()) return usage("--kl-divergence needs --kl-divergence-base");
   if (o.text.empty() && o.tokens.empty() && !o.divergence) return usage("nothing to do: give -f, --tokens or --kl-divergence");
   if (!o.arch.empty() && !runtime::dispatcher::named(o.arch)) return usage("--arch: this machine or build has no such variant");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   const auto m = load_model(o.model);
   if (!m) return fail(m.error().message);
+  print_warnings(o.model, m->hyper.warnings);
   std::unique_ptr<products> device;
   if (o.gpu_layers > 0) {
     auto made = cuda_products(o.gpu_layers, m->hyper.layers);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "json.hpp"
 #include "text.hpp"
@@ -64,8 +65,10 @@ std::string cell(std::string_view s) {
 }
 
 std::string verdict_line(const findings& f) {
-  if (f.gates.empty()) return "no gates";
-  std::string out = f.count(verdict::failed) ? "FAILED: " : "passed: ";
+  const auto broken = f.not_finite().size();
+  if (f.gates.empty()) return broken ? "FAILED: " + std::to_string(broken) + " tensors are not finite, no gates" : "no gates";
+  std::string out = f.failed() ? "FAILED: " : "passed: ";
+  if (broken) out += std::to_string(broken) + " tensors are not finite, ";
   out += std::to_string(f.count(verdict::passed)) + " checks passed, " +
          std::to_string(f.count(verdict::failed)) + " failed";
   if (const auto n = f.count(verdict::not_measured)) out += ", " + std::to_string(n) + " not measured";
@@ -77,11 +80,26 @@ double value_or_none(const metrics& m, const char* name) {
   return v == m.end() ? -1 : v->second;
 }
 
+/// NaN has no place in an order: it counts as the largest.
+double error_to_sort(const tensor_report& t) {
+  const double v = value_or_none(t.values, "nmse");
+  return std::isnan(v) ? std::numeric_limits<double>::infinity() : v;
+}
+
 }  // namespace
 
 std::size_t findings::count(verdict v) const {
   return static_cast<std::size_t>(
       std::count_if(checks.begin(), checks.end(), [&](const check& c) { return c.outcome == v; }));
+}
+
+std::vector<std::string> findings::not_finite() const {
+  std::vector<std::string> out;
+  for (const auto& t : tensors) {
+    const auto bad = std::find_if(t.values.begin(), t.values.end(), [](const auto& m) { return !std::isfinite(m.second); });
+    if (bad != t.values.end()) out.push_back(text::printable(t.name) + ": " + bad->first + text::format(" is %g", bad->second));
+  }
+  return out;
 }
 
 std::string as_table(const findings& f) {
@@ -98,6 +116,7 @@ std::string as_table(const findings& f) {
   if (!f.whole.empty()) out += "\n";
   for (const auto& [name, value] : f.whole) out += "model " + name + text::format(" = %.6g\n", value);
   for (const auto& n : f.notes) out += "note: " + text::printable(n) + "\n";
+  for (const auto& n : f.not_finite()) out += "FAIL: " + n + "\n";
   for (const auto& c : f.checks)
     if (c.outcome == verdict::failed)
       out += std::string(name_of(c.outcome)) + ": " + text::printable(c.subject) + ": " + c.of->metric +
@@ -128,7 +147,8 @@ std::string as_json(const findings& f) {
   }
   const json document = {{"model", f.model},
                          {"reference", f.reference},
-                         {"passed", f.count(verdict::failed) == 0},
+                         {"passed", !f.failed()},
+                         {"not_finite", f.not_finite()},
                          {"model_metrics", values(f.whole)},
                          {"notes", f.notes},
                          {"checks", checks},
@@ -138,9 +158,10 @@ std::string as_json(const findings& f) {
 
 std::string as_junit(const findings& f) {
   const auto number = [](std::size_t n) { return std::to_string(n); };
+  const auto broken = f.not_finite();
   std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"" +
-                    xml(f.model) + "\" tests=\"" + number(f.checks.size()) + "\" failures=\"" +
-                    number(f.count(verdict::failed)) + "\" errors=\"0\" skipped=\"" +
+                    xml(f.model) + "\" tests=\"" + number(f.checks.size() + broken.size()) + "\" failures=\"" +
+                    number(f.count(verdict::failed) + broken.size()) + "\" errors=\"0\" skipped=\"" +
                     number(f.count(verdict::not_measured)) + "\">\n";
   for (const auto& c : f.checks) {
     out += "<testcase classname=\"" + xml(c.of->text) + "\" name=\"" + xml(c.subject) + "\"";
@@ -150,6 +171,8 @@ std::string as_junit(const findings& f) {
       out += "><failure message=\"" + xml(c.of->metric + " is " + value_of(c) + ", gate " + c.of->text) +
              "\"/></testcase>\n";
   }
+  for (const auto& n : broken)
+    out += "<testcase classname=\"finite\" name=\"" + xml(n.substr(0, n.rfind(": "))) + "\"><failure message=\"" + xml(n) + "\"/></testcase>\n";
   return out + "</testsuite>\n</testsuites>\n";
 }
 
@@ -169,11 +192,12 @@ std::string as_markdown(const findings& f) {
         out += "| " + cell(c.of->text) + " | " + cell(c.subject) + " | " + value_of(c) + " |\n";
     out += "\n";
   }
+  for (const auto& n : f.not_finite()) out += "FAIL: " + cell(n) + "\n\n";
   std::vector<const tensor_report*> worst;
   for (const auto& t : f.tensors)
     if (value_or_none(t.values, "nmse") != 0) worst.push_back(&t);
   std::stable_sort(worst.begin(), worst.end(), [](const auto* a, const auto* b) {
-    return value_or_none(a->values, "nmse") > value_or_none(b->values, "nmse");
+    return error_to_sort(*a) > error_to_sort(*b);
   });
   constexpr std::size_t most = 10;
   if (!worst.empty()) {

@@ -18,6 +18,9 @@ struct findings {
   std::vector<check> checks;  ///< point into `gates`
 
   std::size_t count(verdict v) const;
+  /// "TENSOR: METRIC is nan", for every tensor with such a metric: a failure with or without gates.
+  std::vector<std::string> not_finite() const;
+  bool failed() const { return count(verdict::failed) > 0 || !not_finite().empty(); }
 };
 
 std::string as_table(const findings& f);

@@ -58,7 +58,7 @@ result<gate> gate_of_object(const json& o, const std::string& where) {
       return error{where + "unknown key '" + text::printable(key) + "'; known: tensors, metric, max, min"};
   if (o.contains("max") == o.contains("min")) return error{where + "expected one of \"max\" and \"min\""};
   const json& bound = o.contains("max") ? o["max"] : o["min"];
-  if (!bound.is_number()) return error{where + "the bound is not a number"};
+  if (!bound.is_number() || !std::isfinite(bound.get<double>())) return error{where + "the bound is not a number"};
   g.metric = text_of("metric");
   g.how = o.contains("max") ? comparison::less_equal : comparison::greater_equal;
   g.bound = bound.get<double>();
@@ -85,6 +85,7 @@ std::vector<std::string> tensor_metrics() { return {"nmse", "wnmse", "cosine", "
 std::vector<std::string> model_metrics() { return {"ppl", "ppl_ratio", "kld", "kld_99", "same_top"}; }
 
 bool gate::holds(double value) const noexcept {
+  if (!std::isfinite(value)) return false;
   switch (how) {
     case comparison::less:
       return value < bound;

@@ -29,7 +29,7 @@ struct gate {
   comparison how = comparison::less_equal;
   double bound = 0;
 
-  /// NaN never holds.
+  /// NaN and infinity never hold.
   bool holds(double value) const noexcept;
 };
 

@@ -49,6 +49,8 @@ int body(int argc, char** argv) {
            "table, json, junit or markdown; to standard output or a file", o.outputs);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of the text", o.context, {4, 1 << 20});
   p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.option({"--act"}, "POLICY", "activations of the model in ppl, kld and the like: exact, as quantal-perplexity has it, or rounded to int8", o.act)
+      .one_of({"exact", "q8"});
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
   p.flag({"--allow-missing"}, "compare the tensors that both have", o.allow_missing);
   p.positional("MODEL", "quantized model (GGUF)", o.model).required();
@@ -56,7 +58,7 @@ int body(int argc, char** argv) {
       "tensor metrics: nmse, wnmse (with --imatrix), cosine, max_error,\n"
       "  output_nmse (product with rounded activations of the collected variances against the exact "
       "product)\n"
-      "exit codes: 0 all gates hold, 1 a gate failed, 2 the verdict is unknown");
+      "exit codes: 0 all gates hold, 1 a gate failed or a tensor holds a NaN or an infinity, 2 the verdict is unknown");
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   if (const auto ok = check_outputs(o.outputs); !ok)
     return quantal::fail("quantal-validate", ok.error(), could_not_run);
@@ -65,7 +67,7 @@ int body(int argc, char** argv) {
   if (!f) return quantal::fail("quantal-validate", f.error(), could_not_run);
   if (const auto w = quantal::validate::write_outputs(*f, o.outputs); !w)
     return quantal::fail("quantal-validate", w.error(), could_not_run);
-  return f->count(quantal::validate::verdict::failed) ? gate_failed : passed;
+  return f->failed() ? gate_failed : passed;
 }
 
 }  // namespace

@@ -15,11 +15,13 @@ struct run_options {
   std::vector<std::string> gates, gate_files;
   std::vector<std::string> outputs;  ///< FORMAT or FORMAT=FILE
   std::int64_t context = 512, chunks = 0;
+  std::string act = "exact";  ///< activations of the model in the model metrics: exact or q8
   int threads = 0;
   bool allow_missing = false;  ///< compare the common tensors of models with different tensors
 };
 
-/// Measures and evaluates. An error means that the verdict is unknown.
+/// Measures and evaluates. An error means that the verdict is unknown; tensors of the model that are not finite are
+/// findings.
 result<findings> validate(const run_options& options);
 
 /// Writes every output asked for; the default is a table on standard output.
