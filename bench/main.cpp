@@ -30,9 +30,11 @@ double measure_peak(void (*loop)(std::int64_t, T*) noexcept, double ops_per_roun
   return rate;
 }
 
-/// The ceilings of every arch that this machine runs become part of the output, before anything is measured
-/// against them; scripts/bench_report draws them.
+/// What the build is and the ceilings of every arch that this machine runs become part of the output, before anything
+/// is measured against them; scripts/bench_report draws the ceilings and compares only runs of like builds.
 void add_context() {
+  benchmark::AddCustomContext("compiler", QUANTAL_BENCH_COMPILER);
+  benchmark::AddCustomContext("build_type", QUANTAL_BENCH_BUILD_TYPE);
   const auto add = [](std::string_view key, double rate) {
     char text[32];
     std::snprintf(text, sizeof text, "%.4g", rate);

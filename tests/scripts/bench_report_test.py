@@ -1,4 +1,4 @@
-"""bench_report tells faster from slower from noise, and refuses what is no benchmark run."""
+"""bench_report tells faster from slower from noise, says "unknown" where it cannot, and refuses what is no benchmark run."""
 import json
 import os
 import random
@@ -25,6 +25,49 @@ def report(*arguments):
 
 def noisy(rng, mean):
     return [mean * rng.uniform(0.97, 1.03) for _ in range(9)]
+
+
+def check_unknown(folder):
+    """No verdict from what holds none: its own exit code, and the cause."""
+    name = "mul_mat/q4_0/avx2/q8/m:1/n:1/k:1/threads:1"
+    slow, fast = [200.0, 201.0, 202.0, 203.0], [100.0, 101.0, 102.0, 103.0]
+    machine = {"host_name": "a", "num_cpus": 2, "mhz_per_cpu": 3000, "library_build_type": "release", "caches": []}
+
+    def outcome(old, new, old_context=machine, new_context=machine):
+        return report(run_file(folder, "o.json", {name: old}, old_context), run_file(folder, "n.json", {name: new}, new_context))
+
+    assert outcome(slow, fast)[0] == 0 and outcome(fast, slow)[0] == 1
+    for times, cause in ((slow[:1], "1 repetition"), (slow[:2], "2 repetitions"), ([0.0] * 4, "a time is 0"),
+                         (slow[:3] + [float("nan")], "a time is nan"), ([-1.0] + slow, "a time is -1"),
+                         ([float("inf")] + slow, "a time is inf"), (["9"] + slow, "a time is 9"), ([None] + slow, "a time is None")):
+        for code, text in (outcome(fast, times), outcome(times, fast)):
+            assert code == 2 and cause in text and "0 slower, 1 unknown" in text, (times, text)
+    for key, value in (("host_name", "b"), ("num_cpus", 4), ("library_build_type", "debug"), ("caches", [{"size": 1}]),
+                       ("mhz_per_cpu", 2000), ("host_name", None), ("compiler", "gcc 12")):
+        other = {k: v for k, v in {**machine, key: value}.items() if v is not None}
+        for code, text in (outcome(fast, slow, machine, other), outcome(fast, slow, other, machine)):
+            assert code == 2 and f"unknown: {key}" in text and "0 slower" in text, (key, text)
+    # Something slower outweighs something unknown.
+    code, text = report(run_file(folder, "o.json", {name: fast, "x": fast}), run_file(folder, "n.json", {name: slow, "x": fast[:1]}))
+    assert code == 1 and "1 slower, 1 unknown" in text, text
+
+
+def check_unusable(folder, good):
+    """Files that are not what they should be: the exit code of an unknown verdict, no traceback."""
+    bad = os.path.join(folder, "bad.json")
+    for content in ("", "[]", "{}", "3", '{"benchmarks": 3}', '{"benchmarks": [3]}', '{"benchmarks": [{"real_time": 1}]}',
+                    '{"benchmarks": []}', '{"benchmarks": [{"name": "m", "run_type": "aggregate"}]}',
+                    '{"benchmarks": [{"name": "other", "real_time": 1}]}', "[" * 100000):
+        with open(bad, "w") as f:
+            f.write(content)
+        for files in ((bad, good), (good, bad)):
+            code, text = report(*files)
+            assert code == 2 and text.startswith("bench_report: ") and "Traceback" not in text, (content[:50], text)
+    with open(bad, "w") as f:
+        f.write('{"benchmarks": [{"name": "m", "error_occurred": true, "error_message": "no such arch"}]}')
+    code, text = report(bad, bad)
+    assert code == 2 and "the run failed: no such arch" in text, text
+    assert report(good, good, "--threshold", "nan")[0] == 2
 
 
 def check_plots(folder, times):
@@ -71,6 +114,8 @@ def main():
         open(empty, "w").close()
         code, text = report(empty, new)
         assert code != 0 and "not a Google Benchmark JSON file" in text, text
+        check_unknown(folder)
+        check_unusable(folder, new)
         check_plots(folder, {a: [100.0]})
     if len(sys.argv) > 2:
         check_context(sys.argv[2])

@@ -5,7 +5,9 @@
 // reloading, merging and resuming are exact.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "quantal/finite.hpp"
 #include "quantal/gguf/writer.hpp"
@@ -38,6 +40,12 @@ inline result<void> check_entry(const std::string& path, const std::string& name
   return {};
 }
 
+/// Both forms store float32: what is beyond it could not be read back.
+inline result<void> check_range(const std::string& path, const std::string& name, double value) {
+  if (is_finite(static_cast<float>(value))) return {};
+  return entry_error(path, name, "holds a value beyond float32, which the file could not hold");
+}
+
 inline result<std::vector<float>> floats(const gguf::reader& file, const gguf::tensor_info& t) {
   if (t.type != f32::gguf_id) return error{file.path() + ": tensor '" + t.name + "': type " + gguf::type_name(t.type) + " instead of f32"};
   const auto bytes = file.data(t);
@@ -54,6 +62,15 @@ inline const std::vector<T>* array_of(const gguf::metadata& meta, const std::str
   return a ? std::get_if<std::vector<T>>(a) : nullptr;
 }
 
+/// The tensor holds the exact numbers rounded; one number may stand for several that are equal.
+template <class T>
+inline bool same_as_float(const std::vector<T>& exact, const std::vector<float>& rounded) {
+  if (rounded.size() != 1 && rounded.size() != exact.size()) return false;
+  for (std::size_t i = 0; i < exact.size(); ++i)
+    if (static_cast<float>(exact[i]) != rounded[rounded.size() == 1 ? 0 : i]) return false;
+  return true;
+}
+
 /// Entry NAME from its two tensors, or from the exact keys where they agree with the tensors.
 inline result<entry> read_entry(const gguf::reader& file, const std::string& name, const gguf::tensor_info& sums_info,
                                 const gguf::tensor_info& counts_info) {
@@ -66,7 +83,7 @@ inline result<entry> read_entry(const gguf::reader& file, const std::string& nam
   for (std::size_t i = 0; i < sums->size(); ++i) e.sums[i] = (*sums)[i];
   for (std::size_t i = 0; i < counts->size(); ++i) {
     const float c = (*counts)[i];
-    if (!is_finite(c) || c < 0 || c > 9e15f) return entry_error(file.path(), name, "holds a count that is not a count");
+    if (!is_finite(c) || c < 0 || c > static_cast<float>(most_rows)) return entry_error(file.path(), name, "holds a count that is not a count");
     e.counts[i] = std::llround(c);
   }
   const auto* exact_sums = array_of<double>(file.meta(), exact_sums_key + name);
@@ -74,6 +91,8 @@ inline result<entry> read_entry(const gguf::reader& file, const std::string& nam
   if (exact_sums && exact_counts) {
     if (exact_sums->size() != sums->size() || exact_counts->empty() || sums->size() % exact_counts->size() != 0)
       return entry_error(file.path(), name, "its exact sums have another size than its tensors");
+    if (!same_as_float(*exact_sums, *sums) || !same_as_float(*exact_counts, *counts))
+      return entry_error(file.path(), name, "its exact sums differ from its tensors: one of them was changed");
     e.slices = static_cast<std::int64_t>(exact_counts->size());
     e.cols = static_cast<std::int64_t>(sums->size()) / e.slices;
     e.sums = *exact_sums;
@@ -184,6 +203,7 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   gguf::metadata meta;
   meta.set("general.type", std::string("imatrix"));
   meta.set("imatrix.datasets", gguf::array(s.datasets));
+  if (s.entries.empty()) return error{path.string() + ": there is no importance data to write"};
   meta.set("imatrix.chunk_count", detail::to_32_bits<std::uint32_t>(s.chunk_count()));
   meta.set("imatrix.chunk_size", detail::to_32_bits<std::uint32_t>(s.chunk_size));
   if (s.approximate_counts) meta.set(detail::approximate_key, true);
@@ -191,6 +211,8 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   std::vector<std::vector<float>> data;
   for (const auto& [name, e] : s.entries) {
     if (auto ok = detail::check_entry(path.string(), name, e); !ok) return ok.error();
+    for (const double v : e.sums)
+      if (auto ok = detail::check_range(path.string(), name, v); !ok) return ok.error();
     meta.set(detail::exact_sums_key + name, gguf::array(e.sums));
     meta.set(detail::exact_counts_key + name, gguf::array(e.counts));
     const bool joined = detail::per_head(name) && detail::equal_counts(e);
@@ -256,7 +278,10 @@ inline result<void> save_dat(const store& s, const std::filesystem::path& path, 
     out += name;
     put(calls);
     put(static_cast<std::int32_t>(values.size()));
-    for (const double v : values) put(static_cast<float>(v * calls));
+    for (const double v : values) {
+      if (auto ok = detail::check_range(path.string(), name, v * calls); !ok) return ok.error();
+      put(static_cast<float>(v * calls));
+    }
   }
   put(last_call);
   const std::string dataset = s.datasets.empty() ? "" : s.datasets.back();

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "quantal/finite.hpp"
 #include "quantal/result.hpp"
 
 namespace quantal::imatrix {
@@ -50,13 +52,19 @@ inline result<void> merge(store& into, const store& other) {
     if (m.sums.size() != e.sums.size())
       return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " x " + std::to_string(m.cols) +
                    " values cannot be merged with " + std::to_string(e.slices) + " x " + std::to_string(e.cols)};
-    for (std::size_t i = 0; i < e.sums.size(); ++i) m.sums[i] += e.sums[i];
+    for (std::size_t i = 0; i < e.sums.size(); ++i) {
+      m.sums[i] += e.sums[i];
+      if (!is_finite(m.sums[i])) return error{"imatrix entry '" + name + "': the sums are not finite"};
+    }
     const entry& finer = m.slices >= e.slices ? m : e;
     if (m.slices != e.slices && m.slices != 1 && e.slices != 1)
       return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " and " + std::to_string(e.slices) + " slices"};
     std::vector<std::int64_t> counts(finer.counts.size());
-    for (std::size_t s = 0; s < counts.size(); ++s)
-      counts[s] = m.counts[m.slices == 1 ? 0 : s] + e.counts[e.slices == 1 ? 0 : s];
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+      const auto a = m.counts[m.slices == 1 ? 0 : s], b = e.counts[e.slices == 1 ? 0 : s];
+      if (a > std::numeric_limits<std::int64_t>::max() - b) return error{"imatrix entry '" + name + "': the counts are too large to add"};
+      counts[s] = a + b;
+    }
     const std::int64_t slices = finer.slices, cols = finer.cols;
     m.slices = slices, m.cols = cols, m.counts = std::move(counts);
   }
