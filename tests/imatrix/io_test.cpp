@@ -65,6 +65,25 @@ TEST(ImatrixGguf, LoadsFilesWithoutTheExactKeys) {
   EXPECT_NEAR(s->entries.at("blk.0.attn_k_b.weight").sums[11], 2 + 1.1, 1e-6);
 }
 
+TEST(ImatrixGguf, ChangedTensorsContradictTheExactKeys) {
+  temp_dir dir;
+  ASSERT_TRUE(save_gguf(sample(2), dir / "a.gguf"));
+  const auto r = gguf::reader::open(dir / "a.gguf");
+  for (const float bad : {NAN, -1.0f, 77.0f}) {
+    auto w = gguf::writer::create(dir / "b.gguf", r->meta(), r->tensors());
+    for (const auto& t : r->tensors()) {
+      const auto data = *r->data(t);
+      std::vector<std::byte> bytes(data.begin(), data.end());
+      if (t.name == "blk.0.attn_output.weight.in_sum2") std::memcpy(bytes.data(), &bad, sizeof bad);
+      ASSERT_TRUE(w->append(bytes));
+    }
+    ASSERT_TRUE(w->finish());
+    const auto s = load(dir / "b.gguf");
+    ASSERT_FALSE(s);
+    EXPECT_NE(s.error().message.find("blk.0.attn_output.weight"), std::string::npos) << s.error().message;
+  }
+}
+
 TEST(ImatrixDat, RoundTripsMeans) {
   temp_dir dir;
   const auto s = sample(3);
@@ -120,6 +139,22 @@ TEST(ImatrixMerge, ReplicatesCountsNeverSums) {
   EXPECT_TRUE(a == before);
 }
 
+TEST(ImatrixMerge, OverflowIsAnError) {
+  for (const bool of_counts : {false, true}) {
+    store a = sample(1), b = sample(1);
+    for (auto* s : {&a, &b}) {
+      auto& e = s->entries["blk.0.attn_output.weight"];
+      if (of_counts) e.counts[0] = std::numeric_limits<std::int64_t>::max() - 1;
+      else e.sums[3] = std::numeric_limits<double>::max();
+    }
+    const auto before = a;
+    const auto r = merge(a, b);
+    ASSERT_FALSE(r);
+    EXPECT_NE(r.error().message.find("'blk.0.attn_output.weight'"), std::string::npos);
+    EXPECT_TRUE(a == before);
+  }
+}
+
 TEST(ImatrixNames, AreCanonical) {
   EXPECT_EQ(canonical_name("blk.0.attn_k_b.weight (reshaped)"), "blk.0.attn_k_b.weight");
   EXPECT_EQ(canonical_name("CUDA0#blk.3.ffn_up.weight#0"), "blk.3.ffn_up.weight");
@@ -161,6 +196,17 @@ TEST(ImatrixDamage, BadValuesAreRefusedOnSaveAndLoad) {
   EXPECT_FALSE(save_dat(s, dir / "a.dat"));
   EXPECT_EQ(dir.files(), 0u);
   EXPECT_FALSE(load(dir / "missing"));
+  s = sample(1);
+  s.entries["blk.0.attn_output.weight"].sums[2] = 1e39;  // beyond float32
+  EXPECT_FALSE(save_gguf(s, dir / "a.gguf"));
+  s.entries["blk.0.attn_output.weight"].counts[0] = 1;
+  EXPECT_FALSE(save_dat(s, dir / "a.dat"));
+  EXPECT_FALSE(save_gguf(store{}, dir / "a.gguf"));
+  EXPECT_FALSE(save_dat(store{}, dir / "a.dat"));
+  s = sample(1);
+  s.entries[std::string(60, 'x')] = make(2, 1, 1);
+  EXPECT_FALSE(save_gguf(s, dir / "a.gguf"));
+  EXPECT_EQ(dir.files(), 0u);
   write_file(dir / "empty", "");
   EXPECT_FALSE(load(dir / "empty"));
 }

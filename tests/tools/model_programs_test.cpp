@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <map>
 
 #include "file.hpp"
 #include "json.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "shell.hpp"
+#include "support/edited_model.hpp"
 #include "synthetic.hpp"
 
 namespace quantal {
@@ -35,9 +38,27 @@ class model_programs : public ::testing::Test {
     return s ? *s : imatrix::store{};
   }
 
+  /// The fixture with a change, under a name of its own.
+  std::string edited(const std::string& name, const test::model_edit& edit) {
+    test::edit_model(heads, dir / name, edit);
+    return path(name);
+  }
+  /// JSON of a program that succeeds.
+  json document(const std::string& command) {
+    const auto o = shell(command + " 2>/dev/null");
+    EXPECT_EQ(o.code, 0) << command << "\n" << o.text;
+    return o.code == 0 ? json::parse(o.text) : json::object();
+  }
+  std::string write_base(const std::string& model, const std::string& name, const std::string& how) {
+    return perplexity + " -m " + model + " -f " + path("text.txt") + " " + how + " --json --overwrite-base --kl-divergence-base " + path(name);
+  }
+  std::string read_base(const std::string& model, const std::string& name, const std::string& more = "") {
+    return perplexity + " -m " + model + " --kl-divergence --json --kl-divergence-base " + path(name) + " " + more;
+  }
+
   test::temporary_folder dir;
   const std::string imatrix = QUANTAL_IMATRIX, perplexity = QUANTAL_PERPLEXITY, inspect = QUANTAL_INSPECT,
-                    quantize = QUANTAL_QUANTIZE, relayout = QUANTAL_RELAYOUT;
+                    quantize = QUANTAL_QUANTIZE, relayout = QUANTAL_RELAYOUT, validate = QUANTAL_VALIDATE;
   const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/";
   const std::string heads = fixtures + "fixture-v2lite-mainline-bf16.gguf",
                     rows = fixtures + "fixture-v2lite-ik-bf16.gguf";
@@ -190,6 +211,141 @@ TEST_F(model_programs, perplexity_and_divergence) {
     ASSERT_TRUE(file::write(dir / "cut.kld", std::string_view(whole).substr(0, n)));
     expect(common + "--kl-divergence --kl-divergence-base " + path("cut.kld"), 1, "cut.kld");
   }
+}
+
+constexpr std::uint32_t bos = 9;
+
+/// add_bos_token and add_eos_token: absent, off, on.
+test::model_edit tokenizer_keys(int add_bos, int add_eos) {
+  return {[=](gguf::metadata& m) {
+    m.set("tokenizer.ggml.bos_token_id", bos);
+    for (const auto& [key, state] : {std::pair{"tokenizer.ggml.add_bos_token", add_bos}, std::pair{"tokenizer.ggml.add_eos_token", add_eos}})
+      if (state == 0) m.erase(key);
+      else m.set(key, state == 2);
+  }};
+}
+
+TEST_F(model_programs, a_model_against_itself_under_every_tokenizer) {
+  std::map<int, double> ppl;
+  for (const int add_bos : {0, 1, 2})
+    for (const int add_eos : {0, 1, 2}) {
+      const std::string model = edited("m.gguf", tokenizer_keys(add_bos, add_eos));
+      const bool odd = add_eos == 2;
+      const auto plain = document(write_base(model, "m.kld", odd ? "-c 33 --chunks 5" : "-c 64 --chunks 3"));
+      const auto same = document(read_base(model, "m.kld"));
+      EXPECT_LT(std::fabs(same["mean_kld"].get<double>()), 2e-6) << add_bos << add_eos;
+      EXPECT_LT(same["max_kld"].get<double>(), 1e-4) << add_bos << add_eos;
+      EXPECT_NEAR(same["ppl"].get<double>(), plain["ppl"].get<double>(), 1e-9 * plain["ppl"].get<double>());
+      EXPECT_NEAR(same["log_ratio"].get<double>(), 0, 1e-5);
+      if (!odd) ppl[add_bos] = plain["ppl"];
+      const std::string reference = model + " --reference " + model + " --text " + path("text.txt") + (odd ? " -c 33 --chunks 5" : " -c 64 --chunks 3");
+      const auto other = document(validate + " " + reference + " -o json")["model_metrics"];
+      for (const auto& [theirs, ours] : {std::pair{"ppl", "ppl"}, std::pair{"kld", "mean_kld"}, std::pair{"kld_99", "kld_99"}, std::pair{"same_top", "same_top"}})
+        EXPECT_NEAR(other[theirs].get<double>(), same[ours].get<double>(), 1e-9) << theirs << add_bos << add_eos;
+    }
+  EXPECT_EQ(ppl[0], ppl[1]);
+  EXPECT_NE(ppl[1], ppl[2]);
+}
+
+TEST_F(model_programs, base_files_hold_the_tokens_before_bos) {
+  const std::string model = edited("on.gguf", tokenizer_keys(2, 1));
+  (void)document(write_base(model, "on.kld", "-c 64 --chunks 3"));
+  const auto bytes = *file::read_text(dir / "on.kld");
+  std::vector<std::int32_t> tokens(3 * 64);
+  std::memcpy(tokens.data(), bytes.data() + 20, tokens.size() * 4);
+  EXPECT_EQ(tokens[0], static_cast<std::int32_t>(bos));  // the tokenizer's, at the start of the text
+  EXPECT_NE(tokens[64], static_cast<std::int32_t>(bos));
+  EXPECT_NE(tokens[128], static_cast<std::int32_t>(bos));
+  // A file without tokenizer keys other than these is evaluated alike.
+  const auto bare = edited("bare.gguf", {[](gguf::metadata& m) {
+    tokenizer_keys(2, 1).keys(m);
+    m.erase("tokenizer.ggml.merges");
+  }});
+  EXPECT_LT(std::fabs(document(read_base(bare, "on.kld"))["mean_kld"].get<double>()), 2e-6);
+  // The two kinds of evaluation differ, and that shows.
+  EXPECT_GT(document(read_base(edited("off.gguf", tokenizer_keys(1, 1)), "on.kld"))["mean_kld"].get<double>(), 1e-5);
+}
+
+TEST_F(model_programs, values_that_are_not_finite_are_failures) {
+  (void)document(write_base(heads, "good.kld", "-c 64 --chunks 2"));
+  const std::string common = " -f " + path("text.txt") + " -c 64 --chunks 2 ";
+  for (const std::string tensor : {"blk.0.attn_q.weight", "blk.1.ffn_up_exps.weight", "output.weight"}) {
+    const std::string model = edited("nan.gguf", test::nan_in(tensor));
+    expect(perplexity + " -m " + model + common, 1, "chunk 0: " + model + ": tensor '" + tensor + "'");
+    expect(write_base(model, "bad.kld", "-c 64 --chunks 2"), 1, tensor);
+    expect(read_base(model, "good.kld"), 1, tensor);
+    ASSERT_TRUE(file::write_raw(dir / "t", std::vector<std::int32_t>{1, 2, 3, 4, 5}));
+    if (tensor != "blk.1.ffn_up_exps.weight") expect(perplexity + " -m " + model + " --tokens " + path("t") + " --logits-out " + path("l"), 1, tensor);
+    if (tensor != "output.weight") expect(collect(model, "bad.gguf", "--chunks 2 --no-ppl"), 1, tensor);
+    EXPECT_FALSE(std::filesystem::exists(path("bad.kld")) || std::filesystem::exists(path("l")) || std::filesystem::exists(path("bad.gguf")));
+    const std::string check = validate + " " + model + " --reference " + heads + " -c 64 --chunks 2";
+    expect(check, 1, "FAIL: " + tensor);
+    expect(check + " --text " + path("text.txt"), 1, "FAIL: " + tensor);
+    expect(check + " --gate 'blk.2.attn_output: nmse<=1'", 1, "FAIL: " + tensor);
+    expect(validate + " " + heads + " --reference " + model, 2, tensor);
+    const auto o = shell(check + " -o json 2>/dev/null");
+    EXPECT_EQ(o.code, 1);
+    EXPECT_FALSE(json::parse(o.text)["passed"].get<bool>());
+  }
+  // One record of the base: chunk 1, third scored position.
+  const auto good = *file::read_text(dir / "good.kld");
+  const std::size_t record = 2 * (512 + 4), at = 20 + 4 * 128 + record * (31 + 2);
+  const auto damage = [&](float scale, float low) {
+    auto bytes = good;
+    std::memcpy(bytes.data() + at, &scale, 4);
+    std::memcpy(bytes.data() + at + 4, &low, 4);
+    EXPECT_TRUE(file::write(dir / "bad.kld", bytes));
+    expect(read_base(heads, "bad.kld"), 1, "bad.kld: chunk 1, position 34: ");
+  };
+  damage(std::nanf(""), -10);
+  damage(1e-4f, -INFINITY);
+  damage(1e38f, -10);
+  damage(1e-4f, 3);
+  damage(0, -1e30f);
+}
+
+TEST_F(model_programs, settings_that_contradict_the_base_are_refused) {
+  (void)document(write_base(heads, "b.kld", "-c 64 --chunks 3"));
+  expect(read_base(heads, "b.kld", "-c 32"), 1, "made with chunks of 64 tokens, but -c asks for 32");
+  expect(read_base(heads, "b.kld", "-c 64"), 0, "mean_kld");
+  expect(read_base(heads, "b.kld", "--chunks 9"), 0, "holds 3 chunks, fewer than the 9 asked for");
+  expect(read_base(heads, "b.kld", "-f " + path("text.txt")), 0, "mean_kld");
+  const auto text = *file::read_text(dir / "text.txt");
+  ASSERT_TRUE(file::write(dir / "other.txt", text.substr(0, 400) + "x" + text.substr(400)));
+  expect(read_base(heads, "b.kld", "-f " + path("other.txt")), 1, "made from another text");
+  ASSERT_TRUE(file::write(dir / "short.txt", text.substr(0, 350)));
+  expect(read_base(heads, "b.kld", "-f " + path("short.txt")), 1, "short.txt");
+  auto bytes = *file::read_text(dir / "b.kld");
+  const std::int32_t vocabulary = 511, context = 0x7fffffff;
+  auto damaged = bytes;
+  std::memcpy(damaged.data() + 12, &vocabulary, 4);  // odd: the records have the same size
+  ASSERT_TRUE(file::write(dir / "v.kld", damaged));
+  expect(read_base(heads, "v.kld"), 1, "v.kld");
+  damaged = bytes;
+  std::memcpy(damaged.data() + 8, &context, 4);
+  ASSERT_TRUE(file::write(dir / "v.kld", damaged));
+  expect(read_base(heads, "v.kld"), 1, "impossible sizes");
+  ASSERT_TRUE(file::write(dir / "v.kld", bytes + "x"));
+  expect(read_base(heads, "v.kld"), 1, "where the header implies");
+  ASSERT_TRUE(file::write_raw(dir / "t", std::vector<std::int32_t>{1, 2}));
+  expect(perplexity + " -m " + heads + " --tokens " + path("t") + " --logits-out " + path("l") + " -f " + path("text.txt"), 2, "--tokens");
+}
+
+TEST_F(model_programs, odd_inputs_are_said) {
+  const std::string common = " -f " + path("text.txt") + " -c 64 --chunks 2 ";
+  const auto key = [&](const std::string& name) { return edited("gap.gguf", test::without_key(name)); };
+  for (const std::string name : {"deepseek2.expert_gating_func", "deepseek2.expert_weights_scale", "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token"}) {
+    const auto o = shell(perplexity + " -m " + key(name) + common);
+    EXPECT_EQ(o.code, 0) << o.text;
+    const auto first = o.text.find("key '" + name + "' is missing");
+    EXPECT_NE(first, std::string::npos) << o.text;
+    EXPECT_EQ(o.text.find(name, first + name.size() + 5), std::string::npos) << "said twice\n" << o.text;
+  }
+  expect(perplexity + " -m " + heads + " -f " + path("text.txt") + " -c 600", 0, "longer than the context that the model was trained with, 512");
+  std::string wide;
+  for (const char c : *file::read_text(dir / "text.txt")) wide += c, wide += '\0';
+  ASSERT_TRUE(file::write(dir / "wide.txt", "\xff\xfe" + wide));
+  expect(perplexity + " -m " + heads + " -f " + path("wide.txt") + " -c 64 --chunks 2", 0, "UTF-16, little-endian");
 }
 
 TEST_F(model_programs, logits_of_given_tokens) {

@@ -211,6 +211,7 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   std::vector<std::vector<float>> data;
   for (const auto& [name, e] : s.entries) {
     if (auto ok = detail::check_entry(path.string(), name, e); !ok) return ok.error();
+    if (name.size() + 8 > 63) return detail::entry_error(path.string(), name, "its name is too long for the tensors NAME.in_sum2 and NAME.counts");
     for (const double v : e.sums)
       if (auto ok = detail::check_range(path.string(), name, v); !ok) return ok.error();
     meta.set(detail::exact_sums_key + name, gguf::array(e.sums));
@@ -264,6 +265,7 @@ inline std::int32_t dat_calls(const entry& e, std::int64_t chunk_size) {
 
 /// Writes the legacy form: means times calls, names sorted.
 inline result<void> save_dat(const store& s, const std::filesystem::path& path, dat_heads heads = dat_heads::each) {
+  if (s.entries.empty()) return error{path.string() + ": there is no importance data to write"};
   std::string out;
   const auto put = [&](auto v) { out.append(reinterpret_cast<const char*>(&v), sizeof v); };
   put(static_cast<std::int32_t>(s.entries.size()));
