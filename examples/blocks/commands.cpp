@@ -1,6 +1,7 @@
 #include "commands.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "file.hpp"
@@ -171,8 +172,11 @@ result<void> measure_error(const options& o) {
     if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols);
         s != status::ok)
       return error{o.in.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(s))};
+    if (!std::all_of(decoded.begin(), decoded.end(), [](float v) { return std::isfinite(v); }))
+      return error{o.in.string() + ": row " + std::to_string(r) + ": a weight decodes to a NaN or an infinity; " + o.format + " cannot hold the row"};
     sum.add(in->values.data() + r * o.cols, decoded.data(), in->weights(), o.cols);
   }
+  if (!std::isfinite(sum.nmse_weighted()) || !std::isfinite(sum.nmse_plain())) return error{o.in.string() + ": the error is not finite"};
   const double bpw = 8.0 * static_cast<double>(row_bytes) / static_cast<double>(o.cols);
   if (o.json) {
     print_json({{"format", (*f)->name},

@@ -12,6 +12,7 @@ it also draws OUT/study.svg.
 """
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,6 +35,15 @@ CLASSES = {
 }
 
 
+def finite(value, where):
+    """The value; ends the study if a number in it is NaN or infinite, or null in its place."""
+    if value is None or isinstance(value, float) and not math.isfinite(value):
+        sys.exit(f"study: {where}: a number is not finite")
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        finite(item, f"{where}: {key}")
+    return value
+
+
 class Bench:
     """Runs the programs and keeps the reference logits."""
 
@@ -49,7 +59,8 @@ class Bench:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             sys.exit(f"study: {' '.join(command)} failed with exit code {done.returncode}")
-        return json.loads(done.stdout)
+        document = json.loads(done.stdout)
+        return finite(document, " ".join(command)) if name == "perplexity" else document
 
     def quantize(self, kind, *options):
         """The plan with its errors, and the path of the model."""
@@ -68,7 +79,7 @@ def measure_class(bench, name, pattern, kind):
     changed = [t for t in plan["tensors"] if not t["copied"]]
     k = bench.kld(path)
     saved = sum(t["source_bytes"] - t["bytes"] for t in changed)
-    nmse = sum(t["nmse_weighted"] for t in changed) / len(changed)
+    nmse = sum(finite(t["nmse_weighted"], t.get("name", name)) for t in changed) / len(changed)
     point = {"class": name, "type": kind, "kld": k["mean_kld"], "kld_error": k["mean_kld_error"], "nmse": nmse,
              "bytes_saved": saved, "kld_per_mib_saved": k["mean_kld"] / (saved / 2**20)}
     print(f"{name:22} {kind:8} {k['mean_kld']:10.6f} +/- {k['mean_kld_error']:8.6f} {nmse:10.3e} {saved / 2**20:8.2f} "
