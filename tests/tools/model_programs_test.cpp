@@ -236,7 +236,7 @@ TEST_F(model_programs, a_model_against_itself_under_every_tokenizer) {
       EXPECT_LT(std::fabs(same["mean_kld"].get<double>()), 2e-6) << add_bos << add_eos;
       EXPECT_LT(same["max_kld"].get<double>(), 1e-4) << add_bos << add_eos;
       EXPECT_NEAR(same["ppl"].get<double>(), plain["ppl"].get<double>(), 1e-9 * plain["ppl"].get<double>());
-      EXPECT_NEAR(same["log_ratio"].get<double>(), 0, 1e-5);
+      EXPECT_NEAR(same["log_ratio"].get<double>(), 0, 1e-4);
       if (!odd) ppl[add_bos] = plain["ppl"];
       const std::string reference = model + " --reference " + model + " --text " + path("text.txt") + (odd ? " -c 33 --chunks 5" : " -c 64 --chunks 3");
       const auto other = document(validate + " " + reference + " -o json")["model_metrics"];
@@ -311,7 +311,7 @@ TEST_F(model_programs, settings_that_contradict_the_base_are_refused) {
   expect(read_base(heads, "b.kld", "--chunks 9"), 0, "holds 3 chunks, fewer than the 9 asked for");
   expect(read_base(heads, "b.kld", "-f " + path("text.txt")), 0, "mean_kld");
   const auto text = *file::read_text(dir / "text.txt");
-  ASSERT_TRUE(file::write(dir / "other.txt", text.substr(0, 400) + "x" + text.substr(400)));
+  ASSERT_TRUE(file::write(dir / "other.txt", text.substr(0, 100) + "x" + text.substr(100)));
   expect(read_base(heads, "b.kld", "-f " + path("other.txt")), 1, "made from another text");
   ASSERT_TRUE(file::write(dir / "short.txt", text.substr(0, 350)));
   expect(read_base(heads, "b.kld", "-f " + path("short.txt")), 1, "short.txt");

@@ -1,6 +1,8 @@
 // quantal-validate on models of an architecture it cannot run, and on the shipped one's small relatives.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "json.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/imatrix/io.hpp"
@@ -137,6 +139,32 @@ TEST_F(Validate, NaNFailsGates) {
   const auto f = validate(o);
   ASSERT_TRUE(f) << f.error().message;
   EXPECT_EQ(f->count(verdict::passed), 0u);
+}
+
+TEST_F(Validate, ValuesThatAreNotFiniteFailWithoutGates) {
+  write_quantized(o.reference, o.model, q4_0::gguf_id,
+                  [](auto& bytes) { bytes[0] = bytes[1] = std::byte{0x7f}; });
+  auto f = validate(o);
+  ASSERT_TRUE(f) << f.error().message;
+  EXPECT_TRUE(f->failed());
+  ASSERT_EQ(f->not_finite().size(), 2u);
+  EXPECT_EQ(f->not_finite()[0].find("blk.0.ffn_up.weight: "), 0u) << f->not_finite()[0];
+  EXPECT_EQ(test::shell(program("")).code, 1);
+  EXPECT_EQ(test::shell(program("--gate 'output_norm: nmse<=1'")).code, 1);
+  EXPECT_NE(as_table(*f).find("FAIL: blk.0.ffn_up.weight"), std::string::npos);
+  EXPECT_NE(as_junit(*f).find("tests=\"2\" failures=\"2\""), std::string::npos);
+  EXPECT_NE(as_markdown(*f).find("FAILED: 2 tensors are not finite"), std::string::npos);
+  const auto document = json::parse(as_json(*f));
+  EXPECT_FALSE(document["passed"].get<bool>());
+  EXPECT_EQ(document["not_finite"].size(), 2u);
+}
+
+TEST_F(Validate, NoGateHoldsForInfinity) {
+  for (const char* text : {"x: max_error>=1", "x: max_error>1", "x: nmse<=1", "x: nmse<1"}) {
+    const auto g = parse_gate(text, "test");
+    ASSERT_TRUE(g);
+    for (const double v : {HUGE_VAL, -HUGE_VAL, std::nan("")}) EXPECT_FALSE(g->holds(v)) << text << " " << v;
+  }
 }
 
 TEST_F(Validate, MissingTensorsAndOtherShapes) {
