@@ -32,7 +32,7 @@ class files : public ::testing::Test {
     ASSERT_TRUE(file::write_raw(dir / "floats", std::vector<float>(512, 0.25f)));
     ASSERT_TRUE(file::write_raw(dir / "tokens", std::vector<std::int32_t>{1, 2, 3, 4, 5}));
     ASSERT_TRUE(file::write(dir / "rules", "attn_output=q8_0\n"));
-    ASSERT_TRUE(file::write(dir / "gates", R"({"gates": ["nmse<=1"]})"));
+    ASSERT_TRUE(file::write(dir / "gates", R"({"gates": [".: nmse<=1"]})"));
   }
   std::string path(const std::string& name) { return " " + (dir / name).string(); }
   std::string bytes(const std::string& name) {
