@@ -39,16 +39,20 @@ __device__ inline void load_values(const float* x, std::int64_t group, std::int6
   }
 }
 
+/// The largest magnitude of a warp's values; NaN if one of them is.
+__device__ inline float largest_magnitude(const float (&v)[8]) noexcept {
+  std::uint32_t bits = 0;  // ordered as the magnitudes are, NaN above infinity
+#pragma unroll
+  for (int i = 0; i < 8; ++i) bits = max(bits, __float_as_uint(fabsf(v[i])));
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, bits));
+}
+
 /// Writes the record of 256 values by one warp.
 template <block_format F>
 __device__ inline void write_record(const float (&v)[8], std::uint8_t* out, int lane) noexcept {
   using record = q8_record<F>;
   const int chunk = lane >> 2, quarter = lane & 3;
-  float largest = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(v[i]));
-#pragma unroll
-  for (int m = 16; m; m >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, m));
+  const float largest = largest_magnitude(v);
   const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
   std::uint32_t words[2] = {0, 0};
   int sums[2] = {0, 0};
