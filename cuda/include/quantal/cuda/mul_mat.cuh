@@ -11,6 +11,7 @@
 
 #include "quantal/checks.hpp"
 #include "quantal/cuda/expand.cuh"
+#include "quantal/cuda/gemv_kernel.cuh"
 #include "quantal/cuda/launch.cuh"
 #include "quantal/cuda/mma_kernel.cuh"
 #include "quantal/cuda/operand_kernel.cuh"
@@ -57,6 +58,31 @@ bool well_aligned(const product& p) noexcept {
   const auto bits = reinterpret_cast<std::uintptr_t>(p.weights) | static_cast<std::uintptr_t>(p.row_stride) |
                     static_cast<std::uintptr_t>(p.expert_stride);
   return bits % group_alignment<F>() == 0;
+}
+
+/// Whether gemv_kernel takes a product with n vectors and each of `matrices` matrices, and how.
+template <block_format F>
+gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noexcept {
+  if (!gemv_pays<F> || !p.device.hopper() || !well_aligned<F>(p) || n > max_gemv_columns<F>) return {};
+  if (n > 1 && p.rows < min_gemv_pair_rows) return {};
+  return plan_gemv(p.rows, p.cols, p.row_stride, matrices, static_cast<int>(n), p.device);
+}
+
+template <block_format F>
+cudaError_t launch_gemv(const gemv_args& args, int n, unsigned matrices, cudaStream_t stream) noexcept {
+  cudaError_t error = cudaErrorInvalidValue;
+  const auto go = [&]<int N>() {
+    const int rows = (args.rows + args.plan.blocks - 1) / args.plan.blocks;
+    error = launch(&gemv_kernel<F, group_alignment<F>(), N>,
+                   dim3(static_cast<unsigned>(args.plan.blocks), matrices), 32 * (args.plan.warps() + 1),
+                   std::max(gemv_shared(args.plan, N, rows).bytes, gemv_least_shared), 1, stream, args);
+  };
+  if constexpr (gemv_pays<F>) {
+    if (n == 1) go.template operator()<1>();
+    if constexpr (max_gemv_columns<F> == 2)
+      if (n == 2) go.template operator()<2>();
+  }
+  return error;
 }
 
 inline unsigned blocks_of(std::int64_t warps) noexcept { return static_cast<unsigned>((warps + 7) / 8); }
@@ -294,6 +320,22 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
                   a.out,
                   device};
   if constexpr (block_format<F>) {
+    if (const gemv_plan plan = fit_gemv<F>(p, a.n, 1); policy == precision::q8 && plan.stages) {
+      if (!run) return cudaSuccess;
+      gemv_args g{a.weights,
+                  a.weight_row_stride,
+                  0,
+                  static_cast<int>(a.rows),
+                  static_cast<int>(a.cols),
+                  a.activations,
+                  a.out,
+                  a.activation_stride,
+                  a.out_stride,
+                  nullptr,
+                  1};
+      g.plan = plan;
+      return launch_gemv<F>(g, static_cast<int>(a.n), 1, stream);
+    }
     if (policy == precision::q8 && a.n <= max_stream_columns)
       return stream_product<F>(p, a.n, 1, memory, run, stream);
   }
@@ -313,6 +355,33 @@ template <any_format F>
 cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_info& device, arena& memory,
                        bool run, cudaStream_t stream) noexcept {
   const std::int64_t pairs = a.tokens * a.used, positions = routed_positions(pairs, a.experts);
+  if constexpr (block_format<F>) {
+    const product p{a.weights, a.rows, a.cols, a.weight_row_stride, a.expert_stride, {}, {}, a.out, device};
+    if (policy == precision::q8 && pairs <= max_gemv_pairs<F>) {
+      if (const gemv_plan plan = fit_gemv<F>(p, 1, pairs); plan.stages) {
+        if (!run) return cudaSuccess;
+        const gemv_args g{a.weights,
+                          a.weight_row_stride,
+                          a.expert_stride,
+                          static_cast<int>(a.rows),
+                          static_cast<int>(a.cols),
+                          a.activations,
+                          a.out,
+                          0,
+                          0,
+                          a.ids,
+                          static_cast<int>(a.experts),
+                          static_cast<int>(a.used),
+                          a.ids_stride,
+                          a.token_stride,
+                          a.slot_stride,
+                          a.out_token_stride,
+                          a.out_slot_stride,
+                          plan};
+        return launch_gemv<F>(g, 1, static_cast<unsigned>(pairs), stream);
+      }
+    }
+  }
   // What an expert gets on average decides for all.
   const std::int64_t each = pairs / std::min(pairs, a.experts);
   const bool streams = block_format<F> && policy == precision::q8 && each <= max_routed_stream_columns;

@@ -46,6 +46,13 @@ __device__ inline void store_byte(std::uint32_t shared, std::uint32_t value) noe
   asm volatile("st.shared.u8 [%0], %1;" ::"r"(shared), "r"(value) : "memory");
 }
 
+/// sum + the dot product of four unsigned bytes and four signed ones.
+__device__ inline std::int32_t dot_bytes(std::uint32_t u, std::uint32_t s, std::int32_t sum) noexcept {
+  std::int32_t d;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(u), "r"(s), "r"(sum));
+  return d;
+}
+
 // Barriers in shared memory (mbarrier).
 __device__ inline void init_barrier(std::uint32_t barrier, int arrivals) noexcept {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -98,7 +105,16 @@ __device__ inline void sync_threads() noexcept {
   asm volatile("bar.sync %0, %1;" ::"n"(id), "n"(threads) : "memory");
 }
 
-/// The same to all blocks of the cluster whose bits are set in `blocks`, each with its barrier at this place.
+/// The same for numbers known at run time, and without waiting.
+__device__ inline void sync_threads(int id, int threads) noexcept {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ inline void arrive_threads(int id, int threads) noexcept {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// A bulk copy to all blocks of the cluster whose bits are set in `blocks`, each with its barrier at this
+/// place.
 __device__ inline void bulk_copy(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier,
                                  std::uint16_t blocks) noexcept {
   asm volatile(

@@ -64,13 +64,13 @@ class float_scales {
       if constexpr (F::layout.has_offset) offset_[i] = a.offset;
     }
   }
-  /// Scale G of the group, handed to all lanes of the row.
+  /// Scale G of the group, or G + more where that is one of the same four, handed to all lanes of the row.
   template <int G>
-  __device__ affine at(int lane) const noexcept {
+  __device__ affine at(int lane, int more = 0) const noexcept {
     if constexpr (count == 1) return {scale_[0], F::layout.has_offset ? offset_[0] : 0};
-    affine a{__shfl_sync(0xffffffffu, scale_[G / 4], (lane & ~3) + G % 4), 0};
-    if constexpr (F::layout.has_offset)
-      a.offset = __shfl_sync(0xffffffffu, offset_[G / 4], (lane & ~3) + G % 4);
+    const int from = (lane & ~3) + G % 4 + more;
+    affine a{__shfl_sync(0xffffffffu, scale_[G / 4], from), 0};
+    if constexpr (F::layout.has_offset) a.offset = __shfl_sync(0xffffffffu, offset_[G / 4], from);
     return a;
   }
 

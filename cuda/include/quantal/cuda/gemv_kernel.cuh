@@ -1,0 +1,400 @@
+// The product with one or two vectors: weights stream through shared memory once and meet the vectors in
+// registers.
+//
+// A block owns a run of rows. Its vectors are rounded to int8 by all warps; then each warp keeps the part of
+// them that belongs to its segment of the columns, up to eight groups of 256, four lanes to a group, and
+// multiplies the segment of one row after the other (dp4a). One more warp copies rows, which are contiguous,
+// into a ring of stages. Products of segments are added in the order of the segments.
+//
+// With `ids`, blockIdx.y is a (token, slot) pair, and its expert's matrix is read: nothing has to be sorted.
+#pragma once
+
+#include "quantal/cuda/device.hpp"
+#include "quantal/cuda/stream_kernel.cuh"
+
+namespace quantal::cuda {
+
+/// How a product is cut: by detail::plan_gemv().
+struct gemv_plan {
+  int groups;    ///< of 256 columns that a warp multiplies at once: 1, 2, 4 or 8; it takes 8 / groups rows
+  int segments;  ///< of so many groups in a row, each with its own warps
+  int teams;     ///< of `segments` warps, each with its own rows
+  int passes;    ///< of two rows per lane and stage
+  int stages;
+  int stage_bytes;
+  int blocks;  ///< along the rows
+
+  constexpr int warps() const noexcept { return segments * teams; }
+  /// Rows of all teams in one pass, and of a stage.
+  constexpr int pass_rows() const noexcept { return 2 * (8 / groups) * teams; }
+  constexpr int stage_rows() const noexcept { return passes * pass_rows(); }
+};
+
+struct gemv_args {
+  const std::byte* weights;
+  std::int64_t row_stride, expert_stride;
+  int rows, cols;
+  const float* x;
+  float* out;
+  std::int64_t x_stride, out_stride;  ///< dense: floats between vectors
+  const std::int32_t* ids;            ///< null: dense, one expert
+  int experts, used;
+  std::int64_t ids_stride, token_stride, slot_stride, out_token_stride, out_slot_stride;
+  gemv_plan plan;
+};
+
+inline constexpr int max_gemv_warps = 9;  ///< besides the one that copies
+/// Whether the kernel pays at all, and with two vectors; measured on an H200. Groups of 128 bytes, or 192,
+/// put lanes of different groups on the same banks. With two vectors reading the weights must take most of
+/// the time: many bits, and none looked up.
+template <block_format F>
+inline constexpr bool gemv_pays = group_size<F> % 64 != 0 || group_size<F> < 128;
+template <block_format F>
+inline constexpr bool has_levels = requires {
+  F::level(0);
+}
+|| requires { F::level(0, 0); };
+template <block_format F>
+inline constexpr int max_gemv_columns =
+    8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2 : 1;
+inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors
+
+namespace detail {
+
+/// Where a block of gemv_kernel keeps things in its shared memory, in bytes.
+struct gemv_shared {
+  int barriers, scales, codes, partial, ring, bytes;
+
+  /// For n vectors and blocks of at most `rows` rows.
+  QUANTAL_HD gemv_shared(const gemv_plan& plan, int n, int rows) noexcept {
+    const int groups = plan.groups * plan.segments;
+    const auto aligned = [](int at) { return (at + 127) / 128 * 128; };
+    barriers = 0;
+    scales = aligned(16 * plan.stages);
+    codes = aligned(scales + 4 * n * groups);
+    partial = codes + n * groups * group_weights;
+    ring = aligned(partial + 4 * n * rows * plan.segments);
+    bytes = ring + plan.stages * plan.stage_bytes;
+  }
+};
+
+/// The eight of 256 values that a lane rounds, in the order of its octet.
+template <block_format F>
+__device__ inline void load_octet(const float* x, int lane, float (&v)[8]) noexcept {
+  constexpr octet_order order = octets<F>::order;
+  const int chunk = 32 * (lane >> 2), quarter = lane & 3;
+  constexpr bool halves = order != octet_order::consecutive;
+  const float* first = x + chunk + (halves ? 4 : 8) * quarter;
+  const float* second = first + (halves ? 16 : 4);
+  float a[8];
+  if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
+    const float4 p = __ldg(reinterpret_cast<const float4*>(first)),
+                 q = __ldg(reinterpret_cast<const float4*>(second));
+    a[0] = p.x, a[1] = p.y, a[2] = p.z, a[3] = p.w, a[4] = q.x, a[5] = q.y, a[6] = q.z, a[7] = q.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = first[i], a[4 + i] = second[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = a[order == octet_order::interleaved ? i / 2 + 4 * (i % 2) : i];
+}
+
+/// Rounds 256 values by one warp; returns their scale. One that is not finite makes the scale so.
+__device__ inline float round_octets(const float (&v)[8], uint2* codes, int lane) noexcept {
+  const float largest = largest_magnitude(v);
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  std::uint32_t words[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    words[i / 4] |= static_cast<std::uint32_t>(__float2int_rn(v[i] * inverse) & 255) << (8 * (i % 4));
+  codes[lane] = make_uint2(words[0], words[1]);
+  return largest / 127.0f;
+}
+
+/// A lane's octets of a group of a vector, and what their sums start from.
+template <block_format F>
+struct gemv_fragment {
+  static constexpr int parts = split_octets<F> ? 2 : 1;  ///< of an octet with scales of their own
+  static constexpr int bias = octets<F>::bias;
+  static constexpr bool offset = F::layout.has_offset;
+  uint2 codes[8];
+  std::int32_t starts[bias ? 8 : 1][parts];
+  float sums[offset ? 8 : 1][parts];
+  float scale;
+
+  __device__ std::int32_t start(int c, int part) const noexcept {
+    return bias ? starts[bias ? c : 0][part] : integer_float_bits;
+  }
+  /// From the codes of the group and their scale.
+  __device__ void load(const std::uint8_t* from, float group_scale, int t) noexcept {
+    scale = group_scale;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+      codes[c] = *reinterpret_cast<const uint2*>(from + 32 * c + 8 * t);
+      const int low = __dp4a(static_cast<int>(codes[c].x), 0x01010101, 0),
+                high = __dp4a(static_cast<int>(codes[c].y), 0x01010101, 0);
+      set(c, 0, parts == 2 ? low : low + high);
+      if constexpr (parts == 2) set(c, 1, high);
+    }
+  }
+
+ private:
+  __device__ void set(int c, int part, int sum) noexcept {
+    if constexpr (bias) starts[c][part] = integer_float_bits - bias * sum;
+    if constexpr (offset) sums[c][part] = static_cast<float>(sum);
+  }
+};
+
+/// Adds a lane's part of the product of 256 weights of a row and N vectors.
+template <block_format F, int N, class Bytes>
+__device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gemv_fragment<F> (&x)[N],
+                                  int lane, float (&sum)[N]) noexcept {
+  using fragment = gemv_fragment<F>;
+  const int t = lane & 3;
+  const float_scales<F> scales(bytes, row_scale, t);
+  const auto add = [&](const affine& a, int n, int c, int part, std::int32_t product) {
+    sum[n] = fmaf(a.scale, __int_as_float(product) - integer_float, sum[n]);
+    if constexpr (fragment::offset) sum[n] = fmaf(a.offset, x[n].sums[c][part], sum[n]);
+  };
+  const auto chunk = [&]<int C>() {
+    const octet o = octets<F>::template codes<C>(bytes, t);
+    if constexpr (fragment::parts == 2) {
+      const affine first = scales.template at<2 * C>(lane), second = scales.template at<2 * C + 1>(lane);
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        add(first, n, C, 0, ptx::dot_bytes(o.low, x[n].codes[C].x, x[n].start(C, 0)));
+        add(second, n, C, 1, ptx::dot_bytes(o.high, x[n].codes[C].y, x[n].start(C, 1)));
+      }
+    } else {
+      // Of groups of 16, lanes 0 and 1 hold the first of a chunk, lanes 2 and 3 the second.
+      constexpr int first = 32 * C / F::layout.group;
+      const affine a = scales.template at<first>(lane, F::layout.group < 32 ? t >> 1 : 0);
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+        add(a, n, C, 0,
+            ptx::dot_bytes(o.high, x[n].codes[C].y,
+                           ptx::dot_bytes(o.low, x[n].codes[C].x, x[n].start(C, 0))));
+    }
+  };
+  chunk.template operator()<0>();
+  chunk.template operator()<1>();
+  chunk.template operator()<2>();
+  chunk.template operator()<3>();
+  chunk.template operator()<4>();
+  chunk.template operator()<5>();
+  chunk.template operator()<6>();
+  chunk.template operator()<7>();
+}
+
+/// Sums of a and b over the lanes of a row: even lanes get that of a, odd ones that of b.
+__device__ inline float sum_pair(float a, float b, int groups, int lane) noexcept {
+  const bool odd = lane & 1;
+  float s = (odd ? b : a) + __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
+  for (int m = 2; m < 4 * groups; m *= 2) s += __shfl_xor_sync(0xffffffffu, s, m);
+  return s;
+}
+
+/// The rows and vectors of a block.
+struct gemv_work {
+  const std::byte *matrix, *matrix_end;
+  const float* x;
+  float* out;
+  int first, last;  ///< rows
+};
+
+/// The ring of stages that one warp fills and the others read.
+class gemv_ring {
+ public:
+  /// Barriers of the block (ptx::sync_threads) beside that of all threads.
+  static constexpr int vectors_asked = 1, vectors_rounded = 2;
+
+  __device__ gemv_ring(std::uint8_t* shared, const gemv_shared& at, const gemv_plan& plan) noexcept
+      : data_(shared + at.ring), barriers_(ptx::shared_address(shared + at.barriers)), plan_(plan) {}
+
+  __device__ void init() const noexcept {
+    for (int s = 0; s < plan_.stages; ++s) {
+      ptx::init_barrier(full(s), 1);
+      ptx::init_barrier(empty(s), plan_.warps());
+    }
+    ptx::fence_barrier_init();
+  }
+  __device__ std::uint32_t full(int slot) const noexcept { return barriers_ + 16 * slot; }
+  __device__ std::uint32_t empty(int slot) const noexcept { return barriers_ + 16 * slot + 8; }
+  __device__ std::uint8_t* slot(int s) const noexcept { return data_ + s * plan_.stage_bytes; }
+
+  /// Copies bytes begin .. end, from the address rounded down to 16. A last unit that would reach behind the
+  /// matrix is copied byte by byte.
+  __device__ void fill(int s, const std::byte* begin, const std::byte* end,
+                       const std::byte* matrix_end) const noexcept {
+    const auto from = reinterpret_cast<std::uintptr_t>(begin) & ~std::uintptr_t{15};
+    const auto limit = reinterpret_cast<std::uintptr_t>(matrix_end);
+    const auto stop = (reinterpret_cast<std::uintptr_t>(end) + 15) & ~std::uintptr_t{15};
+    const int whole = static_cast<int>((stop > limit ? limit & ~std::uintptr_t{15} : stop) - from);
+    const auto* source = reinterpret_cast<const std::uint8_t*>(from);
+    std::uint8_t* to = slot(s);
+    for (int i = whole; from + i < limit && stop > limit; ++i) to[i] = source[i];
+    ptx::arrive_expecting(full(s), whole);
+    if (whole) ptx::bulk_copy(ptx::shared_address(to), source, whole, full(s));
+  }
+
+ private:
+  std::uint8_t* data_;
+  std::uint32_t barriers_;
+  const gemv_plan& plan_;
+};
+
+/// Fills the ring with the rows of the block; by one thread.
+__device__ inline void gemv_copy(const gemv_args& p, const gemv_work& work, const gemv_ring& ring,
+                                 std::int64_t row_size) noexcept {
+  const int step = p.plan.stage_rows();
+  int slot = 0, parity = 1;
+  for (int row = work.first; row < work.last; row += step) {
+    ptx::wait_barrier(ring.empty(slot), parity);
+    const std::byte* begin = work.matrix + p.row_stride * row;
+    ring.fill(slot, begin, begin + p.row_stride * (min(step, work.last - row) - 1) + row_size,
+              work.matrix_end);
+    if (++slot == p.plan.stages) slot = 0, parity ^= 1;
+  }
+}
+
+/// Multiplies the segment of a warp of all rows of the block; results to partial[vector][row][segment].
+template <block_format F, int Align, int N>
+__device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, const gemv_ring& ring,
+                                     const gemv_fragment<F> (&x)[N], int group, int segment, int team,
+                                     int lane, float* partial) noexcept {
+  const gemv_plan& plan = p.plan;
+  const int count = work.last - work.first, step = plan.stage_rows();
+  const int together = 8 / plan.groups, my_row = (lane >> 2) / plan.groups;
+  const int stride = static_cast<int>(p.row_stride);
+  int slot = 0, parity = 0;
+  for (int row = 0; row < count; row += step) {
+    ptx::wait_barrier(ring.full(slot), parity);
+    const int here = min(step, count - row);
+    const auto address = reinterpret_cast<std::uintptr_t>(work.matrix + p.row_stride * (work.first + row));
+    const std::uint8_t* stage = ring.slot(slot) + (address & 15);
+    for (int i = 2 * together * team; i < here; i += plan.pass_rows()) {
+      float sums[2][N] = {};
+#pragma unroll
+      for (int u = 0; u < 2; ++u) {
+        const std::uint8_t* data = stage + min(i + u * together + my_row, here - 1) * stride;
+        const float scale = row_scale<F>(reinterpret_cast<const std::byte*>(data));
+        const std::uint8_t* at = data + F::layout.row_meta + group * group_size<F>;
+        const int skew = Align >= 4 ? 0 : static_cast<int>(reinterpret_cast<std::uintptr_t>(at) & 3);
+        gemv_group<F, N>(group_bytes<Align>{reinterpret_cast<const std::uint32_t*>(at - skew), skew}, scale,
+                         x, lane, sums[u]);
+      }
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        const float s = sum_pair(sums[0][n] * x[n].scale, sums[1][n] * x[n].scale, plan.groups, lane);
+        const int r = i + (lane & 1) * together + my_row;
+        if ((lane & (4 * plan.groups - 1)) < 2 && r < here)
+          partial[(n * count + row + r) * plan.segments + segment] = s;
+      }
+    }
+    __syncwarp();
+    if (lane == 0) ptx::arrive(ring.empty(slot));
+    if (++slot == plan.stages) slot = 0, parity ^= 1;
+  }
+}
+
+/// Rounds the N vectors of the block, `batch` groups per warp at a time, so that their reads overlap.
+template <block_format F, int N>
+__device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8_t* codes, float* scales,
+                                  int warp, int warps, int lane) noexcept {
+  constexpr int batch = 4 * N;
+  const int real = p.cols / group_weights, groups = p.plan.groups * p.plan.segments;
+  // Every warp takes part once, whether there is a group for it or not: the copying warp waits for all.
+  int from = warp;
+  do {
+    float v[batch][8] = {};
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      const int at = from + i * warps, n = N == 1 ? 0 : at / groups, group = at - n * groups;
+      if (at < N * groups && group < real)
+        load_octet<F>(x + n * p.x_stride + group * group_weights, lane, v[i]);
+    }
+    // The vectors are asked for before the weights, behind which they would queue.
+    if (from == warp) ptx::arrive_threads(gemv_ring::vectors_asked, 32 * (warps + 1));
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      const int at = from + i * warps;
+      if (at >= N * groups) break;
+      const float scale = round_octets(v[i], reinterpret_cast<uint2*>(codes + at * group_weights), lane);
+      if (lane == 0) scales[at] = scale;
+    }
+    from += batch * warps;
+  } while (from < N * groups);
+}
+
+/// What the block at this place of the grid works on; matrix is null if its pair has no expert.
+template <block_format F>
+__device__ inline gemv_work gemv_find(const gemv_args& p) noexcept {
+  gemv_work work{};
+  work.first = static_cast<int>(static_cast<std::int64_t>(p.rows) * blockIdx.x / gridDim.x);
+  work.last = static_cast<int>(static_cast<std::int64_t>(p.rows) * (blockIdx.x + 1) / gridDim.x);
+  std::int64_t expert = 0, token = 0, slot = 0;
+  if (p.ids) {
+    token = static_cast<int>(blockIdx.y) / p.used, slot = static_cast<int>(blockIdx.y) % p.used;
+    expert = p.ids[token * p.ids_stride + slot];
+  }
+  work.x = p.x + token * p.token_stride + slot * p.slot_stride;
+  work.out = p.out + token * p.out_token_stride + slot * p.out_slot_stride;
+  if (expert < 0 || expert >= p.experts) return work;
+  work.matrix = p.weights + expert * p.expert_stride;
+  work.matrix_end = work.matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
+  return work;
+}
+
+}  // namespace detail
+
+template <block_format F, int Align, int N>
+__global__ void __launch_bounds__(32 * (max_gemv_warps + 1), 2)
+    gemv_kernel(const __grid_constant__ gemv_args p) {
+  if constexpr (!ptx::hopper) {
+    ptx::trap();
+  } else {
+    extern __shared__ __align__(128) std::uint8_t gemv_memory[];
+    const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32, warps = p.plan.warps();
+    const detail::gemv_shared at(p.plan, N, (p.rows + gridDim.x - 1) / gridDim.x);
+    auto* scales = reinterpret_cast<float*>(gemv_memory + at.scales);
+    auto* partial = reinterpret_cast<float*>(gemv_memory + at.partial);
+    const detail::gemv_ring ring(gemv_memory, at, p.plan);
+    ptx::launch_dependents();
+    if (thread == 32 * warps) ring.init();
+    __syncthreads();
+    ptx::wait_for_prerequisites();
+    const detail::gemv_work work = detail::gemv_find<F>(p);
+    const int count = work.last - work.first;
+    if (!work.matrix) {
+      for (int r = work.first + thread; r < work.last; r += blockDim.x)
+        work.out[r] = __int_as_float(0x7fffffff);
+      return;
+    }
+    if (warp == warps) {
+      ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
+      if (lane == 0) detail::gemv_copy(p, work, ring, row_bytes<F>(p.cols));
+    } else {
+      detail::gemv_round<F, N>(p, work.x, gemv_memory + at.codes, scales, warp, warps, lane);
+      ptx::sync_threads(detail::gemv_ring::vectors_rounded, 32 * warps);
+      const int segment = warp % p.plan.segments, groups = p.plan.groups * p.plan.segments;
+      const int group = segment * p.plan.groups + (lane >> 2) % p.plan.groups;
+      detail::gemv_fragment<F> x[N];
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+        x[n].load(gemv_memory + at.codes + (n * groups + group) * group_weights, scales[n * groups + group],
+                  lane & 3);
+      // Groups behind the row have codes of zero; they meet the bytes of the last one.
+      detail::gemv_multiply<F, Align, N>(p, work, ring, x, min(group, p.cols / group_weights - 1), segment,
+                                         warp / p.plan.segments, lane, partial);
+    }
+    __syncthreads();
+    for (int i = thread; i < N * count; i += blockDim.x) {
+      float sum = 0;
+      for (int s = 0; s < p.plan.segments; ++s) sum += partial[i * p.plan.segments + s];
+      const int n = i / count, r = i - n * count;
+      work.out[n * p.out_stride + work.first + r] = sum;
+    }
+  }
+}
+
+}  // namespace quantal::cuda
