@@ -1,5 +1,5 @@
-// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH and
-// cuda/mul_mat_id/FORMAT/PRECISION/....
+// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH, cuda/layer/... (other shapes, few
+// columns) and cuda/mul_mat_id/FORMAT/PRECISION/....
 //
 // Manual time: the median of replays of a graph of products over rotating weight matrices (more than 300 MB
 // for up to 128 columns), preparation of the activations included. Ceilings of the same run: a copy kernel
@@ -14,8 +14,10 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "quantal/cuda/operations.hpp"
@@ -64,9 +66,13 @@ std::vector<float> gaussian(std::size_t n) {
 void fill_weights(const format_info& f, std::byte* to, std::int64_t rows, std::int64_t cols) {
   const std::int64_t row = f.row_bytes(cols), distinct = std::min<std::int64_t>(32, rows);
   std::vector<std::byte> bytes(static_cast<std::size_t>(row * rows));
+  std::vector<std::jthread> threads;  // some quantizers are slow
   for (std::int64_t r = 0; r < distinct; ++r)
-    runtime::quantize_row(f.gguf_id, gaussian(static_cast<std::size_t>(cols + r)).data(), nullptr,
-                          bytes.data() + r * row, cols);
+    threads.emplace_back([&, r] {
+      runtime::quantize_row(f.gguf_id, gaussian(static_cast<std::size_t>(cols + r)).data(), nullptr,
+                            bytes.data() + r * row, cols);
+    });
+  threads.clear();
   for (std::int64_t r = distinct; r < rows; ++r)
     std::copy_n(bytes.data() + r % distinct * row, row, bytes.data() + r * row);
   upload(to, bytes);
@@ -173,9 +179,14 @@ void mul_mat(benchmark::State& state, const cuda::operations& ops, cuda::precisi
   report(state, t, static_cast<double>(bytes), 2.0 * static_cast<double>(m * n * k));
 }
 
+/// A layer of experts: m x k each, `used` of them for each token.
+struct expert_shape {
+  std::int64_t experts, used, m, k;
+};
+
 void mul_mat_id(benchmark::State& state, const cuda::operations& ops, cuda::precision policy,
-                std::int64_t n) {
-  constexpr std::int64_t experts = 32, m = 2048, k = 4096, used = 4;
+                const expert_shape& shape, std::int64_t n) {
+  const auto [experts, used, m, k] = shape;
   const format_info& f = *find_format(ops.gguf_id);
   const std::int64_t bytes = f.row_bytes(k) * m * experts;
   const int rotation = rotation_of(static_cast<double>(bytes), n);
@@ -188,8 +199,8 @@ void mul_mat_id(benchmark::State& state, const cuda::operations& ops, cuda::prec
   upload(x.data, gaussian(static_cast<std::size_t>(n * k)));
   std::mt19937 g(1);
   std::vector<std::int32_t> chosen;
-  std::vector<std::int32_t> all(experts);
-  for (int e = 0; e < experts; ++e) all[static_cast<std::size_t>(e)] = e;
+  std::vector<std::int32_t> all(static_cast<std::size_t>(experts));
+  std::iota(all.begin(), all.end(), 0);
   for (std::int64_t i = 0; i < n; ++i) {
     std::shuffle(all.begin(), all.end(), g);
     chosen.insert(chosen.end(), all.begin(), all.begin() + used);
@@ -264,8 +275,12 @@ std::string shape_name(std::int64_t m, std::int64_t n, std::int64_t k) {
 
 void register_all() {
   constexpr std::int64_t k = 8192;
+  // Rows and columns of layers of large models, for few vectors.
+  const std::pair<std::int64_t, std::int64_t> layers[] = {{7168, 18432}, {18432, 7168}, {24576, 1536},
+                                                          {1536, 7168},  {7168, 2048},  {2048, 7168},
+                                                          {576, 7168},   {16384, 7168}, {129280, 7168}};
   const std::pair<std::int64_t, std::vector<std::int64_t>> shapes[] = {
-      {8192, {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096}}, {28672, {1, 8, 16, 64, 512}}};
+      {8192, {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096}}, {28672, {1, 2, 4, 8, 16, 64, 512}}};
   for (const auto& [m, columns] : shapes)
     for (const std::int64_t n : columns)
       add("cuda/cublas/bf16" + shape_name(m, n, k), [=](benchmark::State& s) { cublas(s, m, n, k); });
@@ -282,10 +297,23 @@ void register_all() {
           if (policy == cuda::precision::q8 ? n <= 16 : n <= 16 ? n == 1 || n == 16 : true)
             add("cuda/mul_mat/" + name + shape_name(m, n, k),
                 [=](benchmark::State& s) { mul_mat(s, *ops, policy, m, n, k); });
-      for (const std::int64_t n : {1, 4, 16, 64, 128, 512, 4096})
+      for (const auto& [rows, cols] : layers)
+        for (const std::int64_t n : {1, 2, 4})
+          if (policy == cuda::precision::q8)
+            add("cuda/layer/" + name + shape_name(rows, n, cols),
+                [=](benchmark::State& s) { mul_mat(s, *ops, policy, rows, n, cols); });
+      for (const std::int64_t n : {1, 2, 4, 8, 16, 64, 128, 512, 4096})
         if (policy == cuda::precision::q8 ? n <= 128 : n >= 64)
           add("cuda/mul_mat_id/" + name + "/experts:32/used:4" + shape_name(2048, n, 4096),
-              [=](benchmark::State& s) { mul_mat_id(s, *ops, policy, n); });
+              [=](benchmark::State& s) {
+                mul_mat_id(s, *ops, policy, {32, 4, 2048, 4096}, n);
+              });
+      for (const std::int64_t n : {1, 2, 4, 8})
+        if (policy == cuda::precision::q8)
+          add("cuda/mul_mat_id/" + name + "/experts:256/used:8" + shape_name(2048, n, 7168),
+              [=](benchmark::State& s) {
+                mul_mat_id(s, *ops, policy, {256, 8, 2048, 7168}, n);
+              });
     }
   }
 }

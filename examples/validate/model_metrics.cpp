@@ -70,7 +70,6 @@ result<model_comparison> compare_models(const std::filesystem::path& model, cons
   std::vector<float> logits(n), wanted(n), base;
   mla::kl_codec codec(width);
   mla::divergence d;
-  mla::running_mean reference_nll;  // before rounding, which cuts off what is very unlikely
   progress bar("comparing", text->chunks);
   for (std::int64_t i = 0; i < text->chunks; ++i) {
     const auto in_chunk = [&](const error& e) { return error{"chunk " + std::to_string(i) + ": " + e.message}; };
@@ -81,14 +80,12 @@ result<model_comparison> compare_models(const std::filesystem::path& model, cons
     for (std::int64_t p = mla::first_scored(o.context); p + 1 < o.context; ++p) {
       codec.encode(wanted.data() + p * width);
       if (auto done = codec.decode(base); !done) return in_chunk(done.error());
-      const auto target = static_cast<std::size_t>(tokens[static_cast<std::size_t>(p + 1)]);
-      reference_nll.add(mla::log_sum_exp(wanted.data() + p * width, width) - wanted[static_cast<std::size_t>(p * width) + target]);
       d.add(base, logits.data() + p * width, tokens[static_cast<std::size_t>(p + 1)]);
     }
     bar.update(i + 1);
   }
   out.values = {{"ppl", std::exp(d.nll().mean())},
-                {"ppl_ratio", std::exp(d.nll().mean() - reference_nll.mean())},
+                {"ppl_ratio", std::exp(d.log_ratio())},
                 {"kld", d.kld().mean()},
                 {"kld_99", d.kld_percentile(.99)},
                 {"same_top", d.same_top()}};

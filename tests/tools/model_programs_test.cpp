@@ -240,7 +240,6 @@ TEST_F(model_programs, a_model_against_itself_under_every_tokenizer) {
       if (!odd) ppl[add_bos] = plain["ppl"];
       const std::string reference = model + " --reference " + model + " --text " + path("text.txt") + (odd ? " -c 33 --chunks 5" : " -c 64 --chunks 3");
       const auto other = document(validate + " " + reference + " -o json")["model_metrics"];
-      EXPECT_NEAR(other["ppl_ratio"].get<double>(), 1, 1e-9);
       for (const auto& [theirs, ours] : {std::pair{"ppl", "ppl"}, std::pair{"kld", "mean_kld"}, std::pair{"kld_99", "kld_99"}, std::pair{"same_top", "same_top"}})
         EXPECT_NEAR(other[theirs].get<double>(), same[ours].get<double>(), 1e-9) << theirs << add_bos << add_eos;
     }

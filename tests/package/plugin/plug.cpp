@@ -2,7 +2,7 @@
 #include <quantal/runtime/ops.hpp>
 
 /// The largest difference between a row of weights and what q6_K keeps of it; negative on an error.
-extern "C" __attribute__((visibility("default"))) float largest_difference() {
+extern "C" float largest_difference() {
   constexpr int cols = 256;
   float x[cols], y[cols];
   for (int i = 0; i < cols; ++i) x[i] = static_cast<float>(i % 17 - 8) * 0.01f;
