@@ -1,110 +1,57 @@
 #include "hf_config.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 
-#include "text.hpp"
+#include "key_reader.hpp"
 
 namespace quantal::hf {
 namespace {
 
 constexpr std::int64_t wide = 1 << 20;
 
-/// Takes values out of an object and remembers the first complaint and the keys that were looked at.
-class key_reader {
- public:
-  key_reader(const document& object, std::string where) : object_(object), where_(std::move(where)) {}
+/// What differs between the models: defaults of keys, and what is left out.
+enum class family { v2, v3, sparse, glm, sparse_glm, dense };
 
-  bool has(const char* key) {
-    used_.insert(key);
-    return member(object_, key) != nullptr;
-  }
-  const document* get(const char* key) {
-    used_.insert(key);
-    return member(object_, key);
-  }
-  std::int64_t integer(const char* key, std::int64_t low, std::int64_t high) {
-    const auto* v = get(key);
-    if (!v) return fail(key, "is missing"), low;
-    if (!v->is_number_integer()) return fail(key, "is no integer"), low;
-    const auto n = v->is_number_unsigned() && v->get<std::uint64_t>() >> 63 ? -1 : v->get<std::int64_t>();
-    if (n < low || n > high)
-      return fail(key, v->dump() + " is outside [" + std::to_string(low) + ", " + std::to_string(high) + "]"),
-             low;
-    return n;
-  }
-  std::int64_t integer_or(const char* key, std::int64_t otherwise, std::int64_t low, std::int64_t high) {
-    return has(key) ? integer(key, low, high) : otherwise;
-  }
-  double number(const char* key, double low) {
-    const auto* v = get(key);
-    if (!v) return fail(key, "is missing"), low;
-    if (!v->is_number()) return fail(key, "is no number"), low;
-    const double x = v->get<double>();
-    if (!std::isfinite(x) || x < low) return fail(key, v->dump() + text::format(" is below %g", low)), low;
-    return x;
-  }
-  double number_or(const char* key, double otherwise, double low) {
-    return has(key) ? number(key, low) : otherwise;
-  }
-  bool flag_or(const char* key, bool otherwise) {
-    const auto* v = get(key);
-    if (!v) return otherwise;
-    if (!v->is_boolean()) return fail(key, "is neither true nor false"), otherwise;
-    return v->get<bool>();
-  }
-  std::string text_or(const char* key, std::string otherwise) {
-    const auto* v = get(key);
-    if (!v) return otherwise;
-    if (!v->is_string()) return fail(key, "is no string"), otherwise;
-    return v->get<std::string>();
-  }
-  /// The key must have this value or be absent: anything else is something that the GGUF cannot say.
-  void only(const char* key, const document& value) {
-    const auto* v = get(key);
-    if (v && *v != value) fail(key, v->dump() + " is not supported, only " + value.dump());
-  }
-  void fail(const char* key, const std::string& why) {
-    fail("key '" + std::string(key) + "' " + text::printable(why.substr(0, 200)));
-  }
-  void fail(const std::string& why) {
-    if (message_.empty()) message_ = where_ + ": " + why;
-  }
-
-  const std::string& message() const { return message_; }
-  /// Keys that nobody asked for.
-  std::vector<std::string> unused() const {
-    std::vector<std::string> out;
-    for (const auto& [key, value] : object_.items())
-      if (!used_.contains(key)) out.push_back(key);
-    return out;
-  }
-
- private:
-  const document& object_;
-  std::string where_, message_;
-  std::set<std::string> used_;
+struct known_architecture {
+  std::string_view name, model_type;
+  family kind;
 };
+/// In the order in which messages list them.
+constexpr auto architectures = std::to_array<known_architecture>({
+    {"DeepseekV2ForCausalLM", "deepseek_v2", family::v2},
+    {"DeepseekV3ForCausalLM", "deepseek_v3", family::v3},
+    {"DeepseekV32ForCausalLM", "deepseek_v32", family::sparse},
+    {"KimiK2ForCausalLM", "kimi_k2", family::v3},
+    {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", family::glm},
+    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", family::sparse_glm},
+    {"YoutuForCausalLM", "youtu", family::dense},
+});
 
-/// DeepSeek V2 or the V3 family, to which Kimi-K2 belongs; fine-tunes keep one of the two names.
-enum class family { v2, v3 };
-
-std::optional<family> find_family(key_reader& k) {
-  const std::string type = k.text_or("model_type", "");
+std::string architecture_names(const document& config) {
   std::string names;
-  if (const auto* list = k.get("architectures"); list && list->is_array())
+  if (const auto* list = member(config, "architectures"); list && list->is_array())
     for (const auto& a : *list)
       if (a.is_string()) names += (names.empty() ? "" : ", ") + a.get<std::string>();
-  const auto is = [&](const char* architecture) { return names == architecture; };
-  if (is("DeepseekV2ForCausalLM") || (names.empty() && type == "deepseek_v2")) return family::v2;
-  if (is("DeepseekV3ForCausalLM") || is("KimiK2ForCausalLM") ||
-      (names.empty() && (type == "deepseek_v3" || type == "kimi_k2")))
-    return family::v3;
-  k.fail("architecture " + text::in_quotes(names) + " (model type " + text::in_quotes(type) +
-         ") is not supported; DeepseekV2ForCausalLM, DeepseekV3ForCausalLM and KimiK2ForCausalLM are");
+  return names;
+}
+
+std::optional<family> find_family(key_reader& k, const document& config) {
+  const std::string type = k.text_or("model_type", ""), names = architecture_names(config);
+  k.get("architectures");
+  std::string known;
+  for (const auto& a : architectures) {
+    if (names == a.name || (names.empty() && type == a.model_type)) return a.kind;
+    known += (known.empty() ? "" : ", ") + std::string(a.name);
+  }
+  k.fail("architecture " + text::in_quotes(names) + " (model type " + text::in_quotes(type) + ") is not supported; " +
+         known + " are, and wrappers with one of them as text_config");
   return std::nullopt;
 }
+
+bool has_indexer(family f) { return f == family::sparse || f == family::sparse_glm; }
 
 void read_sizes(key_reader& k, mla::config& c) {
   c.layers = k.integer("num_hidden_layers", 1, 1024);
@@ -129,20 +76,33 @@ void check_assumptions(key_reader& k) {
   k.only("mlp_bias", false);
   k.only("moe_layer_freq", 1);
   k.only("rope_interleave", true);
+  k.only("partial_rotary_factor", 1.0);
+}
+
+/// Blocks without experts: they lead, whichever way the number is said.
+std::int64_t read_dense_layers(key_reader& k, std::int64_t layers) {
+  const auto* kinds = k.get("mlp_layer_types");
+  if (!kinds) return k.integer("first_k_dense_replace", 0, layers);
+  k.get("first_k_dense_replace");
+  if (!kinds->is_array() || static_cast<std::int64_t>(kinds->size()) != layers) return k.fail("mlp_layer_types", "does not name every layer"), 0;
+  const auto first = std::find_if(kinds->begin(), kinds->end(), [](const document& d) { return d != "dense"; });
+  if (std::any_of(first, kinds->end(), [](const document& d) { return d != "sparse"; }))
+    k.fail("mlp_layer_types", "is not dense layers followed by sparse ones");
+  return first - kinds->begin();
 }
 
 void read_experts(key_reader& k, family f, model_config& m) {
   auto& c = m.hyper;
   c.experts = k.integer_or("n_routed_experts", 0, 0, 1024);
-  c.dense_layers = c.experts ? k.integer("first_k_dense_replace", 0, c.layers) : c.layers;
-  const std::string method = k.text_or("topk_method", f == family::v3 ? "noaux_tc" : "greedy");
-  const std::string scoring = k.text_or("scoring_func", f == family::v3 ? "sigmoid" : "softmax");
+  c.dense_layers = c.experts ? read_dense_layers(k, c.layers) : c.layers;
+  const std::string method = k.text_or("topk_method", f != family::v2 ? "noaux_tc" : "greedy");
+  const std::string scoring = k.text_or("scoring_func", f != family::v2 ? "sigmoid" : "softmax");
   if (c.experts == 0) return;
   c.experts_used = k.integer("num_experts_per_tok", 1, c.experts);
   c.experts_shared = k.integer_or("n_shared_experts", 0, 0, 64);
   c.expert_hidden = k.integer("moe_intermediate_size", 1, wide);
   c.weights_scale = k.number("routed_scaling_factor", 0.0);
-  c.normalise_weights = k.flag_or("norm_topk_prob", f == family::v3);
+  c.normalise_weights = k.flag_or("norm_topk_prob", f != family::v2);
   if (method != "greedy" && method != "group_limited_greedy" && method != "noaux_tc")
     k.fail("topk_method", text::in_quotes(method) + " is not supported");
   if (scoring != "softmax" && scoring != "sigmoid")
@@ -195,36 +155,45 @@ void read_rope(key_reader& k, const std::string& where, model_config& m) {
   if (!r.message().empty()) k.fail(r.message().substr(where.size() + 2));
 }
 
-void read_quantization(key_reader& k, const std::string& where, model_config& m) {
-  const auto* q = k.get("quantization_config");
-  if (!q) return;
-  key_reader r(*q, where + ": quantization_config");
-  const auto method = r.text_or("quant_method", "");
-  if (method != "fp8") r.fail("method " + text::in_quotes(method) + " is not supported, only fp8");
-  r.only("fmt", "e4m3");
-  if (const auto* block = r.get("weight_block_size")) {
-    const auto good = [](const document& n) {
-      return n.is_number_unsigned() && n.get<std::uint64_t>() >= 1 && n.get<std::uint64_t>() <= wide;
-    };
-    if (block->is_array() && block->size() == 2 && good((*block)[0]) && good((*block)[1]))
-      m.fp8_block = {(*block)[0].get<std::int64_t>(), (*block)[1].get<std::int64_t>()};
-    else
-      r.fail("weight_block_size", "is no pair of sizes");
-  }
-  if (!r.message().empty()) k.fail(r.message().substr(where.size() + 2));
+/// Of the model, or of the wrapper around it.
+void read_quantization(key_reader& k, key_reader& outer, const std::string& where, model_config& m) {
+  const auto *own = k.get("quantization_config"), *around = outer.get("quantization_config");
+  if (own && around && *own != *around) return k.fail("quantization_config", "of the text part differs from the wrapper's");
+  auto q = quantization::read(own ? own : around, where + ": quantization_config");
+  if (!q) return k.fail(q.error().message.substr(where.size() + 2));
+  m.quantized = std::move(*q);
 }
 
-std::optional<std::int64_t> token_number(key_reader& k, const char* key, std::int64_t vocabulary) {
+/// Special token `index` of a key that names one or several.
+std::optional<std::int64_t> token_number(key_reader& k, const char* key, std::int64_t vocabulary, std::size_t index = 0) {
   const auto* v = k.get(key);
-  if (v && v->is_array() && !v->empty()) v = &v->front();
+  if (v && v->is_array()) v = index < v->size() ? &(*v)[index] : nullptr;
+  else if (index > 0) return std::nullopt;
   if (!v || !v->is_number_unsigned() || v->get<std::uint64_t>() >= static_cast<std::uint64_t>(vocabulary))
     return std::nullopt;
   return v->get<std::int64_t>();
 }
 
+/// Tokens that are still unknown.
+void read_special_tokens(key_reader& k, model_config& m) {
+  const auto take = [&](std::optional<std::int64_t>& to, const char* key, std::size_t index = 0) {
+    if (const auto n = token_number(k, key, m.hyper.vocabulary, index); !to) to = n;
+  };
+  take(m.bos, "bos_token_id"), take(m.eos, "eos_token_id"), take(m.pad, "pad_token_id");
+  if (m.is_glm) take(m.eot, "eos_token_id", 1), take(m.eom, "eos_token_id", 2);
+}
+
+void read_indexer(key_reader& k, model_config& m) {
+  m.sparse_from = k.integer("index_topk", 1, std::int64_t{1} << 31);
+  for (const char* key : {"index_head_dim", "index_n_heads", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern", "indexer_types"}) k.get(key);
+  m.notices.push_back("the indexer of sparse attention is left out: attention is dense, which is the same for up to " +
+                      std::to_string(m.sparse_from) + " tokens (index_topk)");
+}
+
 /// Keys that say nothing about weights; every other unused key is worth a notice.
 bool is_harmless(const std::string& key) {
   static const std::set<std::string> known = {"_name_or_path",
+                                              "architectures",
                                               "attention_dropout",
                                               "auto_map",
                                               "aux_loss_alpha",
@@ -248,20 +217,27 @@ result<model_config> read_config(const std::filesystem::path& directory) {
   const auto d = read_json_object(path, std::uint64_t{16} << 20);
   if (!d) return d.error();
   const std::string where = path.string();
-  key_reader k(*d, where);
-  const auto f = find_family(k);
+  key_reader outer(*d, where);
+  const auto* part = outer.get("text_config");
+  if (part && !part->is_object()) return error{where + ": key 'text_config' is no object"};
+  const document& config = part ? *part : *d;
+  key_reader k(config, where);
+  const auto f = find_family(k, config);
   if (!f) return error{k.message()};
   model_config m;
+  m.wrapped = part != nullptr;
+  m.is_glm = *f == family::glm || *f == family::sparse_glm;
   read_sizes(k, m.hyper);
   check_assumptions(k);
   read_experts(k, *f, m);
   read_rope(k, where, m);
-  read_quantization(k, where, m);
-  m.tied_embeddings = k.flag_or("tie_word_embeddings", false);
-  m.bos = token_number(k, "bos_token_id", m.hyper.vocabulary);
-  m.eos = token_number(k, "eos_token_id", m.hyper.vocabulary);
-  m.pad = token_number(k, "pad_token_id", m.hyper.vocabulary);
-  if (!k.message().empty()) return error{k.message()};
+  read_quantization(k, outer, where, m);
+  if (has_indexer(*f)) read_indexer(k, m);
+  m.tied_embeddings = k.flag_or("tie_word_embeddings", part ? outer.flag_or("tie_word_embeddings", false) : false);
+  read_special_tokens(k, m);
+  if (part) read_special_tokens(outer, m);
+  for (const auto* reader : {&k, &outer})
+    if (!reader->message().empty()) return error{reader->message()};
   for (const auto& key : k.unused())
     if (!is_harmless(key)) m.notices.push_back(where + ": key " + text::in_quotes(key) + " is ignored");
   return m;

@@ -1,4 +1,4 @@
-// config.json of a DeepSeek V2, V3 or Kimi-K2 checkpoint, checked before anything is computed with it.
+// config.json of a checkpoint of the DeepSeek V2 and V3 families, checked before anything is computed with it.
 #pragma once
 
 #include <array>
@@ -9,19 +9,25 @@
 
 #include "config.hpp"
 #include "layout.hpp"
+#include "quantization.hpp"
 #include "strict_json.hpp"
 
 namespace quantal::hf {
 
 struct model_config {
   mla::config hyper{};
+  quantization quantized;
+  /// The checkpoint holds more than a language model (a vision tower, say), which is left out.
+  bool wrapped = false;
+  /// Attention of the checkpoint is sparse from this many tokens on; 0: never. The GGUF's is dense.
+  std::int64_t sparse_from = 0;
+  /// GLM: further end tokens are the end of a turn and of a message.
+  bool is_glm = false;
   bool tied_embeddings = false;
   /// Routing adds e_score_correction_bias, which the checkpoint must then have.
   bool routing_bias = false;
-  /// Rows and columns that share one scale of an fp8 matrix.
-  std::array<std::int64_t, 2> fp8_block{128, 128};
   /// Special tokens by number; tokenizer files may say more.
-  std::optional<std::int64_t> bos, eos, pad;
+  std::optional<std::int64_t> bos, eos, pad, eot, eom;
   /// What was ignored and why, for the user.
   std::vector<std::string> notices;
 };

@@ -78,6 +78,8 @@ result<fs::path> collect(hf_model& model, const convert_options& o) {
   return out;
 }
 
+bool is_automatic(const std::string& type) { return type == "auto"; }
+
 result<mla::layout> layout_of(const convert_options& o) {
   const auto found = mla::find_layout(o.layout);
   if (!found) return error{"unknown layout '" + o.layout + "'; known: 3d, 2d, 2d+kv_b"};
@@ -102,13 +104,15 @@ result<std::uint64_t> parse_size(std::string_view s) {
 
 result<void> convert(const convert_options& o) {
   auto q = quantize_options(o);
+  const bool natural = is_automatic(q.type);
+  if (natural) q.type = "COPY";
   const auto* type = plan::find_file_type(q.type);
-  if (!type) return error{"unknown type '" + q.type + "'; known: " + plan::known_file_types()};
+  if (!type) return error{"unknown type '" + q.type + "'; known: auto, " + plan::known_file_types()};
   const auto to = layout_of(o);
   if (!to) return to.error();
   if (auto ok = check_files(o, {q.out}); !ok) return ok;
   const bool exact = type->base == "f32" || type->base == "f16";
-  auto model = hf_model::open(q.in, {*to, o.name, exact});
+  auto model = hf_model::open(q.in, {*to, o.name, natural ? presentation::natural : exact ? presentation::f32 : presentation::bf16});
   if (!model) return model.error();
   if (!q.quiet)
     for (const auto& n : model->notices()) std::fprintf(stderr, "note: %s\n", text::printable(n).c_str());

@@ -3,11 +3,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
-#include <unordered_set>
 
 #include "file.hpp"
+#include "quantal/format/mxfp4.hpp"
+#include "quantal/format/nvfp4.hpp"
+#include "quantal/format/q4_0.hpp"
+#include "quantal/format/q4_1.hpp"
+#include "quantal/format/q8_0.hpp"
 #include "quantal/quantize/quantize.hpp"
 #include "text.hpp"
 #include "vocabulary.hpp"
@@ -19,13 +25,14 @@ namespace {
 /// checkpoint is read once, and memory stays small whatever its size.
 class lease {
  public:
-  explicit lease(std::vector<stored_matrix> parts) : parts_(std::move(parts)) {}
+  explicit lease(std::vector<matrix_ptr> parts) : parts_(std::move(parts)) {}
   lease(const lease&) = delete;
   lease& operator=(const lease&) = delete;
   ~lease() {
-    for (const auto& p : parts_) release(p.bytes());
+    for (const auto& p : parts_)
+      for (const auto b : p->bytes()) release(b);
   }
-  const std::vector<stored_matrix>& parts() const noexcept { return parts_; }
+  const std::vector<matrix_ptr>& parts() const noexcept { return parts_; }
 
  private:
   /// Whole pages only; the file keeps their content.
@@ -35,17 +42,17 @@ class lease {
     const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size()) / page * page;
     if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
   }
-  std::vector<stored_matrix> parts_;
+  std::vector<matrix_ptr> parts_;
 };
 
-/// A row of floats in the type of the output, which is bf16 or f32.
+/// A row of floats in the type of the output, which is bf16, f16 or f32.
 void encode(std::uint32_t type, const float* x, std::int64_t n, std::byte* out) noexcept {
   if (type == f32::gguf_id) {
     std::memcpy(out, x, static_cast<std::size_t>(n) * sizeof(float));
     return;
   }
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto b = bf16::from_float(x[i]);
+    const std::uint16_t b = type == f16::gguf_id ? detail::float_to_half(x[i]) : detail::float_to_bfloat16(x[i]);
     std::memcpy(out + i * static_cast<std::int64_t>(sizeof b), &b, sizeof b);
   }
 }
@@ -53,41 +60,68 @@ void encode(std::uint32_t type, const float* x, std::int64_t n, std::byte* out) 
 /// Makes the rows of one GGUF tensor.
 class row_maker {
  public:
-  row_maker(const mapped_tensor& t, std::uint32_t type, const mla::config& c,
-            std::vector<stored_matrix> parts)
+  row_maker(const mapped_tensor& t, const mla::config& c, std::vector<matrix_ptr> parts)
       : how_(t.how),
-        type_(type),
+        type_(t.out.type),
         rows_(t.rows),
         cols_(t.out.cols()),
         shape_(c),
         lease_(std::make_shared<lease>(std::move(parts))) {}
 
   const std::byte* operator()(std::int64_t r, std::byte* scratch) const {
-    const auto& parts = lease_->parts();
-    if (how_ == assembly::keys) return key_row(parts[0], r, scratch);
-    if (how_ == assembly::values)
-      return row(parts[0], r / shape_.value * shape_.head_rows() + shape_.nope + r % shape_.value, scratch);
-    return row(parts[static_cast<std::size_t>(r / rows_)], r % rows_, scratch);
+    if (how_ == assembly::scales) return scale(r, scratch);
+    if (how_ == assembly::keys) return key_row(r, scratch);
+    const auto [m, row] = place_of(r);
+    if (m->natural_type() == type_) {
+      if (const auto* stored = m->stored_row(row)) return stored;
+      if (!is_float_type(type_)) return m->encode(row, scratch), scratch;
+    }
+    auto* x = floats();
+    m->decode(row, 0, cols_, x);
+    encode(type_, x, cols_, scratch);
+    return scratch;
+  }
+
+  /// What the checkpoint says before anything is rounded.
+  void exact(std::int64_t r, float* out) const {
+    if (how_ == assembly::keys) return read_keys(r, out);
+    const auto [m, row] = place_of(r);
+    m->exact_row(row, out);
   }
 
  private:
-  /// As stored where that is the output's type already.
-  const std::byte* row(const stored_matrix& m, std::int64_t r, std::byte* scratch) const {
-    if (m.type() == dtype::bf16 && type_ == bf16::gguf_id) return m.stored_row(r);
-    if (m.type() == dtype::f32 && type_ == f32::gguf_id) return m.stored_row(r);
+  static bool is_float_type(std::uint32_t type) { return type == f32::gguf_id || type == f16::gguf_id || type == bf16::gguf_id; }
+
+  std::pair<const stored_matrix*, std::int64_t> place_of(std::int64_t r) const {
+    const auto& parts = lease_->parts();
+    if (how_ == assembly::values)
+      return {parts[0].get(), r / shape_.value * shape_.head_rows() + shape_.nope + r % shape_.value};
+    return {parts[static_cast<std::size_t>(r / rows_)].get(), r % rows_};
+  }
+  float* floats() const {
     thread_local std::vector<float> x;
     x.resize(static_cast<std::size_t>(cols_));
-    m.row(r, x.data());
-    encode(type_, x.data(), cols_, scratch);
+    return x.data();
+  }
+  /// The scales of all parts are the only row.
+  const std::byte* scale(std::int64_t, std::byte* scratch) const {
+    std::size_t i = 0;
+    for (const auto& p : lease_->parts()) {
+      const float s = p->tensor_scale();
+      std::memcpy(scratch + 4 * i++, &s, 4);
+    }
     return scratch;
   }
   /// Row c of head h of attn_k_b is column c of the head's first rows of kv_b_proj.
-  const std::byte* key_row(const stored_matrix& kv_b, std::int64_t r, std::byte* scratch) const {
+  void read_keys(std::int64_t r, float* out) const {
+    const auto& kv_b = *lease_->parts()[0];
     const std::int64_t first = r / shape_.rank * shape_.head_rows(), c = r % shape_.rank;
-    thread_local std::vector<float> x;
-    x.resize(static_cast<std::size_t>(cols_));
-    for (std::int64_t n = 0; n < shape_.nope; ++n) x[static_cast<std::size_t>(n)] = kv_b.at(first + n, c);
-    encode(type_, x.data(), cols_, scratch);
+    for (std::int64_t n = 0; n < shape_.nope; ++n) out[n] = kv_b.at(first + n, c);
+  }
+  const std::byte* key_row(std::int64_t r, std::byte* scratch) const {
+    auto* x = floats();
+    read_keys(r, x);
+    encode(type_, x, cols_, scratch);
     return scratch;
   }
 
@@ -123,10 +157,10 @@ const gguf::tensor_info* hf_model::find(std::string_view name) const {
   return it == by_name_.end() ? nullptr : &tensors_[it->second];
 }
 
-result<std::vector<stored_matrix>> hf_model::parts_of(const mapped_tensor& t) const {
-  std::vector<stored_matrix> out;
+result<std::vector<matrix_ptr>> hf_model::parts_of(const mapped_tensor& t) const {
+  std::vector<matrix_ptr> out;
   for (const auto& name : t.parts) {
-    auto m = stored_matrix::find(source_, name, t.rows, t.cols, config_.fp8_block);
+    auto m = find_matrix(source_, config_.quantized, name, t.rows, t.cols);
     if (!m) return m.error();
     out.push_back(std::move(*m));
   }
@@ -139,40 +173,77 @@ result<gguf::row_source> hf_model::rows(const gguf::tensor_info& t) const {
   const auto& mapped = mapped_[it->second];
   auto parts = parts_of(mapped);
   if (!parts) return parts.error();
-  return gguf::row_source(row_maker(mapped, t.type, config_.hyper, std::move(*parts)));
+  row_maker make(mapped, config_.hyper, std::move(*parts));
+  const bool weights = mapped.how != assembly::scales && mapped.how != assembly::vector;
+  if (!natural_ || !weights) return gguf::row_source(std::move(make));
+  return gguf::row_source(make, [make](std::int64_t r, float* out) { make.exact(r, out); });
+}
+
+/// A language model inside a wrapper has the wrapper's name before its own.
+void hf_model::find_prefixes() {
+  const std::vector<name_prefixes> known = {{"model.", "lm_head"},
+                                            {"language_model.model.", "language_model.lm_head"},
+                                            {"model.language_model.", "lm_head"}};
+  for (const auto& p : known)
+    if (source_.find(p.body + "embed_tokens.weight")) prefixes_ = p;
+}
+
+namespace {
+
+/// The type that all parts have by nature; bf16 if they differ or a transpose changes what blocks hold.
+std::uint32_t natural_type(const mapped_tensor& t, const std::vector<matrix_ptr>& parts) {
+  const auto type = parts.front()->natural_type();
+  const bool same = std::all_of(parts.begin(), parts.end(), [&](const matrix_ptr& p) { return p->natural_type() == type; });
+  const bool is_float = type == f16::gguf_id || type == f32::gguf_id;
+  return same && (t.how != assembly::keys || is_float) ? type : bf16::gguf_id;
+}
+
+}  // namespace
+
+result<void> hf_model::take(mapped_tensor m, presentation types) {
+  const auto parts = parts_of(m);
+  if (!parts) return parts.error();
+  const bool is_matrix = m.out.type == bf16::gguf_id;
+  for (const auto& p : *parts) {
+    rounded_ += is_matrix && p->is_wide();
+    used_.insert(p->names().begin(), p->names().end());
+  }
+  if (types == presentation::f32) m.out.type = f32::gguf_id;
+  if (types == presentation::natural && is_matrix) m.out.type = natural_type(m, *parts);
+  const auto bytes = gguf::tensor_bytes(m.out.type, m.out.ne);
+  if (!bytes) return error{path_ + ": tensor " + text::in_quotes(m.out.name) + ": its size overflows"};
+  m.out.nbytes = *bytes;
+  by_name_.emplace(m.out.name, tensors_.size());
+  tensors_.push_back(m.out);
+  mapped_.push_back(m);
+  if (m.out.type != nvfp4::gguf_id) return {};
+  m.how = assembly::scales;
+  m.out.name.replace(m.out.name.size() - 6, 6, "scale");
+  m.out.type = f32::gguf_id, m.out.n_dims = 1;
+  m.out.ne = {static_cast<std::int64_t>(m.parts.size()), 1, 1, 1};
+  m.out.nbytes = 4 * m.parts.size();
+  by_name_.emplace(m.out.name, tensors_.size());
+  tensors_.push_back(m.out);
+  mapped_.push_back(std::move(m));
+  return {};
 }
 
 result<void> hf_model::take_tensors(const import_options& options) {
-  mapped_ = map_tensors(config_, options.layout);
-  std::size_t rounded = 0;
-  for (const auto& m : mapped_) {
-    const auto parts = parts_of(m);
-    if (!parts) return parts.error();
-    for (const auto& p : *parts)
-      rounded += m.out.type == bf16::gguf_id && p.type() != dtype::bf16 && p.type() != dtype::f8_e4m3;
-    auto t = m.out;
-    if (options.full_precision) t.type = f32::gguf_id;
-    const auto bytes = gguf::tensor_bytes(t.type, t.ne);
-    if (!bytes) return error{path_ + ": tensor " + text::in_quotes(t.name) + ": its size overflows"};
-    t.nbytes = *bytes;
-    by_name_.emplace(t.name, tensors_.size());
-    tensors_.push_back(std::move(t));
-  }
-  if (rounded && !options.full_precision)
-    notices_.push_back(std::to_string(rounded) + " tensors stored as F16 or F32 are rounded to bf16");
+  natural_ = options.types == presentation::natural;
+  for (auto& m : map_tensors(config_, options.layout, prefixes_))
+    if (auto ok = take(std::move(m), options.types); !ok) return ok;
+  if (rounded_ && options.types == presentation::bf16)
+    notices_.push_back(std::to_string(rounded_) + " tensors stored as F16 or F32 are rounded to bf16");
   return {};
 }
 
 result<void> hf_model::check_leftovers() {
-  std::unordered_set<std::string> used;
-  for (const auto& m : mapped_)
-    for (const auto& p : m.parts) used.insert(p), used.insert(p + "_scale_inv");
   std::size_t dropped = 0, left = 0;
   std::string first;
   for (const auto& p : source_.tensors()) {
     const auto& name = p.tensor->name;
-    if (used.contains(name)) continue;
-    if (is_dropped(name, config_)) {
+    if (used_.contains(name)) continue;
+    if (is_dropped(name, config_, prefixes_)) {
       ++dropped;
       continue;
     }
@@ -183,12 +254,24 @@ result<void> hf_model::check_leftovers() {
                  ": no place in a deepseek2 model with this config.json"};
   if (dropped)
     notices_.push_back(std::to_string(dropped) +
-                       " tensors are left out: next-token prediction layers, rotary tables, tied output");
+                       " tensors are left out: next-token prediction layers, rotary tables, tied output, indexers, "
+                       "parts that are no language model, scales of activations");
   if (!source_.unlisted().empty())
     notices_.push_back(std::to_string(source_.unlisted().size()) +
                        " tensors are in no index and ignored, the first is " +
                        text::in_quotes(source_.unlisted().front()));
   return {};
+}
+
+/// Of a file whose tensors keep their types: that of most of the bytes.
+void hf_model::set_file_type() {
+  std::unordered_map<std::uint32_t, std::uint64_t> bytes;
+  for (const auto& t : tensors_) bytes[t.type] += t.nbytes;
+  const auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  constexpr auto ids = std::to_array<std::pair<std::uint32_t, std::uint32_t>>(
+      {{f32::gguf_id, 0}, {f16::gguf_id, 1}, {q4_0::gguf_id, 2}, {q4_1::gguf_id, 3}, {q8_0::gguf_id, 7}, {bf16::gguf_id, 32}, {mxfp4::gguf_id, 38}, {nvfp4::gguf_id, 39}});
+  for (const auto& [type, id] : ids)
+    if (most != bytes.end() && most->first == type) meta_.set("general.file_type", id);
 }
 
 result<hf_model> hf_model::open(const std::filesystem::path& directory, const import_options& options) {
@@ -200,15 +283,17 @@ result<hf_model> hf_model::open(const std::filesystem::path& directory, const im
   m.path_ = directory.string();
   m.config_ = std::move(*config);
   m.notices_ = m.config_.notices;
+  m.find_prefixes();
   if (auto ok = m.take_tensors(options); !ok) return ok.error();
   if (auto ok = m.check_leftovers(); !ok) return ok.error();
   double parameters = 0;  // attn_kv_b holds attn_k_b and attn_v_b once more
   for (const auto& t : m.tensors_)
-    if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with("attn_kv_b.weight"))
+    if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with(".scale") && !t.name.ends_with("attn_kv_b.weight"))
       parameters += static_cast<double>(t.elements());
   m.meta_ = model_metadata(m.config_, options.layout,
                            {options.name.empty() ? directory_name(directory) : options.name,
                             license_of(directory), size_label(parameters)});
+  if (m.natural_) m.set_file_type();
   if (auto ok = add_vocabulary(directory, m.config_, m.meta_, m.notices_); !ok) return ok.error();
   return m;
 }

@@ -1,10 +1,11 @@
-// A Hugging Face checkpoint seen as the bf16 GGUF that it converts to: rows are decoded when they are asked
-// for, so that quantizing it and quantizing that GGUF are the same computation.
+// A Hugging Face checkpoint seen as the GGUF that it converts to: rows are decoded when they are asked for, so
+// that quantizing it and quantizing that GGUF are the same computation.
 #pragma once
 
 #include <filesystem>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "checkpoint.hpp"
@@ -15,11 +16,17 @@
 
 namespace quantal::hf {
 
+/// What types the matrices of the model have.
+enum class presentation : std::uint8_t {
+  bf16,
+  f32,      ///< for output types that can hold more than bf16
+  natural,  ///< the type that holds a matrix as it is stored; bf16 if there is none
+};
+
 struct import_options {
   mla::layout layout = mla::layout::heads;
   std::string name;  ///< general.name; empty: the directory's
-  /// Matrices as f32 instead of bf16, for output types that can hold more than bf16.
-  bool full_precision = false;
+  presentation types = presentation::bf16;
 };
 
 class hf_model final : public gguf::model_view {
@@ -42,13 +49,21 @@ class hf_model final : public gguf::model_view {
 
  private:
   explicit hf_model(checkpoint source) : source_(std::move(source)) {}
+  /// Where in the checkpoint the language model is; what is missing is said when it is looked for.
+  void find_prefixes();
   result<void> take_tensors(const import_options& options);
-  result<std::vector<stored_matrix>> parts_of(const mapped_tensor& t) const;
+  result<void> take(mapped_tensor t, presentation types);
+  result<std::vector<matrix_ptr>> parts_of(const mapped_tensor& t) const;
   result<void> check_leftovers();
+  void set_file_type();
 
   std::string path_;
   checkpoint source_;
   model_config config_;
+  name_prefixes prefixes_;
+  bool natural_ = false;
+  std::size_t rounded_ = 0;                    ///< matrices of f16 or f32 that become bf16
+  std::unordered_set<std::string> used_;       ///< tensors of the checkpoint that have a place
   gguf::metadata meta_;
   std::vector<mapped_tensor> mapped_;
   std::vector<gguf::tensor_info> tensors_;  ///< parallel to mapped_

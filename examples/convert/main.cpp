@@ -1,5 +1,4 @@
-// quantal-convert: a Hugging Face checkpoint of DeepSeek V2, V3 or Kimi-K2 to GGUF, quantized on the way if
-// asked.
+// quantal-convert: a Hugging Face checkpoint of the DeepSeek family to GGUF, quantized on the way if asked.
 #include "hf_convert.hpp"
 #include "mixes.hpp"
 #include "options.hpp"
@@ -14,10 +13,13 @@ int body(int argc, char** argv) {
   std::string split;
   quantal::cli::parser p(
       "quantal-convert",
-      "Converts a Hugging Face checkpoint of DeepSeek V2, V3, R1 or Kimi-K2 (safetensors in bf16, "
-      "f16, f32 or fp8) to GGUF in one pass. Everything is planned and checked before a byte is "
-      "written.");
-  p.option({"--type"}, "TYPE", "file type to quantize to; without it bf16", q.type);
+      "Converts a Hugging Face checkpoint of the DeepSeek V2 and V3 families (also Kimi-K2, "
+      "GLM-4.7-Flash, Youtu) to GGUF in one pass: safetensors in bf16, f16, f32, fp8, packed "
+      "integers, mxfp4, nvfp4, GPTQ or AWQ. Everything is planned and checked before a byte is written.");
+  p.option({"--type"}, "TYPE",
+           "file type to quantize to; without it bf16; auto: what the checkpoint holds as it is, in the type that "
+           "holds it best",
+           q.type);
   p.option({"--mla-layout"}, "LAYOUT",
            "attn_k_b and attn_v_b in 3 dimensions (llama.cpp), 2, or 2 with attn_kv_b "
            "(ik_llama.cpp)",
@@ -37,12 +39,12 @@ int body(int argc, char** argv) {
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", q.threads, {0, 1024});
   p.positional("HF_DIR", "directory with config.json, tokenizer and safetensors files", q.in).required();
   p.positional("OUT", "GGUF file to write", q.out).required();
-  p.epilogue("types: " + quantal::plan::known_file_types());
+  p.epilogue("types: auto, " + quantal::plan::known_file_types());
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   const auto usage = [](const quantal::error& e) {
     return quantal::fail("quantal-convert", e, quantal::cli::exit_usage);
   };
-  if (!o.imatrix_text.empty() && q.type.empty()) return usage({"--imatrix-text needs --type"});
+  if (!o.imatrix_text.empty() && (q.type.empty() || q.type == "auto")) return usage({"--imatrix-text needs --type, of a format"});
   if (!o.imatrix_text.empty() && !q.imatrix.empty())
     return usage({"give --imatrix or --imatrix-text, not both"});
   if (!split.empty()) {

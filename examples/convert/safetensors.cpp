@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "impostor.hpp"
 #include "quantal/gguf/tensor_info.hpp"
 #include "strict_json.hpp"
 #include "text.hpp"
@@ -24,6 +25,7 @@ constexpr auto types = std::to_array<type_row>({{"BF16", 2},
                                                 {"F16", 2},
                                                 {"F32", 4},
                                                 {"F8_E4M3", 1},
+                                                {"F8_E8M0", 1},
                                                 {"F64", 8},
                                                 {"F8_E5M2", 1},
                                                 {"I8", 1},
@@ -47,6 +49,8 @@ std::optional<std::int64_t> natural(const document& d) {
 
 /// The JSON text; the tensor bytes begin behind it.
 result<std::string_view> header_text(const std::string& path, std::span<const std::byte> file) {
+  const std::string_view start(reinterpret_cast<const char*>(file.data()), std::min<std::size_t>(file.size(), 256));
+  if (const auto what = impostor(start); !what.empty()) return error{path + ": " + what};
   if (file.size() < 8)
     return error{path + ": truncated: " + std::to_string(file.size()) + " bytes hold no header length"};
   std::uint64_t n = 0;

@@ -17,13 +17,14 @@
 
 namespace quantal::hf {
 
-/// Element types by their names in headers. Weights come in the first four; the others are sized and listed
-/// only.
+/// Element types by their names in headers. Floats of the first kinds are weights and scales, integers
+/// hold packed weights; the others are sized and listed only.
 enum class dtype : std::uint8_t {
   bf16,
   f16,
   f32,
   f8_e4m3,
+  f8_e8m0,
   f64,
   f8_e5m2,
   i8,

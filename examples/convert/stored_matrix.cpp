@@ -1,8 +1,6 @@
 #include "stored_matrix.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "quantal/dequantize.hpp"
 #include "text.hpp"
@@ -10,105 +8,111 @@
 namespace quantal::hf {
 namespace {
 
-constexpr std::array<float, 256> e4m3_table() {
-  std::array<float, 256> out{};
-  for (std::uint32_t bits = 0; bits < 256; ++bits) {
-    const std::uint32_t exponent = bits >> 3 & 15, mantissa = bits & 7;
-    float v = exponent ? __builtin_bit_cast(float, (exponent + 120) << 23 | mantissa << 20)
-                       : static_cast<float>(mantissa) / 512;
-    if ((bits & 0x7f) == 0x7f) v = std::numeric_limits<float>::quiet_NaN();
-    out[bits] = bits & 0x80 ? -v : v;
-  }
-  return out;
-}
-
-constexpr auto e4m3 = e4m3_table();
-
-bool holds_weights(dtype t) {
-  return t == dtype::bf16 || t == dtype::f16 || t == dtype::f32 || t == dtype::f8_e4m3;
-}
-
-void decode(dtype t, const std::byte* in, float* out, std::int64_t n) noexcept {
-  if (t == dtype::bf16) return dequantize_row<bf16>(in, out, n);
-  if (t == dtype::f16) return dequantize_row<f16>(in, out, n);
-  dequantize_row<f32>(in, out, n);
-}
-
-std::string dimensions(std::int64_t rows, std::int64_t cols) {
-  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
-}
+bool is_float(dtype t) { return t == dtype::bf16 || t == dtype::f16 || t == dtype::f32; }
 
 /// Vectors may be stored with one dimension.
 bool has_shape(const stored_tensor& t, std::int64_t rows, std::int64_t cols) {
   return t.shape == std::vector{rows, cols} || (rows == 1 && t.shape == std::vector{cols});
 }
 
-result<std::vector<float>> read_scales(const checkpoint& c, const checkpoint::place& weights,
-                                       std::int64_t rows, std::int64_t cols) {
-  const std::string name = weights.tensor->name + "_scale_inv";
-  const auto* p = c.find(name);
-  if (!p)
-    return error{describe(weights) + ": has type F8_E4M3 but no scales (" + text::in_quotes(name) + ")"};
-  if (p->tensor->type != dtype::f32 && p->tensor->type != dtype::bf16)
-    return error{describe(*p) + ": scales of type " + std::string(to_string(p->tensor->type)) +
-                 ", expected F32 or BF16"};
-  if (p->tensor->shape != std::vector{rows, cols})
-    return error{describe(*p) + ": " + p->tensor->shape_text() + " where the blocks of " +
-                 weights.tensor->name + " need " + dimensions(rows, cols)};
-  std::vector<float> out(static_cast<std::size_t>(rows * cols));
-  decode(p->tensor->type, p->tensor->bytes.data(), out.data(), rows * cols);
-  for (const float s : out)
-    if (!std::isfinite(s)) return error{describe(*p) + ": a scale is NaN or infinite"};
-  return out;
+class float_matrix final : public stored_matrix {
+ public:
+  float_matrix(const stored_tensor& t, std::int64_t cols) : stored_matrix(cols), type_(t.type), data_(use(t)) {}
+
+  void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
+    const std::byte* in = stored_row(r) + first * size_of(type_);
+    if (type_ == dtype::bf16) return dequantize_row<bf16>(in, out, n);
+    if (type_ == dtype::f16) return dequantize_row<f16>(in, out, n);
+    dequantize_row<f32>(in, out, n);
+  }
+  std::uint32_t natural_type() const noexcept override {
+    return type_ == dtype::bf16 ? bf16::gguf_id : type_ == dtype::f16 ? f16::gguf_id : f32::gguf_id;
+  }
+  const std::byte* stored_row(std::int64_t r) const noexcept override { return data_ + r * cols() * size_of(type_); }
+  bool is_wide() const noexcept override { return type_ != dtype::bf16; }
+
+ private:
+  dtype type_;
+  const std::byte* data_;
+};
+
+std::string without_suffix(const std::string& name) {
+  return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name;
+}
+
+/// Layers that writers of quantized checkpoints quantize; the rest of a model is no evidence of anything.
+bool is_projection(const std::string& module) { return module.ends_with("_proj") || module.ends_with("_proj_with_mqa"); }
+
+result<matrix_ptr> read_packed(const weight_place& w, const checkpoint::place& packed) {
+  if (!w.scheme)
+    return error{describe(packed) + ": packed weights, but config.json has no quantization_config for them (or lists " +
+                 text::in_quotes(w.module) + " as ignored)"};
+  if (w.scheme->how == coding::integers) return read_integer_matrix(w);
+  if (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) return read_fp4_matrix(w, packed);
+  return error{describe(packed) + ": packed weights where " + w.scheme->where + " says " +
+               std::string(to_string(w.scheme->how))};
+}
+
+result<matrix_ptr> read_words(const weight_place& w, const checkpoint::place& words) {
+  if (w.scheme && w.scheme->how == coding::gptq) return read_gptq_matrix(w);
+  if (w.scheme && w.scheme->how == coding::awq) return read_awq_matrix(w);
+  return error{describe(words) + ": the layout of this tensor is that of GPTQ or AWQ, but config.json names neither for it"};
+}
+
+result<matrix_ptr> read_floats(const weight_place& w, const checkpoint::place& p) {
+  const auto& t = *p.tensor;
+  if (!has_shape(t, w.rows, w.cols))
+    return error{describe(p) + ": " + t.shape_text() + " where config.json implies " + dimensions({w.rows, w.cols})};
+  if (w.scheme && w.scheme->rounds && is_projection(w.module))
+    return error{describe(p) + ": type " + std::string(to_string(t.type)) + " where " + w.scheme->where + " says " +
+                 std::string(to_string(w.scheme->how)) + " (" + std::to_string(w.scheme->bits) +
+                 " bits); the module is not in its list of ignored ones either"};
+  return matrix_ptr(std::make_unique<float_matrix>(t, w.cols));
 }
 
 }  // namespace
 
-float e4m3_value(std::uint8_t bits) noexcept { return e4m3[bits]; }
-
-result<stored_matrix> stored_matrix::find(const checkpoint& c, const std::string& name, std::int64_t rows,
-                                          std::int64_t cols, const std::array<std::int64_t, 2>& block) {
-  const auto* p = c.find(name);
-  if (!p) return error{c.directory().string() + ": tensor " + text::in_quotes(name) + " is missing"};
-  const auto& t = *p->tensor;
-  if (!holds_weights(t.type))
-    return error{describe(*p) + ": type " + std::string(to_string(t.type)) +
-                 " is no weight type (BF16, F16, F32 and F8_E4M3 are)"};
-  if (!has_shape(t, rows, cols))
-    return error{describe(*p) + ": " + t.shape_text() + " where config.json implies " +
-                 dimensions(rows, cols)};
-  stored_matrix m;
-  m.tensor_ = &t;
-  m.cols_ = cols;
-  if (t.type != dtype::f8_e4m3) return m;
-  m.block_ = block;
-  m.scale_cols_ = (cols + block[1] - 1) / block[1];
-  auto scales = read_scales(c, *p, (rows + block[0] - 1) / block[0], m.scale_cols_);
-  if (!scales) return scales.error();
-  m.scales_ = std::move(*scales);
-  return m;
+std::string dimensions(const std::vector<std::int64_t>& shape) {
+  stored_tensor t;
+  t.shape = shape;
+  return t.shape_text();
 }
 
-const std::byte* stored_matrix::stored_row(std::int64_t r) const noexcept {
-  return tensor_->bytes.data() + r * cols_ * size_of(tensor_->type);
-}
-
-void stored_matrix::row(std::int64_t r, float* out) const noexcept {
-  const std::byte* in = stored_row(r);
-  if (scales_.empty()) return decode(tensor_->type, in, out, cols_);
-  for (std::int64_t first = 0; first < cols_; first += block_[1]) {
-    const float s = scale(r, first);
-    const std::int64_t last = std::min(first + block_[1], cols_);
-    for (std::int64_t c = first; c < last; ++c) out[c] = e4m3[static_cast<std::uint8_t>(in[c])] * s;
+result<const checkpoint::place*> weight_place::need(const char* suffix, std::initializer_list<dtype> types,
+                                                    const std::vector<std::int64_t>& shape) const {
+  const auto* p = find(suffix);
+  if (!p) return error{source.directory().string() + ": tensor " + text::in_quotes(module + suffix) + " is missing"};
+  if (std::find(types.begin(), types.end(), p->tensor->type) == types.end()) {
+    std::string known;
+    for (const auto t : types) known += (known.empty() ? "" : ", ") + std::string(to_string(t));
+    return error{describe(*p) + ": type " + std::string(to_string(p->tensor->type)) + ", expected " + known};
   }
+  if (p->tensor->shape != shape)
+    return error{describe(*p) + ": " + p->tensor->shape_text() + " where " + dimensions(shape) + " is needed for a weight of " +
+                 dimensions({rows, cols}) + (scheme ? " by " + scheme->where : "")};
+  return p;
 }
 
-float stored_matrix::at(std::int64_t r, std::int64_t c) const noexcept {
-  const std::byte* in = stored_row(r) + c * size_of(tensor_->type);
-  if (!scales_.empty()) return e4m3[static_cast<std::uint8_t>(*in)] * scale(r, c);
-  float v = 0;
-  decode(tensor_->type, in, &v, 1);
-  return v;
+result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name, std::int64_t rows,
+                               std::int64_t cols) {
+  const std::string module = without_suffix(name);
+  const weight_place w{c, module, rows, cols, name.ends_with(".weight") ? q.find(module) : nullptr};
+  const auto *plain = c.find(name), *packed = w.find(".weight_packed"), *words = w.find(".qweight");
+  if ((plain && packed) || (plain && words) || (packed && words))
+    return error{describe(packed ? *packed : *words) + ": the same weight is also stored as " +
+                 text::in_quotes((plain ? plain : words)->tensor->name)};
+  if (packed) return read_packed(w, *packed);
+  if (words) return read_words(w, *words);
+  if (!plain) return error{c.directory().string() + ": tensor " + text::in_quotes(name) + " is missing"};
+  const auto type = plain->tensor->type;
+  if (is_float(type)) return read_floats(w, *plain);
+  if (type == dtype::f8_e4m3) return read_fp8_matrix(w, *plain);
+  if (type == dtype::i8 && w.scheme && w.scheme->how == coding::integers) return read_plain_integer_matrix(w);
+  if (w.scheme && (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) && (type == dtype::u8 || type == dtype::i8))
+    return read_fp4_matrix(w, *plain);
+  if (type == dtype::i8 && w.find(".scale")) return read_fp4_matrix(w, *plain);
+  return error{describe(*plain) + ": type " + std::string(to_string(type)) +
+               " is no weight type (BF16, F16, F32 and F8_E4M3 are)"};
 }
 
 }  // namespace quantal::hf

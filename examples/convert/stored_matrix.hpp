@@ -1,43 +1,99 @@
-// A matrix of a checkpoint as the floats it stands for: bf16, f16, f32, or fp8 e4m3 with one scale per block.
+// A matrix of a checkpoint as the floats it stands for, however it is stored.
 #pragma once
 
-#include <array>
+#include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "quantization.hpp"
+#include "stored_numbers.hpp"
 
 namespace quantal::hf {
 
-/// The value of an e4m3 number (4 exponent bits of bias 7, 3 of mantissa, no infinities; 0x7f and 0xff are
-/// NaN).
-float e4m3_value(std::uint8_t bits) noexcept;
-
 class stored_matrix {
  public:
-  /// Finds `name` and, for fp8, its scales `name`_scale_inv [ceil(rows / block[0]), ceil(cols / block[1])].
-  /// Errors name the file and the tensor: missing, another shape, a type that holds no weights, missing or
-  /// wrong scales. A vector is a matrix of one row.
-  static result<stored_matrix> find(const checkpoint& c, const std::string& name, std::int64_t rows,
-                                    std::int64_t cols, const std::array<std::int64_t, 2>& block);
+  virtual ~stored_matrix() = default;
+  stored_matrix(const stored_matrix&) = delete;
+  stored_matrix& operator=(const stored_matrix&) = delete;
 
-  dtype type() const noexcept { return tensor_->type; }
-  /// The bytes as stored, without scales.
-  std::span<const std::byte> bytes() const noexcept { return tensor_->bytes; }
-  /// The bytes of a row as stored.
-  const std::byte* stored_row(std::int64_t r) const noexcept;
-  /// Floats of a row; fp8 values times their scales, each product rounded to f32.
-  void row(std::int64_t r, float* out) const noexcept;
-  float at(std::int64_t r, std::int64_t c) const noexcept;
-
- private:
-  float scale(std::int64_t r, std::int64_t c) const noexcept {
-    return scales_[static_cast<std::size_t>(r / block_[0] * scale_cols_ + c / block_[1])];
+  std::int64_t cols() const noexcept { return cols_; }
+  /// Floats of columns [first, first + n) of a row. Several threads may read at once.
+  virtual void decode(std::int64_t row, std::int64_t first, std::int64_t n, float* out) const noexcept = 0;
+  float at(std::int64_t row, std::int64_t col) const noexcept {
+    float v;
+    decode(row, col, 1, &v);
+    return v;
   }
 
-  const stored_tensor* tensor_ = nullptr;
-  std::int64_t cols_ = 0, scale_cols_ = 0;
-  std::array<std::int64_t, 2> block_{1, 1};
-  std::vector<float> scales_;  ///< empty but for fp8
+  /// All floats of a row as codes and scales say, where decode() rounds products as the checkpoint's own library
+  /// does; without tensor_scale().
+  virtual void exact_row(std::int64_t row, float* out) const noexcept { decode(row, 0, cols_, out); }
+
+  /// The GGUF type that holds the weights as they are, or with no more than a scale rounded; bf16 if there is none.
+  virtual std::uint32_t natural_type() const noexcept { return bf16::gguf_id; }
+  /// A row in that type; for natural types other than bf16, f16 and f32.
+  virtual void encode(std::int64_t, std::byte*) const noexcept {}
+  /// The bytes of a row if they are those of the natural type, else null.
+  virtual const std::byte* stored_row(std::int64_t) const noexcept { return nullptr; }
+  /// What encoded weights are to be multiplied by (nvfp4).
+  virtual float tensor_scale() const noexcept { return 1; }
+  /// The weights are more precise than bf16 and not quantized.
+  virtual bool is_wide() const noexcept { return false; }
+
+  /// The bytes in mapped files, to be given back after reading.
+  const std::vector<std::span<const std::byte>>& bytes() const noexcept { return bytes_; }
+  /// The names of all tensors that make up the matrix.
+  const std::vector<std::string>& names() const noexcept { return names_; }
+
+ protected:
+  explicit stored_matrix(std::int64_t cols) noexcept : cols_(cols) {}
+  const std::byte* use(const stored_tensor& t) {
+    bytes_.push_back(t.bytes);
+    names_.push_back(t.name);
+    return t.bytes.data();
+  }
+
+ private:
+  std::int64_t cols_;
+  std::vector<std::span<const std::byte>> bytes_;
+  std::vector<std::string> names_;
 };
+
+using matrix_ptr = std::unique_ptr<const stored_matrix>;
+
+/// Where a weight is looked for.
+struct weight_place {
+  const checkpoint& source;
+  std::string module;           ///< "model.layers.0.self_attn.o_proj"
+  std::int64_t rows, cols;
+  const weight_scheme* scheme;  ///< of config.json, or null
+
+  std::string name() const { return module + ".weight"; }
+  const checkpoint::place* find(const char* suffix) const { return source.find(module + suffix); }
+  /// The tensor with this suffix, of one of these types and this shape.
+  result<const checkpoint::place*> need(const char* suffix, std::initializer_list<dtype> types,
+                                        const std::vector<std::int64_t>& shape) const;
+};
+
+/// Finds the weight `name` ("X.weight", or a vector of another name) however it is stored: as floats; fp8, packed
+/// integers, 4-bit floats, GPTQ or AWQ with their scales. Errors name the file and the tensor: missing, another
+/// shape, a type that holds no weights, missing or wrong scales, a contradiction to config.json. A vector is a matrix
+/// of one row.
+result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name, std::int64_t rows,
+                               std::int64_t cols);
+
+/// Readers of the single codings; used by find_matrix.
+result<matrix_ptr> read_fp8_matrix(const weight_place& w, const checkpoint::place& weights);
+result<matrix_ptr> read_integer_matrix(const weight_place& w);
+result<matrix_ptr> read_plain_integer_matrix(const weight_place& w);
+result<matrix_ptr> read_gptq_matrix(const weight_place& w);
+result<matrix_ptr> read_awq_matrix(const weight_place& w);
+/// Packed in `weights`; scales beside them.
+result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::place& weights);
+
+/// "[256, 128]".
+std::string dimensions(const std::vector<std::int64_t>& shape);
 
 }  // namespace quantal::hf

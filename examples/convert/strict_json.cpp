@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "file.hpp"
+#include "impostor.hpp"
 #include "text.hpp"
 
 namespace quantal::hf {
@@ -62,6 +63,7 @@ class checker {
 }  // namespace
 
 result<document> parse_json(std::string_view text, const std::string& name) {
+  if (const auto what = impostor(text.substr(0, 256)); !what.empty()) return error{name + ": " + what};
   checker c;
   if (!document::sax_parse(text.begin(), text.end(), &c)) return error{name + ": " + c.why()};
   document d = document::parse(text.begin(), text.end(), nullptr, false);

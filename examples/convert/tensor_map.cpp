@@ -1,5 +1,7 @@
 #include "tensor_map.hpp"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 
 namespace quantal::hf {
@@ -7,15 +9,15 @@ namespace {
 
 class mapper {
  public:
-  mapper(const model_config& m, mla::layout to) : m_(m), c_(m.hyper), to_(to) {}
+  mapper(const model_config& m, mla::layout to, const name_prefixes& from) : m_(m), c_(m.hyper), to_(to), from_(from) {}
 
   std::vector<mapped_tensor> all() {
-    matrix("token_embd", "model.embed_tokens", c_.vocabulary, c_.embedding);
-    vector("output_norm.weight", "model.norm.weight", c_.embedding);
-    if (!m_.tied_embeddings) matrix("output", "lm_head", c_.vocabulary, c_.embedding);
+    matrix("token_embd", from_.body + "embed_tokens", c_.vocabulary, c_.embedding);
+    vector("output_norm.weight", from_.body + "norm.weight", c_.embedding);
+    if (!m_.tied_embeddings) matrix("output", from_.head, c_.vocabulary, c_.embedding);
     for (std::int64_t i = 0; i < c_.layers; ++i) {
       to_prefix_ = "blk." + std::to_string(i) + ".";
-      from_prefix_ = "model.layers." + std::to_string(i) + ".";
+      from_prefix_ = from_.body + "layers." + std::to_string(i) + ".";
       attention();
       vector("ffn_norm.weight", "post_attention_layernorm.weight", c_.embedding);
       if (i < c_.dense_layers)
@@ -97,18 +99,31 @@ class mapper {
   const model_config& m_;
   const mla::config& c_;
   mla::layout to_;
+  const name_prefixes& from_;
   std::string to_prefix_, from_prefix_;
   std::vector<mapped_tensor> tensors_;
 };
 
 }  // namespace
 
-std::vector<mapped_tensor> map_tensors(const model_config& c, mla::layout to) { return mapper(c, to).all(); }
+std::vector<mapped_tensor> map_tensors(const model_config& c, mla::layout to, const name_prefixes& from) {
+  return mapper(c, to, from).all();
+}
 
-bool is_dropped(const std::string& name, const model_config& c) {
-  constexpr std::string_view layers = "model.layers.";
+bool is_dropped(const std::string& name, const model_config& c, const name_prefixes& from) {
+  constexpr auto other_parts = std::to_array<std::string_view>(
+      {"vision_tower.", "vision_model.", "visual.", "model.vision_tower.", "model.visual.", "mm_projector.",
+       "multi_modal_projector.", "model.multi_modal_projector.", "audio_tower."});
+  constexpr auto activation_scales = std::to_array<std::string_view>(
+      {".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".input_zero_point"});
+  const auto ends = [&](std::string_view s) { return name.ends_with(s); };
+  const auto begins = [&](std::string_view s) { return name.starts_with(s); };
   if (name.ends_with(".rotary_emb.inv_freq")) return true;
-  if (c.tied_embeddings && name == "lm_head.weight") return true;
+  if (std::any_of(activation_scales.begin(), activation_scales.end(), ends)) return true;
+  if (c.tied_embeddings && name == from.head + ".weight") return true;
+  if (c.wrapped && std::any_of(other_parts.begin(), other_parts.end(), begins)) return true;
+  if (c.sparse_from && name.find(".self_attn.indexer.") != std::string::npos) return true;
+  const std::string layers = from.body + "layers.";
   if (!name.starts_with(layers)) return false;
   std::int64_t layer = -1;
   std::from_chars(name.data() + layers.size(), name.data() + name.size(), layer);

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "file.hpp"
+#include "impostor.hpp"
 #include "text.hpp"
 #include "tokenizer.hpp"
 
@@ -60,6 +61,7 @@ std::vector<std::string> merge_below(const std::string& token, const rank_map& r
 result<std::vector<std::string>> read_tiktoken(const std::filesystem::path& path, std::int64_t most) {
   const auto content = file::read_text(path);
   if (!content) return content.error();
+  if (const auto what = impostor(*content); !what.empty()) return error{path.string() + ": " + what};
   std::vector<std::string> tokens;
   rank_map ranks;
   std::string_view rest = *content;

@@ -48,6 +48,8 @@ void set_special_tokens(const document& config, const model_config& c, const voc
   set("eos_token_id", "eos_token", c.eos);
   set("unknown_token_id", "unk_token", std::nullopt);
   set("padding_token_id", "pad_token", c.pad);
+  if (c.eot) meta.set("tokenizer.ggml.eot_token_id", static_cast<std::uint32_t>(*c.eot));
+  if (c.eom) meta.set("tokenizer.ggml.eom_token_id", static_cast<std::uint32_t>(*c.eom));
   for (const char* key : {"add_bos_token", "add_eos_token"})
     if (const auto* v = member(config, key); v && v->is_boolean())
       meta.set(std::string("tokenizer.ggml.") + key, v->get<bool>());
@@ -95,7 +97,7 @@ result<void> add_vocabulary(const std::filesystem::path& directory, const model_
   auto v = read_vocabulary(directory, config, c.hyper.vocabulary, notices);
   if (!v) return v.error();
   meta.set("tokenizer.ggml.model", std::string("gpt2"));
-  meta.set("tokenizer.ggml.pre", v->pre);
+  meta.set("tokenizer.ggml.pre", c.is_glm && v->pre == "llama-bpe" ? std::string("glm4") : v->pre);
   meta.set("tokenizer.ggml.tokens", gguf::array(v->tokens));
   meta.set("tokenizer.ggml.token_type", gguf::array(v->types));
   meta.set("tokenizer.ggml.merges", gguf::array(v->merges));

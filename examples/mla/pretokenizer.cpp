@@ -28,10 +28,24 @@ const std::vector<known>& all_known() {
       {"deepseek-v3",
        {R"(\p{N}{1,3})", R"([\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+)",
         R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      // Contractions in both cases, letters with one leading symbol, numbers in threes.
+      {"llama-bpe",
+       {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      // The same with numbers one by one.
+      {"qwen2",
+       {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {"tekken",
+       {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
       {"kimi-k2",
        {R"(\p{Han}+|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
   };
   return list;
+}
+
+/// Names whose expressions are another name's.
+std::string_view same_as(std::string_view name) {
+  if (name == "glm4" || name == "chatglm-bpe") return "llama-bpe";
+  return name;
 }
 
 /// Kimi's alternatives behind the first one, in the syntax that intersects classes.
@@ -148,12 +162,12 @@ std::optional<std::string> pretokenizer::recognise(const std::vector<std::string
 std::string pretokenizer::known_names() {
   std::string out;
   for (const auto& k : all_known()) out += (out.empty() ? "" : ", ") + std::string(k.name);
-  return out;
+  return out + ", glm4";
 }
 
 result<pretokenizer> pretokenizer::named(std::string_view name) {
   const auto& list = all_known();
-  const auto it = std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == name; });
+  const auto it = std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == same_as(name); });
   if (it == list.end())
     return error{"pre-tokenizer '" + std::string(name) + "' is not supported; known: " + known_names()};
   pretokenizer p;

@@ -67,6 +67,7 @@ struct tokenizer::state {
   std::vector<std::pair<std::string, std::int32_t>> written;  ///< tokens that a text can spell out, longest first
   std::array<std::string, 256> symbol;
   std::optional<pretokenizer> pre;
+  bool whole_words = false;  ///< a word that is a token needs no merges
   special_tokens ends;
   std::vector<std::string> warnings;
 
@@ -79,6 +80,11 @@ struct tokenizer::state {
 
 /// Merges neighbours in order of rank with a heap; stale heap entries are recognised by their text.
 void tokenizer::state::encode_word(std::string_view word, std::vector<std::int32_t>& out) const {
+  if (whole_words) {
+    std::string symbols;
+    for (const char c : word) symbols += symbol[static_cast<unsigned char>(c)];
+    if (const auto it = by_symbols.find(symbols); it != by_symbols.end()) return out.push_back(it->second);
+  }
   struct node {
     std::string text;
     int prev, next;
@@ -213,6 +219,8 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
   s->ends = std::move(*ends);
   s->warnings = s->ends.warnings;
   if (!pre_name) s->warnings.push_back("key 'tokenizer.ggml.pre' is missing; gpt-2 is taken");
+  // What these two names imply.
+  s->whole_words = pre_name && (*pre_name == "llama-bpe" || *pre_name == "tekken");
   return tokenizer(std::move(s));
 }
 

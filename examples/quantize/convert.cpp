@@ -66,6 +66,11 @@ class conversion {
     if (const auto s = dequantize_row(from_.gguf_id, row, x, cols); s != status::ok) return std::string(to_string(s));
     if (auto bad = non_finite_weight(x, cols); !bad.empty()) return bad;
     if (from_.gguf_id == to_.gguf_id) {
+      if (source_.before()) {
+        source_.before()(r, decoded);
+        if (auto bad = non_finite_weight(decoded, cols); !bad.empty()) return bad;
+        sum.add(decoded, x, nullptr, cols);
+      }
       std::memcpy(out, row, static_cast<std::size_t>(row_bytes()));
       return {};
     }

@@ -21,7 +21,7 @@ inline constexpr std::size_t default_window = std::size_t{8} << 20;
 /// Converts the rows of tensor `t` to `type` and hands the bytes to `out` in order. `importance`: null or
 /// from imatrix::resolve for this tensor. Returns the error of the result against the source. Errors name the
 /// tensor, and row and column of a weight that is NaN or infinite. With the tensor's own type the rows pass
-/// unchanged.
+/// unchanged, and the error is that of the rows against what they were made from, if the source tells.
 result<quantization_error> convert(const gguf::tensor_info& t, const gguf::row_source& source,
                                    std::uint32_t type, const imatrix::importance* importance,
                                    executor_ref threads, const sink& out,

@@ -170,7 +170,7 @@ result<std::optional<quantization_error>> write_tensor(const gguf::model_view& m
   }
   auto e = convert(*s.tensor, *rows, s.to.type, importance ? &importance : nullptr, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
-  return s.to.copy ? answer{} : answer{*e};
+  return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
 
 result<void> execute(const gguf::model_view& model, const model_plan& plan,

@@ -40,7 +40,7 @@ std::string step_size(const step& s) {
 }
 
 std::string step_error(const step& s, const quantization_error& e) {
-  if (s.to.copy) return {};
+  if (e.plain == 0) return ", exact";
   return text::format(s.importance.from == imatrix::source::none ? ", nmse %.3e" : ", weighted nmse %.3e",
                       e.nmse_weighted());
 }
@@ -76,7 +76,10 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
               {"bytes", s.bytes}};
   if (s.to.rule >= 0) out["rule"] = rules[static_cast<std::size_t>(s.to.rule)].pattern.text();
   if (s.to.fallback_from) out["fallback_from"] = s.to.fallback_from->name;
-  if (s.to.copy) return out;
+  if (s.to.copy) {
+    if (e) out["nmse"] = json_number(e->nmse_plain());
+    return out;
+  }
   out["importance"] = {{"source", imatrix::to_string(s.importance.from)},
                        {"detail", s.importance.detail},
                        {"vectors", s.importance.vectors},

@@ -23,21 +23,26 @@ class row_source {
   /// Returns the bytes of a row, either its own or `scratch`, which has room for one row. Called from several
   /// threads at once, each with its own scratch.
   using maker = std::function<const std::byte*(std::int64_t row, std::byte* scratch)>;
+  /// Writes the floats that a row stood for before it got its type.
+  using original = std::function<void(std::int64_t row, float* out)>;
 
   row_source(std::span<const std::byte> whole, std::uint64_t row_bytes)
       : whole_(whole), row_bytes_(row_bytes) {}
-  explicit row_source(maker make) : make_(std::move(make)) {}
+  explicit row_source(maker make, original before = {}) : make_(std::move(make)), before_(std::move(before)) {}
 
   const std::byte* row(std::int64_t r, std::byte* scratch) const {
     return make_ ? make_(r, scratch) : whole_.data() + static_cast<std::uint64_t>(r) * row_bytes_;
   }
   /// True if rows are made; then nobody has validated them.
   bool made() const noexcept { return static_cast<bool>(make_); }
+  /// What the rows were made from, if that can be told.
+  const original& before() const noexcept { return before_; }
   /// The whole tensor, if it is in memory.
   std::span<const std::byte> whole() const noexcept { return whole_; }
 
  private:
   maker make_;
+  original before_;
   std::span<const std::byte> whole_;
   std::uint64_t row_bytes_ = 0;
 };
