@@ -1,5 +1,5 @@
-// Weights of 4-bit floats (e2m1), two in a byte: with a power of two per 32 (mxfp4), or with an e4m3 scale per 16 and
-// a scale of the tensor (nvfp4).
+// Weights of 4-bit floats (e2m1), two in a byte: with a power of two per 32 (mxfp4), or with an e4m3 scale
+// per 16 and a scale of the tensor (nvfp4).
 #include <cmath>
 
 #include "quantal/format/mxfp4.hpp"
@@ -25,7 +25,8 @@ class mxfp4_matrix final : public stored_matrix {
       : stored_matrix(cols), codes_{use(weights), cols / 2}, scales_(use(scales)) {}
 
   void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
-    for (std::int64_t c = first; c < first + n; ++c) *out++ = e2m1_value(codes_(r, c)) * e8m0_value(exponent(r, c / 32));
+    for (std::int64_t c = first; c < first + n; ++c)
+      *out++ = e2m1_value(codes_(r, c)) * e8m0_value(exponent(r, c / 32));
   }
   std::uint32_t natural_type() const noexcept override { return mxfp4::gguf_id; }
   void encode(std::int64_t r, std::byte* out) const noexcept override {
@@ -47,20 +48,30 @@ class mxfp4_matrix final : public stored_matrix {
 
 class nvfp4_matrix final : public stored_matrix {
  public:
-  /// `divides`: the tensor's scale divides (compressed-tensors), or else multiplies (ModelOpt).
-  nvfp4_matrix(const stored_tensor& weights, const stored_tensor& scales, const stored_tensor& global, bool divides, std::int64_t cols)
-      : stored_matrix(cols), codes_{use(weights), cols / 2}, scales_(use(scales)), divides_(divides), global_(number_at(dtype::f32, use(global), 0)) {}
+  /// `divides`: the tensor's scale divides (compressed-tensors, which also rounds to bf16), or else
+  /// multiplies (ModelOpt).
+  nvfp4_matrix(const stored_tensor& weights, const stored_tensor& scales, const stored_tensor& global,
+               bool divides, std::int64_t cols)
+      : stored_matrix(cols),
+        codes_{use(weights), cols / 2},
+        scales_(use(scales)),
+        divides_(divides),
+        global_(number_at(dtype::f32, use(global), 0)) {}
 
   void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
     for (std::int64_t c = first; c < first + n; ++c) {
       const float s = e4m3_value(scale(r, c / 16));
-      *out++ = e2m1_value(codes_(r, c)) * (divides_ ? s / global_ : s * global_);
+      const float v = e2m1_value(codes_(r, c)) * (divides_ ? s / global_ : s * global_);
+      *out++ = divides_ ? rounded_to(dtype::bf16, v) : v;
     }
   }
   void exact_row(std::int64_t r, float* out) const noexcept override {
-    for (std::int64_t c = 0; c < cols(); ++c) out[c] = e2m1_value(codes_(r, c)) * e4m3_value(scale(r, c / 16));
+    for (std::int64_t c = 0; c < cols(); ++c)
+      out[c] = e2m1_value(codes_(r, c)) * e4m3_value(scale(r, c / 16));
   }
-  std::uint32_t natural_type() const noexcept override { return cols() % nvfp4::layout.elements ? bf16::gguf_id : nvfp4::gguf_id; }
+  std::uint32_t natural_type() const noexcept override {
+    return cols() % nvfp4::layout.elements ? bf16::gguf_id : nvfp4::gguf_id;
+  }
   /// Blocks have no negative scales: the codes change sign instead.
   void encode(std::int64_t r, std::byte* out) const noexcept override {
     for (std::int64_t c = 0; c < cols(); c += nvfp4::layout.elements, out += sizeof(nvfp4::block)) {
@@ -68,7 +79,8 @@ class nvfp4_matrix final : public stored_matrix {
       for (int g = 0; g < 4; ++g) {
         const auto s = scale(r, c / 16 + g);
         nvfp4::set_scale_code(b, g, s & 0x7f);
-        for (int i = 0; i < 16; ++i) nvfp4::set_index(b, 16 * g + i, codes_(r, c + 16 * g + i) ^ (s >> 7 << 3));
+        for (int i = 0; i < 16; ++i)
+          nvfp4::set_index(b, 16 * g + i, codes_(r, c + 16 * g + i) ^ (s >> 7 << 3));
       }
       std::memcpy(out, &b, sizeof b);
     }
@@ -76,7 +88,9 @@ class nvfp4_matrix final : public stored_matrix {
   float tensor_scale() const noexcept override { return divides_ ? 1 / global_ : global_; }
 
  private:
-  std::uint8_t scale(std::int64_t r, std::int64_t g) const noexcept { return static_cast<std::uint8_t>(scales_[r * (cols() / 16) + g]); }
+  std::uint8_t scale(std::int64_t r, std::int64_t g) const noexcept {
+    return static_cast<std::uint8_t>(scales_[r * (cols() / 16) + g]);
+  }
   packed_codes codes_;
   const std::byte* scales_;
   bool divides_;
@@ -86,10 +100,14 @@ class nvfp4_matrix final : public stored_matrix {
 /// One finite positive number, of shape [] or [1].
 result<const stored_tensor*> one_scale(const weight_place& w, const char* suffix) {
   const auto* p = w.find(suffix);
-  auto found = w.need(suffix, {dtype::f32}, p && p->tensor->shape.empty() ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{1});
+  auto found =
+      w.need(suffix, {dtype::f32},
+             p && p->tensor->shape.empty() ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{1});
   if (!found) return found.error();
   const float v = number_at(dtype::f32, (*found)->tensor->bytes.data(), 0);
-  if (!(v > 0) || !std::isfinite(v)) return error{describe(**found) + text::format(": the scale %g is not positive and finite", static_cast<double>(v))};
+  if (!(v > 0) || !std::isfinite(v))
+    return error{describe(**found) +
+                 text::format(": the scale %g is not positive and finite", static_cast<double>(v))};
   return (*found)->tensor;
 }
 
@@ -107,10 +125,11 @@ result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::plac
   const std::int64_t group = nv ? 16 : 32;
   const auto& t = *weights.tensor;
   if (w.cols % group)
-    return error{describe(weights) + ": groups of " + std::to_string(group) + " do not divide " + std::to_string(w.cols) + " columns"};
+    return error{describe(weights) + ": groups of " + std::to_string(group) + " do not divide " +
+                 std::to_string(w.cols) + " columns"};
   if ((t.type != dtype::u8 && t.type != dtype::i8) || t.shape != std::vector{w.rows, w.cols / 2})
-    return error{describe(weights) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() + " where two 4-bit floats in a byte need U8 " +
-                 dimensions({w.rows, w.cols / 2})};
+    return error{describe(weights) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() +
+                 " where two 4-bit floats in a byte need U8 " + dimensions({w.rows, w.cols / 2})};
   const char* suffix = first_of(w, {".weight_scale", ".weight_scale_inv", ".scale"});
   if (nv) {
     const auto scales = w.need(suffix, {dtype::f8_e4m3}, {w.rows, w.cols / group});

@@ -10,13 +10,14 @@ namespace {
 
 /// Which rows and columns share a scale.
 struct scale_grid {
-  std::int64_t rows, cols;          ///< of scales
+  std::int64_t rows, cols;           ///< of scales
   std::array<std::int64_t, 2> each;  ///< weights per scale
 };
 
 class fp8_matrix final : public stored_matrix {
  public:
-  fp8_matrix(const stored_tensor& weights, const stored_tensor& scales, std::int64_t cols, const scale_grid& grid, bool rounds)
+  fp8_matrix(const stored_tensor& weights, const stored_tensor& scales, std::int64_t cols,
+             const scale_grid& grid, bool rounds)
       : stored_matrix(cols), data_(use(weights)), grid_(grid), product_(rounds ? scales.type : dtype::f32) {
     const auto* s = use(scales);
     for (std::int64_t i = 0; i < grid.rows * grid.cols; ++i) scales_.push_back(number_at(scales.type, s, i));
@@ -49,12 +50,14 @@ class fp8_matrix final : public stored_matrix {
 std::int64_t parts(std::int64_t n, std::int64_t of) { return (n + of - 1) / of; }
 
 /// The scales that fit: one, one per row, or one per block of the size that config.json names.
-result<scale_grid> find_grid(const weight_place& w, const checkpoint::place& weights, const checkpoint::place& scales) {
+result<scale_grid> find_grid(const weight_place& w, const checkpoint::place& weights,
+                             const checkpoint::place& scales) {
   const auto& shape = scales.tensor->shape;
   const weight_scheme otherwise;
   const auto& s = w.scheme ? *w.scheme : otherwise;
   const scale_grid blocks{parts(w.rows, s.block[0]), parts(w.cols, s.block[1]), s.block};
-  const bool one = shape.empty() || shape == std::vector<std::int64_t>{1} || shape == std::vector<std::int64_t>{1, 1};
+  const bool one =
+      shape.empty() || shape == std::vector<std::int64_t>{1} || shape == std::vector<std::int64_t>{1, 1};
   const bool per_row = shape == std::vector{w.rows} || shape == std::vector{w.rows, std::int64_t{1}};
   const bool any = s.scales == sharing::unstated;
   if ((any || s.scales == sharing::block) && shape == std::vector{blocks.rows, blocks.cols}) return blocks;
@@ -71,21 +74,28 @@ result<scale_grid> find_grid(const weight_place& w, const checkpoint::place& wei
 
 result<matrix_ptr> read_fp8_matrix(const weight_place& w, const checkpoint::place& weights) {
   if (w.scheme && w.scheme->how != coding::fp8)
-    return error{describe(weights) + ": has type F8_E4M3 where " + w.scheme->where + " says " + std::string(to_string(w.scheme->how))};
+    return error{describe(weights) + ": has type F8_E4M3 where " + w.scheme->where + " says " +
+                 std::string(to_string(w.scheme->how))};
   if (weights.tensor->shape != std::vector{w.rows, w.cols})
-    return error{describe(weights) + ": " + weights.tensor->shape_text() + " where config.json implies " + dimensions({w.rows, w.cols})};
+    return error{describe(weights) + ": " + weights.tensor->shape_text() + " where config.json implies " +
+                 dimensions({w.rows, w.cols})};
   const auto *inverse = w.find(".weight_scale_inv"), *plain = w.find(".weight_scale");
   if (!inverse && !plain)
-    return error{describe(weights) + ": has type F8_E4M3 but no scales (" + text::in_quotes(w.module + ".weight_scale_inv") +
-                 " or " + text::in_quotes(w.module + ".weight_scale") + ")"};
-  if (inverse && plain) return error{describe(*inverse) + ": a second set of scales beside " + text::in_quotes(plain->tensor->name)};
+    return error{describe(weights) + ": has type F8_E4M3 but no scales (" +
+                 text::in_quotes(w.module + ".weight_scale_inv") + " or " +
+                 text::in_quotes(w.module + ".weight_scale") + ")"};
+  if (inverse && plain)
+    return error{describe(*inverse) + ": a second set of scales beside " +
+                 text::in_quotes(plain->tensor->name)};
   const auto& scales = inverse ? *inverse : *plain;
   const auto type = scales.tensor->type;
   if (type != dtype::f32 && type != dtype::bf16 && type != dtype::f16 && type != dtype::f8_e8m0)
-    return error{describe(scales) + ": scales of type " + std::string(to_string(type)) + ", expected F32, BF16, F16 or F8_E8M0"};
+    return error{describe(scales) + ": scales of type " + std::string(to_string(type)) +
+                 ", expected F32, BF16, F16 or F8_E8M0"};
   const auto grid = find_grid(w, weights, scales);
   if (!grid) return grid.error();
-  auto m = std::make_unique<fp8_matrix>(*weights.tensor, *scales.tensor, w.cols, *grid, w.scheme && w.scheme->rounds);
+  auto m = std::make_unique<fp8_matrix>(*weights.tensor, *scales.tensor, w.cols, *grid,
+                                        w.scheme && w.scheme->rounds);
   if (!m->scales_are_finite()) return error{describe(scales) + ": a scale is NaN or infinite"};
   return matrix_ptr(std::move(m));
 }

@@ -46,8 +46,8 @@ std::optional<family> find_family(key_reader& k, const document& config) {
     if (names == a.name || (names.empty() && type == a.model_type)) return a.kind;
     known += (known.empty() ? "" : ", ") + std::string(a.name);
   }
-  k.fail("architecture " + text::in_quotes(names) + " (model type " + text::in_quotes(type) + ") is not supported; " +
-         known + " are, and wrappers with one of them as text_config");
+  k.fail("architecture " + text::in_quotes(names) + " (model type " + text::in_quotes(type) +
+         ") is not supported; " + known + " are, and wrappers with one of them as text_config");
   return std::nullopt;
 }
 
@@ -84,8 +84,10 @@ std::int64_t read_dense_layers(key_reader& k, std::int64_t layers) {
   const auto* kinds = k.get("mlp_layer_types");
   if (!kinds) return k.integer("first_k_dense_replace", 0, layers);
   k.get("first_k_dense_replace");
-  if (!kinds->is_array() || static_cast<std::int64_t>(kinds->size()) != layers) return k.fail("mlp_layer_types", "does not name every layer"), 0;
-  const auto first = std::find_if(kinds->begin(), kinds->end(), [](const document& d) { return d != "dense"; });
+  if (!kinds->is_array() || static_cast<std::int64_t>(kinds->size()) != layers)
+    return k.fail("mlp_layer_types", "does not name every layer"), 0;
+  const auto first =
+      std::find_if(kinds->begin(), kinds->end(), [](const document& d) { return d != "dense"; });
   if (std::any_of(first, kinds->end(), [](const document& d) { return d != "sparse"; }))
     k.fail("mlp_layer_types", "is not dense layers followed by sparse ones");
   return first - kinds->begin();
@@ -158,17 +160,21 @@ void read_rope(key_reader& k, const std::string& where, model_config& m) {
 /// Of the model, or of the wrapper around it.
 void read_quantization(key_reader& k, key_reader& outer, const std::string& where, model_config& m) {
   const auto *own = k.get("quantization_config"), *around = outer.get("quantization_config");
-  if (own && around && *own != *around) return k.fail("quantization_config", "of the text part differs from the wrapper's");
+  if (own && around && *own != *around)
+    return k.fail("quantization_config", "of the text part differs from the wrapper's");
   auto q = quantization::read(own ? own : around, where + ": quantization_config");
   if (!q) return k.fail(q.error().message.substr(where.size() + 2));
   m.quantized = std::move(*q);
 }
 
 /// Special token `index` of a key that names one or several.
-std::optional<std::int64_t> token_number(key_reader& k, const char* key, std::int64_t vocabulary, std::size_t index = 0) {
+std::optional<std::int64_t> token_number(key_reader& k, const char* key, std::int64_t vocabulary,
+                                         std::size_t index = 0) {
   const auto* v = k.get(key);
-  if (v && v->is_array()) v = index < v->size() ? &(*v)[index] : nullptr;
-  else if (index > 0) return std::nullopt;
+  if (v && v->is_array())
+    v = index < v->size() ? &(*v)[index] : nullptr;
+  else if (index > 0)
+    return std::nullopt;
   if (!v || !v->is_number_unsigned() || v->get<std::uint64_t>() >= static_cast<std::uint64_t>(vocabulary))
     return std::nullopt;
   return v->get<std::int64_t>();
@@ -185,9 +191,12 @@ void read_special_tokens(key_reader& k, model_config& m) {
 
 void read_indexer(key_reader& k, model_config& m) {
   m.sparse_from = k.integer("index_topk", 1, std::int64_t{1} << 31);
-  for (const char* key : {"index_head_dim", "index_n_heads", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern", "indexer_types"}) k.get(key);
-  m.notices.push_back("the indexer of sparse attention is left out: attention is dense, which is the same for up to " +
-                      std::to_string(m.sparse_from) + " tokens (index_topk)");
+  for (const char* key : {"index_head_dim", "index_n_heads", "indexer_rope_interleave", "index_topk_freq",
+                          "index_topk_pattern", "indexer_types"})
+    k.get(key);
+  m.notices.push_back(
+      "the indexer of sparse attention is left out: attention is dense, which is the same for up to " +
+      std::to_string(m.sparse_from) + " tokens (index_topk)");
 }
 
 /// Keys that say nothing about weights; every other unused key is worth a notice.
@@ -233,7 +242,8 @@ result<model_config> read_config(const std::filesystem::path& directory) {
   read_rope(k, where, m);
   read_quantization(k, outer, where, m);
   if (has_indexer(*f)) read_indexer(k, m);
-  m.tied_embeddings = k.flag_or("tie_word_embeddings", part ? outer.flag_or("tie_word_embeddings", false) : false);
+  m.tied_embeddings =
+      k.flag_or("tie_word_embeddings", part ? outer.flag_or("tie_word_embeddings", false) : false);
   read_special_tokens(k, m);
   if (part) read_special_tokens(outer, m);
   for (const auto* reader : {&k, &outer})

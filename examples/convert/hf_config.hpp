@@ -1,4 +1,5 @@
-// config.json of a checkpoint of the DeepSeek V2 and V3 families, checked before anything is computed with it.
+// config.json of a checkpoint of the DeepSeek V2 and V3 families, checked before anything is computed with
+// it.
 #pragma once
 
 #include <array>

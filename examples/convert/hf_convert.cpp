@@ -112,7 +112,10 @@ result<void> convert(const convert_options& o) {
   if (!to) return to.error();
   if (auto ok = check_files(o, {q.out}); !ok) return ok;
   const bool exact = type->base == "f32" || type->base == "f16";
-  auto model = hf_model::open(q.in, {*to, o.name, natural ? presentation::natural : exact ? presentation::f32 : presentation::bf16});
+  auto model = hf_model::open(q.in, {*to, o.name,
+                                     natural ? presentation::natural
+                                     : exact ? presentation::f32
+                                             : presentation::bf16});
   if (!model) return model.error();
   if (!q.quiet)
     for (const auto& n : model->notices()) std::fprintf(stderr, "note: %s\n", text::printable(n).c_str());

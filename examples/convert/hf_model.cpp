@@ -52,7 +52,8 @@ void encode(std::uint32_t type, const float* x, std::int64_t n, std::byte* out) 
     return;
   }
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint16_t b = type == f16::gguf_id ? detail::float_to_half(x[i]) : detail::float_to_bfloat16(x[i]);
+    const std::uint16_t b =
+        type == f16::gguf_id ? detail::float_to_half(x[i]) : detail::float_to_bfloat16(x[i]);
     std::memcpy(out + i * static_cast<std::int64_t>(sizeof b), &b, sizeof b);
   }
 }
@@ -90,7 +91,9 @@ class row_maker {
   }
 
  private:
-  static bool is_float_type(std::uint32_t type) { return type == f32::gguf_id || type == f16::gguf_id || type == bf16::gguf_id; }
+  static bool is_float_type(std::uint32_t type) {
+    return type == f32::gguf_id || type == f16::gguf_id || type == bf16::gguf_id;
+  }
 
   std::pair<const stored_matrix*, std::int64_t> place_of(std::int64_t r) const {
     const auto& parts = lease_->parts();
@@ -193,7 +196,8 @@ namespace {
 /// The type that all parts have by nature; bf16 if they differ or a transpose changes what blocks hold.
 std::uint32_t natural_type(const mapped_tensor& t, const std::vector<matrix_ptr>& parts) {
   const auto type = parts.front()->natural_type();
-  const bool same = std::all_of(parts.begin(), parts.end(), [&](const matrix_ptr& p) { return p->natural_type() == type; });
+  const bool same =
+      std::all_of(parts.begin(), parts.end(), [&](const matrix_ptr& p) { return p->natural_type() == type; });
   const bool is_float = type == f16::gguf_id || type == f32::gguf_id;
   return same && (t.how != assembly::keys || is_float) ? type : bf16::gguf_id;
 }
@@ -253,9 +257,10 @@ result<void> hf_model::check_leftovers() {
     return error{first + (left > 1 ? " and " + std::to_string(left - 1) + " more" : "") +
                  ": no place in a deepseek2 model with this config.json"};
   if (dropped)
-    notices_.push_back(std::to_string(dropped) +
-                       " tensors are left out: next-token prediction layers, rotary tables, tied output, indexers, "
-                       "parts that are no language model, scales of activations");
+    notices_.push_back(
+        std::to_string(dropped) +
+        " tensors are left out: next-token prediction layers, rotary tables, tied output, indexers, "
+        "parts that are no language model, scales of activations");
   if (!source_.unlisted().empty())
     notices_.push_back(std::to_string(source_.unlisted().size()) +
                        " tensors are in no index and ignored, the first is " +
@@ -267,9 +272,16 @@ result<void> hf_model::check_leftovers() {
 void hf_model::set_file_type() {
   std::unordered_map<std::uint32_t, std::uint64_t> bytes;
   for (const auto& t : tensors_) bytes[t.type] += t.nbytes;
-  const auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
-  constexpr auto ids = std::to_array<std::pair<std::uint32_t, std::uint32_t>>(
-      {{f32::gguf_id, 0}, {f16::gguf_id, 1}, {q4_0::gguf_id, 2}, {q4_1::gguf_id, 3}, {q8_0::gguf_id, 7}, {bf16::gguf_id, 32}, {mxfp4::gguf_id, 38}, {nvfp4::gguf_id, 39}});
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  constexpr auto ids = std::to_array<std::pair<std::uint32_t, std::uint32_t>>({{f32::gguf_id, 0},
+                                                                               {f16::gguf_id, 1},
+                                                                               {q4_0::gguf_id, 2},
+                                                                               {q4_1::gguf_id, 3},
+                                                                               {q8_0::gguf_id, 7},
+                                                                               {bf16::gguf_id, 32},
+                                                                               {mxfp4::gguf_id, 38},
+                                                                               {nvfp4::gguf_id, 39}});
   for (const auto& [type, id] : ids)
     if (most != bytes.end() && most->first == type) meta_.set("general.file_type", id);
 }
@@ -288,7 +300,8 @@ result<hf_model> hf_model::open(const std::filesystem::path& directory, const im
   if (auto ok = m.check_leftovers(); !ok) return ok.error();
   double parameters = 0;  // attn_kv_b holds attn_k_b and attn_v_b once more
   for (const auto& t : m.tensors_)
-    if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with(".scale") && !t.name.ends_with("attn_kv_b.weight"))
+    if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with(".scale") &&
+        !t.name.ends_with("attn_kv_b.weight"))
       parameters += static_cast<double>(t.elements());
   m.meta_ = model_metadata(m.config_, options.layout,
                            {options.name.empty() ? directory_name(directory) : options.name,

@@ -1,5 +1,5 @@
-// A Hugging Face checkpoint seen as the GGUF that it converts to: rows are decoded when they are asked for, so
-// that quantizing it and quantizing that GGUF are the same computation.
+// A Hugging Face checkpoint seen as the GGUF that it converts to: rows are decoded when they are asked for,
+// so that quantizing it and quantizing that GGUF are the same computation.
 #pragma once
 
 #include <filesystem>
@@ -62,8 +62,8 @@ class hf_model final : public gguf::model_view {
   model_config config_;
   name_prefixes prefixes_;
   bool natural_ = false;
-  std::size_t rounded_ = 0;                    ///< matrices of f16 or f32 that become bf16
-  std::unordered_set<std::string> used_;       ///< tensors of the checkpoint that have a place
+  std::size_t rounded_ = 0;               ///< matrices of f16 or f32 that become bf16
+  std::unordered_set<std::string> used_;  ///< tensors of the checkpoint that have a place
   gguf::metadata meta_;
   std::vector<mapped_tensor> mapped_;
   std::vector<gguf::tensor_info> tensors_;  ///< parallel to mapped_

@@ -1,5 +1,5 @@
-// Weights of four or eight bits with a scale, and perhaps a zero point, per group of columns: compressed-tensors
-// (packed and plain), GPTQ, AWQ.
+// Weights of four or eight bits with a scale, and perhaps a zero point, per group of columns:
+// compressed-tensors (packed and plain), GPTQ, AWQ.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -21,7 +21,8 @@ struct packed_rows {
   int bits;
   int operator()(std::int64_t r, std::int64_t c) const noexcept {
     const int per_word = 32 / bits;
-    return static_cast<int>(word_at(data, r * words + c / per_word) >> (c % per_word * bits) & ((1u << bits) - 1));
+    return static_cast<int>(word_at(data, r * words + c / per_word) >> (c % per_word * bits) &
+                            ((1u << bits) - 1));
   }
 };
 
@@ -32,7 +33,8 @@ struct packed_columns {
   int bits;
   int operator()(std::int64_t r, std::int64_t c) const noexcept {
     const int per_word = 32 / bits;
-    return static_cast<int>(word_at(data, r / per_word * cols + c) >> (r % per_word * bits) & ((1u << bits) - 1));
+    return static_cast<int>(word_at(data, r / per_word * cols + c) >> (r % per_word * bits) &
+                            ((1u << bits) - 1));
   }
 };
 
@@ -82,7 +84,9 @@ struct scale_layout {
   const std::byte* data;
   std::int64_t row_step, group_step;
   std::int64_t group;  ///< columns that share a scale
-  float operator()(std::int64_t r, std::int64_t g) const noexcept { return number_at(type, data, r * row_step + g * group_step); }
+  float operator()(std::int64_t r, std::int64_t g) const noexcept {
+    return number_at(type, data, r * row_step + g * group_step);
+  }
 };
 
 /// weight = (code - zero) * scale, codes counted from 0.
@@ -113,9 +117,12 @@ class integer_matrix final : public stored_matrix {
     for (std::int64_t c = 0; c < cols(); c += 32) {
       const std::int64_t g = c / scales_.group;
       const float s = scales_(r, g);
-      if (bits_ == 8) out = put<q8_0>(r, c, s, 0, 128, out);
-      else if constexpr (std::is_same_v<Zeros, middle>) out = put<q4_0>(r, c, s, 0, 8, out);
-      else out = put<q4_1>(r, c, s, -static_cast<float>(zeros_(r, g)) * s, 0, out);
+      if (bits_ == 8)
+        out = put<q8_0>(r, c, s, 0, 128, out);
+      else if constexpr (std::is_same_v<Zeros, middle>)
+        out = put<q4_0>(r, c, s, 0, 8, out);
+      else
+        out = put<q4_1>(r, c, s, -static_cast<float>(zeros_(r, g)) * s, 0, out);
     }
   }
 
@@ -129,7 +136,8 @@ class integer_matrix final : public stored_matrix {
     }
   }
   template <class F>
-  std::byte* put(std::int64_t r, std::int64_t c, float scale, float offset, int centre, std::byte* out) const noexcept {
+  std::byte* put(std::int64_t r, std::int64_t c, float scale, float offset, int centre,
+                 std::byte* out) const noexcept {
     typename F::block b{};
     F::set_scale(b, scale);
     if constexpr (F::layout.has_offset) F::set_offset(b, offset);
@@ -149,7 +157,8 @@ template <class Codes, class Zeros>
 matrix_ptr make(const weight_place& w, Codes codes, Zeros zeros, const scale_layout& scales,
                 std::initializer_list<const checkpoint::place*> tensors) {
   const dtype product = w.scheme->rounds ? scales.type : dtype::f32;
-  return std::make_unique<integer_matrix<Codes, Zeros>>(w.cols, w.scheme->bits, codes, zeros, scales, product, tensors);
+  return std::make_unique<integer_matrix<Codes, Zeros>>(w.cols, w.scheme->bits, codes, zeros, scales, product,
+                                                        tensors);
 }
 
 constexpr std::initializer_list<dtype> scale_types = {dtype::bf16, dtype::f16, dtype::f32};
@@ -159,7 +168,8 @@ result<std::int64_t> group_of(const weight_place& w) {
   if (w.scheme->scales != sharing::group) return std::max<std::int64_t>(w.cols, 1);
   if (w.cols % w.scheme->group)
     return error{w.source.directory().string() + ": tensor " + text::in_quotes(w.name()) + ": groups of " +
-                 std::to_string(w.scheme->group) + " (" + w.scheme->where + ") do not divide " + std::to_string(w.cols) + " columns"};
+                 std::to_string(w.scheme->group) + " (" + w.scheme->where + ") do not divide " +
+                 std::to_string(w.cols) + " columns"};
   return w.scheme->group;
 }
 
@@ -169,28 +179,34 @@ result<void> check_order(const weight_place& w, const char* suffix, std::int64_t
   if (!p) return {};
   const auto& t = *p->tensor;
   if (t.type != dtype::i32 || t.shape != std::vector{w.cols})
-    return error{describe(*p) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() + ", expected I32 " + dimensions({w.cols})};
+    return error{describe(*p) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() +
+                 ", expected I32 " + dimensions({w.cols})};
   for (std::int64_t c = 0; c < w.cols; ++c)
     if (word_at(t.bytes.data(), c) != static_cast<std::uint32_t>(c / group))
-      return error{describe(*p) + ": the columns are in the order of activations (desc_act, actorder): group " +
+      return error{describe(*p) +
+                   ": the columns are in the order of activations (desc_act, actorder): group " +
                    std::to_string(word_at(t.bytes.data(), c)) + " at column " + std::to_string(c) +
                    " where blocks of columns need " + std::to_string(c / group) + "; this is not supported"};
   return {};
 }
 
 /// [rows, groups], [rows, 1] or one scale.
-result<const checkpoint::place*> compressed_scales(const weight_place& w, std::int64_t group, scale_layout& out) {
+result<const checkpoint::place*> compressed_scales(const weight_place& w, std::int64_t group,
+                                                   scale_layout& out) {
   const auto how = w.scheme->scales;
   const std::int64_t groups = how == sharing::group ? w.cols / group : 1;
   const auto* p = w.find(".weight_scale");
   const bool scalar = how == sharing::tensor && p && p->tensor->shape.empty();
   auto found = w.need(".weight_scale", scale_types,
-                      scalar ? std::vector<std::int64_t>{} : how == sharing::tensor ? std::vector<std::int64_t>{1}
-                                                                                    : std::vector{w.rows, groups});
+                      scalar                   ? std::vector<std::int64_t>{}
+                      : how == sharing::tensor ? std::vector<std::int64_t>{1}
+                                               : std::vector{w.rows, groups});
   if (!found) return found;
   if (how == sharing::block)
-    return error{describe(**found) + ": integers with scales per block (" + w.scheme->where + ") are not supported"};
-  out = {(*found)->tensor->type, (*found)->tensor->bytes.data(), how == sharing::tensor ? 0 : groups, 1, group};
+    return error{describe(**found) + ": integers with scales per block (" + w.scheme->where +
+                 ") are not supported"};
+  out = {(*found)->tensor->type, (*found)->tensor->bytes.data(), how == sharing::tensor ? 0 : groups, 1,
+         group};
   return found;
 }
 
@@ -200,20 +216,25 @@ result<void> check_shape_tensor(const weight_place& w) {
   const auto& t = *p->tensor;
   std::array<std::int64_t, 2> said{};
   if ((t.type != dtype::i64 && t.type != dtype::i32) || t.shape != std::vector<std::int64_t>{2})
-    return error{describe(*p) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() + ", expected I64 [2]"};
+    return error{describe(*p) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() +
+                 ", expected I64 [2]"};
   for (std::size_t i = 0; i < 2; ++i) {
-    if (t.type == dtype::i64) std::memcpy(&said[i], t.bytes.data() + 8 * i, 8);
-    else said[i] = static_cast<std::int32_t>(word_at(t.bytes.data(), static_cast<std::int64_t>(i)));
+    if (t.type == dtype::i64)
+      std::memcpy(&said[i], t.bytes.data() + 8 * i, 8);
+    else
+      said[i] = static_cast<std::int32_t>(word_at(t.bytes.data(), static_cast<std::int64_t>(i)));
   }
   if (said != std::array{w.rows, w.cols})
-    return error{describe(*p) + ": says " + dimensions({said[0], said[1]}) + " where config.json implies " + dimensions({w.rows, w.cols})};
+    return error{describe(*p) + ": says " + dimensions({said[0], said[1]}) + " where config.json implies " +
+                 dimensions({w.rows, w.cols})};
   return {};
 }
 
 std::int64_t words_for(std::int64_t n, int bits) { return (n + 32 / bits - 1) / (32 / bits); }
 
 template <class Codes>
-result<matrix_ptr> with_zero_points(const weight_place& w, const Codes& codes, const checkpoint::place* weights) {
+result<matrix_ptr> with_zero_points(const weight_place& w, const Codes& codes,
+                                    const checkpoint::place* weights) {
   const auto group = group_of(w);
   if (!group) return group.error();
   for (const char* suffix : {".weight_g_idx", ".g_idx"})
@@ -229,19 +250,22 @@ result<matrix_ptr> with_zero_points(const weight_place& w, const Codes& codes, c
     return make(w, codes, middle{half}, scales, {weights, *scale, shape});
   }
   if (!zero)
-    return error{describe(*weights) + ": no zero points (" + text::in_quotes(w.module + ".weight_zero_point") + ") where " +
-                 w.scheme->where + " says asymmetric"};
+    return error{describe(*weights) + ": no zero points (" +
+                 text::in_quotes(w.module + ".weight_zero_point") + ") where " + w.scheme->where +
+                 " says asymmetric"};
   const std::int64_t groups = w.scheme->scales == sharing::group ? w.cols / *group : 1;
   if (w.scheme->scales == sharing::tensor)
     return error{describe(*zero) + ": zero points per tensor (" + w.scheme->where + ") are not supported"};
   if (zero->tensor->type == dtype::i8) {
     const auto plain = w.need(".weight_zero_point", {dtype::i8}, {w.rows, groups});
     if (!plain) return plain.error();
-    return make(w, codes, signed_bytes{zero->tensor->bytes.data(), groups, w.scheme->bits}, scales, {weights, *scale, zero, shape});
+    return make(w, codes, signed_bytes{zero->tensor->bytes.data(), groups, w.scheme->bits}, scales,
+                {weights, *scale, zero, shape});
   }
   const auto packed = w.need(".weight_zero_point", {dtype::i32}, {words_for(w.rows, w.scheme->bits), groups});
   if (!packed) return packed.error();
-  return make(w, codes, packed_columns{zero->tensor->bytes.data(), groups, w.scheme->bits}, scales, {weights, *scale, zero, shape});
+  return make(w, codes, packed_columns{zero->tensor->bytes.data(), groups, w.scheme->bits}, scales,
+              {weights, *scale, zero, shape});
 }
 
 /// True if every zero point is the middle of the codes.
@@ -255,8 +279,9 @@ bool all_centred(const weight_place& w, const Zeros& zeros, std::int64_t groups,
 
 /// GPTQ and AWQ: inputs run down, zero points and scales are [groups, rows].
 template <class Codes, class Zeros>
-result<matrix_ptr> with_rows_across(const weight_place& w, const Codes& codes, const Zeros& zeros, std::int64_t group,
-                                    const checkpoint::place* weights, const checkpoint::place* zero) {
+result<matrix_ptr> with_rows_across(const weight_place& w, const Codes& codes, const Zeros& zeros,
+                                    std::int64_t group, const checkpoint::place* weights,
+                                    const checkpoint::place* zero) {
   const auto scale = w.need(".scales", scale_types, {w.cols / group, w.rows});
   if (!scale) return scale.error();
   const scale_layout scales{(*scale)->tensor->type, (*scale)->tensor->bytes.data(), 1, w.rows, group};
@@ -265,7 +290,8 @@ result<matrix_ptr> with_rows_across(const weight_place& w, const Codes& codes, c
   const int half = 1 << (w.scheme->bits - 1);
   if (!w.scheme->symmetric) return make(w, codes, zeros, scales, {weights, *scale, zero, order});
   if (!all_centred(w, zeros, w.cols / group, half))
-    return error{describe(*zero) + ": a zero point is not " + std::to_string(half) + " where " + w.scheme->where + " says symmetric"};
+    return error{describe(*zero) + ": a zero point is not " + std::to_string(half) + " where " +
+                 w.scheme->where + " says symmetric"};
   return make(w, codes, middle{half}, scales, {weights, *scale, zero, order});
 }
 
@@ -284,7 +310,8 @@ result<matrix_ptr> read_plain_integer_matrix(const weight_place& w) {
   const auto weights = w.need(".weight", {dtype::i8}, {w.rows, w.cols});
   if (!weights) return weights.error();
   if (w.scheme->bits != 8)
-    return error{describe(**weights) + ": type I8 where " + w.scheme->where + " says " + std::to_string(w.scheme->bits) + " bits"};
+    return error{describe(**weights) + ": type I8 where " + w.scheme->where + " says " +
+                 std::to_string(w.scheme->bits) + " bits"};
   return with_zero_points(w, signed_bytes{(*weights)->tensor->bytes.data(), w.cols, 8}, *weights);
 }
 
@@ -294,14 +321,16 @@ result<matrix_ptr> read_gptq_matrix(const weight_place& w) {
   if (!group) return group.error();
   if (w.rows % per_word || w.cols % per_word)
     return error{w.source.directory().string() + ": tensor " + text::in_quotes(w.module + ".qweight") + ": " +
-                 dimensions({w.rows, w.cols}) + " is no multiple of " + std::to_string(per_word) + ", as GPTQ packs"};
+                 dimensions({w.rows, w.cols}) + " is no multiple of " + std::to_string(per_word) +
+                 ", as GPTQ packs"};
   const auto weights = w.need(".qweight", {dtype::i32}, {w.cols / per_word, w.rows});
   if (!weights) return weights.error();
   const auto zero = w.need(".qzeros", {dtype::i32}, {w.cols / *group, w.rows / per_word});
   if (!zero) return zero.error();
   if (auto ok = check_order(w, ".g_idx", *group); !ok) return ok.error();
   const transposed<packed_columns> codes{{(*weights)->tensor->bytes.data(), w.rows, bits}};
-  const shifted<transposed<packed_rows>> zeros{{{(*zero)->tensor->bytes.data(), w.rows / per_word, bits}}, w.scheme->zeros_minus_one ? 1 : 0};
+  const shifted<transposed<packed_rows>> zeros{{{(*zero)->tensor->bytes.data(), w.rows / per_word, bits}},
+                                               w.scheme->zeros_minus_one ? 1 : 0};
   return with_rows_across(w, codes, zeros, *group, *weights, *zero);
 }
 
@@ -309,14 +338,15 @@ result<matrix_ptr> read_awq_matrix(const weight_place& w) {
   const auto group = group_of(w);
   if (!group) return group.error();
   if (w.rows % 8)
-    return error{w.source.directory().string() + ": tensor " + text::in_quotes(w.module + ".qweight") + ": " + std::to_string(w.rows) +
-                 " rows are no multiple of 8, as AWQ packs"};
+    return error{w.source.directory().string() + ": tensor " + text::in_quotes(w.module + ".qweight") + ": " +
+                 std::to_string(w.rows) + " rows are no multiple of 8, as AWQ packs"};
   const auto weights = w.need(".qweight", {dtype::i32}, {w.cols, w.rows / 8});
   if (!weights) return weights.error();
   const auto zero = w.need(".qzeros", {dtype::i32}, {w.cols / *group, w.rows / 8});
   if (!zero) return zero.error();
   return with_rows_across(w, interleaved_columns{(*weights)->tensor->bytes.data(), w.rows / 8},
-                          interleaved_columns{(*zero)->tensor->bytes.data(), w.rows / 8}, *group, *weights, *zero);
+                          interleaved_columns{(*zero)->tensor->bytes.data(), w.rows / 8}, *group, *weights,
+                          *zero);
 }
 
 }  // namespace quantal::hf

@@ -16,10 +16,11 @@ int body(int argc, char** argv) {
       "Converts a Hugging Face checkpoint of the DeepSeek V2 and V3 families (also Kimi-K2, "
       "GLM-4.7-Flash, Youtu) to GGUF in one pass: safetensors in bf16, f16, f32, fp8, packed "
       "integers, mxfp4, nvfp4, GPTQ or AWQ. Everything is planned and checked before a byte is written.");
-  p.option({"--type"}, "TYPE",
-           "file type to quantize to; without it bf16; auto: what the checkpoint holds as it is, in the type that "
-           "holds it best",
-           q.type);
+  p.option(
+      {"--type"}, "TYPE",
+      "file type to quantize to; without it bf16; auto: what the checkpoint holds as it is, in the type that "
+      "holds it best",
+      q.type);
   p.option({"--mla-layout"}, "LAYOUT",
            "attn_k_b and attn_v_b in 3 dimensions (llama.cpp), 2, or 2 with attn_kv_b "
            "(ik_llama.cpp)",
@@ -44,7 +45,8 @@ int body(int argc, char** argv) {
   const auto usage = [](const quantal::error& e) {
     return quantal::fail("quantal-convert", e, quantal::cli::exit_usage);
   };
-  if (!o.imatrix_text.empty() && (q.type.empty() || q.type == "auto")) return usage({"--imatrix-text needs --type, of a format"});
+  if (!o.imatrix_text.empty() && (q.type.empty() || q.type == "auto"))
+    return usage({"--imatrix-text needs --type, of a format"});
   if (!o.imatrix_text.empty() && !q.imatrix.empty())
     return usage({"give --imatrix or --imatrix-text, not both"});
   if (!split.empty()) {

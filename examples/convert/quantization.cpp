@@ -34,8 +34,8 @@ result<module_pattern> module_pattern::parse(const std::string& text) {
   module_pattern p;
   p.name_ = text;
   p.is_expression_ = text.starts_with("re:");
-  p.is_class_ = !p.is_expression_ && !text.empty() && std::isupper(static_cast<unsigned char>(text.front())) &&
-                text.find('.') == std::string::npos;
+  p.is_class_ = !p.is_expression_ && !text.empty() &&
+                std::isupper(static_cast<unsigned char>(text.front())) && text.find('.') == std::string::npos;
   if (!p.is_expression_) return p;
   auto compiled = compile_pattern(std::string_view(text).substr(3));
   if (!compiled) return compiled.error();
@@ -61,7 +61,8 @@ const weight_scheme* quantization::find(const std::string& module) const {
   for (const auto& e : entries_)
     if (std::any_of(e.targets.begin(), e.targets.end(), named)) return &e.scheme;
   for (const auto& e : entries_)
-    if (e.targets.empty() || std::any_of(e.targets.begin(), e.targets.end(), [](auto& p) { return p.is_class(); }))
+    if (e.targets.empty() ||
+        std::any_of(e.targets.begin(), e.targets.end(), [](auto& p) { return p.is_class(); }))
       return &e.scheme;
   return nullptr;
 }
@@ -69,19 +70,29 @@ const weight_scheme* quantization::find(const std::string& module) const {
 /// Reads one quantization_config.
 class quantization_reader {
  public:
-  quantization_reader(const document& config, std::string where) : config_(config), k_(config, where), where_(std::move(where)) {}
+  quantization_reader(const document& config, std::string where)
+      : config_(config), k_(config, where), where_(std::move(where)) {}
 
   result<quantization> read() {
     out_.present_ = true;
     const auto method = k_.text_or("quant_method", "");
-    if (method == "fp8") fp8();
-    else if (method == "compressed-tensors") compressed_tensors();
-    else if (method == "modelopt") modelopt();
-    else if (method == "gptq" || method == "gptqmodel") gptq();
-    else if (method == "awq") awq();
-    else if (method == "mxfp4") simple(coding::mxfp4, 32);
-    else k_.fail("method " + text::in_quotes(method) + " is not supported (fp8, compressed-tensors, modelopt, gptq, awq and mxfp4 are)");
-    for (const char* key : {"ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules"}) patterns(config_, key, out_.ignored_);
+    if (method == "fp8")
+      fp8();
+    else if (method == "compressed-tensors")
+      compressed_tensors();
+    else if (method == "modelopt")
+      modelopt();
+    else if (method == "gptq" || method == "gptqmodel")
+      gptq();
+    else if (method == "awq")
+      awq();
+    else if (method == "mxfp4")
+      simple(coding::mxfp4, 32);
+    else
+      k_.fail("method " + text::in_quotes(method) +
+              " is not supported (fp8, compressed-tensors, modelopt, gptq, awq and mxfp4 are)");
+    for (const char* key : {"ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules"})
+      patterns(config_, key, out_.ignored_);
     if (!k_.message().empty()) return error{k_.message()};
     return std::move(out_);
   }
@@ -206,29 +217,49 @@ class quantization_reader {
     s.bits = static_cast<int>(w.integer("num_bits", 1, 16));
     const auto type = w.text_or("type", "int");
     const auto size = w.has("group_size") ? w.integer("group_size", -1, widest) : 0;
-    auto strategy = w.text_or("strategy", size > 0 ? "group" : size < 0 ? "channel" : w.has("block_structure") ? "block" : "tensor");
+    auto strategy = w.text_or("strategy", size > 0                   ? "group"
+                                          : size < 0                 ? "channel"
+                                          : w.has("block_structure") ? "block"
+                                                                     : "tensor");
     s.symmetric = w.flag_or("symmetric", true);
-    if (strategy == "tensor") s.scales = sharing::tensor;
-    else if (strategy == "channel") s.scales = sharing::channel;
-    else if (strategy == "group" || strategy == "tensor_group") s.scales = sharing::group, s.group = size;
-    else if (strategy == "block") s.scales = sharing::block;
-    else w.fail("strategy", text::in_quotes(strategy) + " is not supported (tensor, channel, group, tensor_group and block are)");
-    if (s.scales == sharing::group && s.group < 1) w.fail("group_size", "is missing or not positive, but the strategy is " + text::in_quotes(strategy));
+    if (strategy == "tensor")
+      s.scales = sharing::tensor;
+    else if (strategy == "channel")
+      s.scales = sharing::channel;
+    else if (strategy == "group" || strategy == "tensor_group")
+      s.scales = sharing::group, s.group = size;
+    else if (strategy == "block")
+      s.scales = sharing::block;
+    else
+      w.fail("strategy", text::in_quotes(strategy) +
+                             " is not supported (tensor, channel, group, tensor_group and block are)");
+    if (s.scales == sharing::group && s.group < 1)
+      w.fail("group_size", "is missing or not positive, but the strategy is " + text::in_quotes(strategy));
     if (s.scales == sharing::block) {
       const auto* block = w.get("block_structure");
-      if (block) block_of(*block, "block_structure", s);
-      else w.fail("block_structure", "is missing, but the strategy is 'block'");
+      if (block)
+        block_of(*block, "block_structure", s);
+      else
+        w.fail("block_structure", "is missing, but the strategy is 'block'");
     }
     choose_coding(w, format, type, s);
   }
 
   void choose_coding(key_reader& w, const std::string& format, const std::string& type, weight_scheme& s) {
     const bool whole = type == "int";
-    if (type != "int" && type != "float") return w.fail("type", text::in_quotes(type) + " is not supported (int and float are)");
-    if (whole && s.bits != 4 && s.bits != 8) return w.fail("num_bits", std::to_string(s.bits) + " is not supported (4 and 8 are)");
-    if (!whole && s.bits != 4 && s.bits != 8) return w.fail("num_bits", std::to_string(s.bits) + " of type float is not supported (4 and 8 are)");
-    s.how = whole ? coding::integers : s.bits == 8 ? coding::fp8 : s.group == 32 ? coding::mxfp4 : coding::nvfp4;
-    if (s.how == coding::nvfp4 && s.group != 16) return w.fail("group_size", std::to_string(s.group) + " of 4-bit floats is neither 16 (nvfp4) nor 32 (mxfp4)");
+    if (type != "int" && type != "float")
+      return w.fail("type", text::in_quotes(type) + " is not supported (int and float are)");
+    if (whole && s.bits != 4 && s.bits != 8)
+      return w.fail("num_bits", std::to_string(s.bits) + " is not supported (4 and 8 are)");
+    if (!whole && s.bits != 4 && s.bits != 8)
+      return w.fail("num_bits", std::to_string(s.bits) + " of type float is not supported (4 and 8 are)");
+    s.how = whole           ? coding::integers
+            : s.bits == 8   ? coding::fp8
+            : s.group == 32 ? coding::mxfp4
+                            : coding::nvfp4;
+    if (s.how == coding::nvfp4 && s.group != 16)
+      return w.fail("group_size",
+                    std::to_string(s.group) + " of 4-bit floats is neither 16 (nvfp4) nor 32 (mxfp4)");
     const auto fits = [&] {
       if (format == "pack-quantized" || format == "int-quantized") return s.how == coding::integers;
       if (format == "float-quantized") return s.how == coding::fp8;
@@ -238,9 +269,12 @@ class quantization_reader {
       return format == "mixed-precision" || format == "dense";
     };
     if (!fits())
-      w.fail("num_bits", std::to_string(s.bits) + " of type " + text::in_quotes(type) + " does not go with format " + text::in_quotes(format) +
-                             " (pack-quantized, int-quantized, float-quantized, naive-quantized, nvfp4-pack-quantized and "
-                             "mxfp4-pack-quantized are known)");
+      w.fail(
+          "num_bits",
+          std::to_string(s.bits) + " of type " + text::in_quotes(type) + " does not go with format " +
+              text::in_quotes(format) +
+              " (pack-quantized, int-quantized, float-quantized, naive-quantized, nvfp4-pack-quantized and "
+              "mxfp4-pack-quantized are known)");
   }
 
   static inline const document none_ = document::object();

@@ -1,5 +1,5 @@
-// How config.json says that weights are stored: the quantization_config of fp8, compressed-tensors, ModelOpt, GPTQ,
-// AWQ and mxfp4 checkpoints.
+// How config.json says that weights are stored: the quantization_config of fp8, compressed-tensors, ModelOpt,
+// GPTQ, AWQ and mxfp4 checkpoints.
 #pragma once
 
 #include <array>
@@ -52,8 +52,8 @@ class quantization {
   static result<quantization> read(const document* config, const std::string& where);
 
   bool present() const noexcept { return present_; }
-  /// How a module's weight is stored; null if it stays as it is. `modules`: its names with and without a wrapper's
-  /// prefix.
+  /// How a module's weight is stored; null if it stays as it is. `modules`: its names with and without a
+  /// wrapper's prefix.
   const weight_scheme* find(const std::string& module) const;
 
  private:

@@ -49,7 +49,8 @@ std::optional<std::int64_t> natural(const document& d) {
 
 /// The JSON text; the tensor bytes begin behind it.
 result<std::string_view> header_text(const std::string& path, std::span<const std::byte> file) {
-  const std::string_view start(reinterpret_cast<const char*>(file.data()), std::min<std::size_t>(file.size(), 256));
+  const std::string_view start(reinterpret_cast<const char*>(file.data()),
+                               std::min<std::size_t>(file.size(), 256));
   if (const auto what = impostor(start); !what.empty()) return error{path + ": " + what};
   if (file.size() < 8)
     return error{path + ": truncated: " + std::to_string(file.size()) + " bytes hold no header length"};

@@ -17,7 +17,8 @@ bool has_shape(const stored_tensor& t, std::int64_t rows, std::int64_t cols) {
 
 class float_matrix final : public stored_matrix {
  public:
-  float_matrix(const stored_tensor& t, std::int64_t cols) : stored_matrix(cols), type_(t.type), data_(use(t)) {}
+  float_matrix(const stored_tensor& t, std::int64_t cols)
+      : stored_matrix(cols), type_(t.type), data_(use(t)) {}
 
   void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
     const std::byte* in = stored_row(r) + first * size_of(type_);
@@ -28,7 +29,9 @@ class float_matrix final : public stored_matrix {
   std::uint32_t natural_type() const noexcept override {
     return type_ == dtype::bf16 ? bf16::gguf_id : type_ == dtype::f16 ? f16::gguf_id : f32::gguf_id;
   }
-  const std::byte* stored_row(std::int64_t r) const noexcept override { return data_ + r * cols() * size_of(type_); }
+  const std::byte* stored_row(std::int64_t r) const noexcept override {
+    return data_ + r * cols() * size_of(type_);
+  }
   bool is_wide() const noexcept override { return type_ != dtype::bf16; }
 
  private:
@@ -41,11 +44,14 @@ std::string without_suffix(const std::string& name) {
 }
 
 /// Layers that writers of quantized checkpoints quantize; the rest of a model is no evidence of anything.
-bool is_projection(const std::string& module) { return module.ends_with("_proj") || module.ends_with("_proj_with_mqa"); }
+bool is_projection(const std::string& module) {
+  return module.ends_with("_proj") || module.ends_with("_proj_with_mqa");
+}
 
 result<matrix_ptr> read_packed(const weight_place& w, const checkpoint::place& packed) {
   if (!w.scheme)
-    return error{describe(packed) + ": packed weights, but config.json has no quantization_config for them (or lists " +
+    return error{describe(packed) +
+                 ": packed weights, but config.json has no quantization_config for them (or lists " +
                  text::in_quotes(w.module) + " as ignored)"};
   if (w.scheme->how == coding::integers) return read_integer_matrix(w);
   if (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) return read_fp4_matrix(w, packed);
@@ -56,16 +62,18 @@ result<matrix_ptr> read_packed(const weight_place& w, const checkpoint::place& p
 result<matrix_ptr> read_words(const weight_place& w, const checkpoint::place& words) {
   if (w.scheme && w.scheme->how == coding::gptq) return read_gptq_matrix(w);
   if (w.scheme && w.scheme->how == coding::awq) return read_awq_matrix(w);
-  return error{describe(words) + ": the layout of this tensor is that of GPTQ or AWQ, but config.json names neither for it"};
+  return error{describe(words) +
+               ": the layout of this tensor is that of GPTQ or AWQ, but config.json names neither for it"};
 }
 
 result<matrix_ptr> read_floats(const weight_place& w, const checkpoint::place& p) {
   const auto& t = *p.tensor;
   if (!has_shape(t, w.rows, w.cols))
-    return error{describe(p) + ": " + t.shape_text() + " where config.json implies " + dimensions({w.rows, w.cols})};
+    return error{describe(p) + ": " + t.shape_text() + " where config.json implies " +
+                 dimensions({w.rows, w.cols})};
   if (w.scheme && w.scheme->rounds && is_projection(w.module))
-    return error{describe(p) + ": type " + std::string(to_string(t.type)) + " where " + w.scheme->where + " says " +
-                 std::string(to_string(w.scheme->how)) + " (" + std::to_string(w.scheme->bits) +
+    return error{describe(p) + ": type " + std::string(to_string(t.type)) + " where " + w.scheme->where +
+                 " says " + std::string(to_string(w.scheme->how)) + " (" + std::to_string(w.scheme->bits) +
                  " bits); the module is not in its list of ignored ones either"};
   return matrix_ptr(std::make_unique<float_matrix>(t, w.cols));
 }
@@ -81,20 +89,23 @@ std::string dimensions(const std::vector<std::int64_t>& shape) {
 result<const checkpoint::place*> weight_place::need(const char* suffix, std::initializer_list<dtype> types,
                                                     const std::vector<std::int64_t>& shape) const {
   const auto* p = find(suffix);
-  if (!p) return error{source.directory().string() + ": tensor " + text::in_quotes(module + suffix) + " is missing"};
+  if (!p)
+    return error{source.directory().string() + ": tensor " + text::in_quotes(module + suffix) +
+                 " is missing"};
   if (std::find(types.begin(), types.end(), p->tensor->type) == types.end()) {
     std::string known;
     for (const auto t : types) known += (known.empty() ? "" : ", ") + std::string(to_string(t));
     return error{describe(*p) + ": type " + std::string(to_string(p->tensor->type)) + ", expected " + known};
   }
   if (p->tensor->shape != shape)
-    return error{describe(*p) + ": " + p->tensor->shape_text() + " where " + dimensions(shape) + " is needed for a weight of " +
-                 dimensions({rows, cols}) + (scheme ? " by " + scheme->where : "")};
+    return error{describe(*p) + ": " + p->tensor->shape_text() + " where " + dimensions(shape) +
+                 " is needed for a weight of " + dimensions({rows, cols}) +
+                 (scheme ? " by " + scheme->where : "")};
   return p;
 }
 
-result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name, std::int64_t rows,
-                               std::int64_t cols) {
+result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
+                               std::int64_t rows, std::int64_t cols) {
   const std::string module = without_suffix(name);
   const weight_place w{c, module, rows, cols, name.ends_with(".weight") ? q.find(module) : nullptr};
   const auto *plain = c.find(name), *packed = w.find(".weight_packed"), *words = w.find(".qweight");
@@ -108,7 +119,8 @@ result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const
   if (is_float(type)) return read_floats(w, *plain);
   if (type == dtype::f8_e4m3) return read_fp8_matrix(w, *plain);
   if (type == dtype::i8 && w.scheme && w.scheme->how == coding::integers) return read_plain_integer_matrix(w);
-  if (w.scheme && (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) && (type == dtype::u8 || type == dtype::i8))
+  if (w.scheme && (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) &&
+      (type == dtype::u8 || type == dtype::i8))
     return read_fp4_matrix(w, *plain);
   if (type == dtype::i8 && w.find(".scale")) return read_fp4_matrix(w, *plain);
   return error{describe(*plain) + ": type " + std::string(to_string(type)) +

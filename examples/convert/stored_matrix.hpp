@@ -27,11 +27,12 @@ class stored_matrix {
     return v;
   }
 
-  /// All floats of a row as codes and scales say, where decode() rounds products as the checkpoint's own library
-  /// does; without tensor_scale().
+  /// All floats of a row as codes and scales say, where decode() rounds products as the checkpoint's own
+  /// library does; without tensor_scale().
   virtual void exact_row(std::int64_t row, float* out) const noexcept { decode(row, 0, cols_, out); }
 
-  /// The GGUF type that holds the weights as they are, or with no more than a scale rounded; bf16 if there is none.
+  /// The GGUF type that holds the weights as they are, or with no more than a scale rounded; bf16 if there is
+  /// none.
   virtual std::uint32_t natural_type() const noexcept { return bf16::gguf_id; }
   /// A row in that type; for natural types other than bf16, f16 and f32.
   virtual void encode(std::int64_t, std::byte*) const noexcept {}
@@ -66,7 +67,7 @@ using matrix_ptr = std::unique_ptr<const stored_matrix>;
 /// Where a weight is looked for.
 struct weight_place {
   const checkpoint& source;
-  std::string module;           ///< "model.layers.0.self_attn.o_proj"
+  std::string module;  ///< "model.layers.0.self_attn.o_proj"
   std::int64_t rows, cols;
   const weight_scheme* scheme;  ///< of config.json, or null
 
@@ -77,12 +78,12 @@ struct weight_place {
                                         const std::vector<std::int64_t>& shape) const;
 };
 
-/// Finds the weight `name` ("X.weight", or a vector of another name) however it is stored: as floats; fp8, packed
-/// integers, 4-bit floats, GPTQ or AWQ with their scales. Errors name the file and the tensor: missing, another
-/// shape, a type that holds no weights, missing or wrong scales, a contradiction to config.json. A vector is a matrix
-/// of one row.
-result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name, std::int64_t rows,
-                               std::int64_t cols);
+/// Finds the weight `name` ("X.weight", or a vector of another name) however it is stored: as floats; fp8,
+/// packed integers, 4-bit floats, GPTQ or AWQ with their scales. Errors name the file and the tensor:
+/// missing, another shape, a type that holds no weights, missing or wrong scales, a contradiction to
+/// config.json. A vector is a matrix of one row.
+result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
+                               std::int64_t rows, std::int64_t cols);
 
 /// Readers of the single codings; used by find_matrix.
 result<matrix_ptr> read_fp8_matrix(const weight_place& w, const checkpoint::place& weights);

@@ -9,7 +9,8 @@ namespace {
 
 class mapper {
  public:
-  mapper(const model_config& m, mla::layout to, const name_prefixes& from) : m_(m), c_(m.hyper), to_(to), from_(from) {}
+  mapper(const model_config& m, mla::layout to, const name_prefixes& from)
+      : m_(m), c_(m.hyper), to_(to), from_(from) {}
 
   std::vector<mapped_tensor> all() {
     matrix("token_embd", from_.body + "embed_tokens", c_.vocabulary, c_.embedding);
@@ -114,8 +115,9 @@ bool is_dropped(const std::string& name, const model_config& c, const name_prefi
   constexpr auto other_parts = std::to_array<std::string_view>(
       {"vision_tower.", "vision_model.", "visual.", "model.vision_tower.", "model.visual.", "mm_projector.",
        "multi_modal_projector.", "model.multi_modal_projector.", "audio_tower."});
-  constexpr auto activation_scales = std::to_array<std::string_view>(
-      {".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".input_zero_point"});
+  constexpr auto activation_scales =
+      std::to_array<std::string_view>({".input_scale", ".input_global_scale", ".output_scale", ".k_scale",
+                                       ".v_scale", ".q_scale", ".input_zero_point"});
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   const auto begins = [&](std::string_view s) { return name.starts_with(s); };
   if (name.ends_with(".rotary_emb.inv_freq")) return true;

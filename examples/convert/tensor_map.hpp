@@ -36,8 +36,8 @@ struct name_prefixes {
 std::vector<mapped_tensor> map_tensors(const model_config& c, mla::layout to, const name_prefixes& from);
 
 /// Tensors of a checkpoint that no GGUF has: layers behind the last (next-token prediction), rotary tables,
-/// an output matrix that is tied to the embeddings, the indexer of sparse attention, the vision tower and the like of
-/// a wrapper, scales of activations and of the KV cache.
+/// an output matrix that is tied to the embeddings, the indexer of sparse attention, the vision tower and the
+/// like of a wrapper, scales of activations and of the KV cache.
 bool is_dropped(const std::string& name, const model_config& c, const name_prefixes& from);
 
 }  // namespace quantal::hf

@@ -456,7 +456,7 @@ TEST_F(Convert, ConfigurationsThatAreNotSupported) {
   auto yarn = good.config["rope_scaling"];
   yarn["mscale"] = 0.5;
   expect_failure(with("rope_scaling", yarn), {"mscale"});
-  expect_failure(with("quantization_config", {{"quant_method", "awq"}}), {"awq"});
+  expect_failure(with("quantization_config", {{"quant_method", "bitsandbytes"}}), {"bitsandbytes"});
   expect_failure(with("rms_norm_eps", "small"), {"rms_norm_eps"});
   auto o = options();
   o.layout = "4d";

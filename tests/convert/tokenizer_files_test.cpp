@@ -83,6 +83,9 @@ TEST_F(TokenizerJson, RecognisesPreTokenizersByTheirExpressions) {
       pre(sequence({split(R"([\r\n])"), split(deepseek_llm_words), split(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
                     split(R"(\s+$)"), split("[一-龥ࠀ-一가-퟿]+"), digits, byte_level})),
       "deepseek-llm");
+  const std::string rest = R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", contractions = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)";
+  EXPECT_EQ(pre(sequence({split(contractions + R"(\p{N}{1,3})" + rest), byte_level})), "llama-bpe");
+  EXPECT_EQ(pre(sequence({split(contractions + R"(\p{N})" + rest), byte_level})), "qwen2");
   const std::string kimi =
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
@@ -100,7 +103,7 @@ TEST_F(TokenizerJson, UnknownPreTokenizersArePrinted) {
            {json(7), "7"}}) {
     const auto message = pre(j);
     EXPECT_NE(message.find(part), std::string::npos) << message;
-    EXPECT_NE(message.find("gpt-2, deepseek-llm, deepseek-v3, kimi-k2"), std::string::npos) << message;
+    EXPECT_NE(message.find("gpt-2, deepseek-llm, deepseek-v3, llama-bpe, qwen2, tekken, kimi-k2"), std::string::npos) << message;
   }
 }
 

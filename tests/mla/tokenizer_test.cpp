@@ -77,6 +77,10 @@ TEST(Pretokenizer, SplitsAsEachModelDoes) {
   EXPECT_EQ(split("gpt-2", "Hello world's 123  x\n"), (words{"Hello", " world", "'s", " 123", " ", " x", "\n"}));
   EXPECT_EQ(split("deepseek-v3", "abc12345 .foo(x)\n\n你好"), (words{"abc", "123", "45", " .", "foo", "(x", ")\n\n", "你好"}));
   EXPECT_EQ(split("deepseek-llm", "Hi there\n2024!"), (words{"Hi", " there", "\n", "2024", "!"}));
+  EXPECT_EQ(split("llama-bpe", "I'LL pay $12345.\n\n x  y"), (words{"I", "'LL", " pay", " $", "123", "45", ".\n\n", " x", " ", " y"}));
+  EXPECT_EQ(split("glm4", "It's 2024"), (words{"It", "'s", " ", "202", "4"}));
+  EXPECT_EQ(split("qwen2", "It's 2024"), (words{"It", "'s", " ", "2", "0", "2", "4"}));
+  EXPECT_EQ(split("tekken", "HelloWorld 12 a/b//\n"), (words{"Hello", "World", " ", "1", "2", " a", "/b", "//\n"}));
   EXPECT_EQ(split("kimi-k2", "It's 12345 你好World"), (words{"It's", " ", "123", "45", " ", "你好", "World"}));
 }
 
@@ -84,6 +88,22 @@ TEST(Pretokenizer, LongWordsStayWords) {
   const std::string word(300'000, 'a');
   for (const char* name : {"gpt-2", "deepseek-v3", "kimi-k2"})
     EXPECT_TRUE(split(name, word + " b") == (words{word, " b"})) << name;
+}
+
+TEST(Tokenizer, WholeWordsAndBosOfLlama) {
+  gguf::metadata meta;
+  meta.set("tokenizer.ggml.model", std::string("gpt2"));
+  meta.set("tokenizer.ggml.tokens", gguf::array(std::vector<std::string>{"<s>", "a", "b", "ab"}));
+  meta.set("tokenizer.ggml.merges", gguf::array(std::vector<std::string>{}));
+  meta.set("tokenizer.ggml.bos_token_id", std::uint32_t{0});
+  const auto ids = [&](const char* pre) {
+    meta.set("tokenizer.ggml.pre", std::string(pre));
+    return tokenizer::from_gguf(meta)->encode("ab", true);
+  };
+  EXPECT_EQ(ids("llama-bpe"), (std::vector<std::int32_t>{0, 3}));  // no merge leads to "ab"
+  EXPECT_EQ(ids("glm4"), (std::vector<std::int32_t>{1, 2}));
+  meta.set("tokenizer.ggml.add_bos_token", false);
+  EXPECT_EQ(ids("llama-bpe"), (std::vector<std::int32_t>{3}));
 }
 
 TEST(Pretokenizer, UnknownNameListsTheKnownOnes) {
