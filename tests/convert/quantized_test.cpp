@@ -153,6 +153,20 @@ TEST_F(QuantizedCheckpoint, SeveralGroupsAndIgnoredModules) {
   expect_failure(mixed, {"mlp.experts.0", "weight_packed", "ignored"});
 }
 
+/// Experts of 4-bit floats beside fp8, as DeepSeek packs them: bytes with a sign, and exponents named
+/// "scale".
+TEST_F(QuantizedCheckpoint, PackedExpertsWithoutASchemeOfTheirOwn) {
+  quantized_checkpoint q(small(), stored_as::mxfp4);
+  for (auto& t : q.stored.tensors) {
+    if (t.name.ends_with(".weight_packed")) t.name.erase(t.name.size() - 7), t.dtype = "I8";
+    if (t.name.ends_with(".weight_scale"))
+      t.name.replace(t.name.size() - 12, 12, "scale"), t.dtype = "F8_E8M0";
+  }
+  q.stored.config["quantization_config"] = {
+      {"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {128, 128}}};
+  EXPECT_TRUE(converted(q.stored, "got.gguf") == converted(q.plain, "want.gguf"));
+}
+
 /// A damage, and what the message must name.
 struct damage {
   const char* what;
