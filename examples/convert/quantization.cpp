@@ -4,7 +4,6 @@
 #include <cctype>
 
 #include "key_reader.hpp"
-#include "pattern.hpp"
 
 namespace quantal::hf {
 namespace {
@@ -33,33 +32,52 @@ std::string_view to_string(sharing s) noexcept {
 result<module_pattern> module_pattern::parse(const std::string& text) {
   module_pattern p;
   p.name_ = text;
-  p.is_expression_ = text.starts_with("re:");
-  p.is_class_ = !p.is_expression_ && !text.empty() &&
-                std::isupper(static_cast<unsigned char>(text.front())) && text.find('.') == std::string::npos;
-  if (!p.is_expression_) return p;
-  auto compiled = compile_pattern(std::string_view(text).substr(3));
-  if (!compiled) return compiled.error();
-  p.expression_ = std::move(*compiled);
+  if (text.starts_with("re:")) {
+    auto compiled = pattern::compile("^(?:" + text.substr(3) + ")");
+    if (!compiled) return compiled.error();
+    p.expression_ = std::move(*compiled);
+    return p;
+  }
+  p.is_class_ = !text.empty() && std::isupper(static_cast<unsigned char>(text.front())) &&
+                text.find('.') == std::string::npos;
   return p;
 }
 
-bool module_pattern::names(std::string_view module) const {
+result<bool> module_pattern::names(const std::string& module) const {
   if (is_class_) return false;
-  const auto matches = [&](std::string_view m) {
-    if (is_expression_)
-      return std::regex_search(m.begin(), m.end(), expression_, std::regex_constants::match_continuous);
-    return m == name_ || (m.starts_with(name_) && m[name_.size()] == '.');
-  };
-  return matches(module) ||
-         (module.starts_with(wrapper) ? matches(module.substr(wrapper.size()))
-                                      : matches(std::string(wrapper) + std::string(module)));
+  const bool wrapped = module.starts_with(wrapper);
+  for (const auto& m : {module, wrapped ? module.substr(wrapper.size()) : std::string(wrapper) + module}) {
+    if (!expression_) {
+      if (m == name_ || (m.starts_with(name_) && m[name_.size()] == '.')) return true;
+      continue;
+    }
+    const auto found = expression_->found_in(m);
+    if (!found || *found) return found;
+  }
+  return false;
 }
 
-const weight_scheme* quantization::find(const std::string& module) const {
-  const auto named = [&](const module_pattern& p) { return p.names(module); };
-  if (std::any_of(ignored_.begin(), ignored_.end(), named)) return nullptr;
-  for (const auto& e : entries_)
-    if (std::any_of(e.targets.begin(), e.targets.end(), named)) return &e.scheme;
+namespace {
+
+result<bool> any_names(const std::vector<module_pattern>& patterns, const std::string& module) {
+  for (const auto& p : patterns) {
+    const auto named = p.names(module);
+    if (!named || *named) return named;
+  }
+  return false;
+}
+
+}  // namespace
+
+result<const weight_scheme*> quantization::find(const std::string& module) const {
+  const auto ignored = any_names(ignored_, module);
+  if (!ignored) return ignored.error();
+  if (*ignored) return nullptr;
+  for (const auto& e : entries_) {
+    const auto named = any_names(e.targets, module);
+    if (!named) return named.error();
+    if (*named) return &e.scheme;
+  }
   for (const auto& e : entries_)
     if (e.targets.empty() ||
         std::any_of(e.targets.begin(), e.targets.end(), [](auto& p) { return p.is_class(); }))
@@ -74,7 +92,6 @@ class quantization_reader {
       : config_(config), k_(config, where), where_(std::move(where)) {}
 
   result<quantization> read() {
-    out_.present_ = true;
     const auto method = k_.text_or("quant_method", "");
     if (method == "fp8")
       fp8();

@@ -4,11 +4,12 @@
 
 #include <array>
 #include <cstdint>
-#include <regex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pattern.hpp"
 #include "strict_json.hpp"
 
 namespace quantal::hf {
@@ -36,14 +37,15 @@ struct weight_scheme {
 class module_pattern {
  public:
   static result<module_pattern> parse(const std::string& text);
-  bool names(std::string_view module) const;
+  /// An error if an expression takes absurdly many steps.
+  result<bool> names(const std::string& module) const;
   /// "Linear": stands for every matrix here.
   bool is_class() const noexcept { return is_class_; }
 
  private:
   std::string name_;
-  bool is_class_ = false, is_expression_ = false;
-  std::regex expression_;
+  bool is_class_ = false;
+  std::optional<pattern> expression_;
 };
 
 class quantization {
@@ -51,10 +53,9 @@ class quantization {
   /// `config`: null for a checkpoint that is not quantized. Errors name the key.
   static result<quantization> read(const document* config, const std::string& where);
 
-  bool present() const noexcept { return present_; }
   /// How a module's weight is stored; null if it stays as it is. `modules`: its names with and without a
   /// wrapper's prefix.
-  const weight_scheme* find(const std::string& module) const;
+  result<const weight_scheme*> find(const std::string& module) const;
 
  private:
   friend class quantization_reader;
@@ -62,7 +63,6 @@ class quantization {
     weight_scheme scheme;
     std::vector<module_pattern> targets;  ///< empty: everything
   };
-  bool present_ = false;
   std::vector<entry> entries_;
   std::vector<module_pattern> ignored_;
 };

@@ -107,7 +107,11 @@ result<const checkpoint::place*> weight_place::need(const char* suffix, std::ini
 result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
                                std::int64_t rows, std::int64_t cols) {
   const std::string module = without_suffix(name);
-  const weight_place w{c, module, rows, cols, name.ends_with(".weight") ? q.find(module) : nullptr};
+  const auto scheme = name.ends_with(".weight") ? q.find(module) : result<const weight_scheme*>(nullptr);
+  if (!scheme)
+    return error{c.directory().string() + ": config.json: quantization_config: " + text::in_quotes(module) +
+                 ": " + scheme.error().message};
+  const weight_place w{c, module, rows, cols, *scheme};
   const auto *plain = c.find(name), *packed = w.find(".weight_packed"), *words = w.find(".qweight");
   if ((plain && packed) || (plain && words) || (packed && words))
     return error{describe(packed ? *packed : *words) + ": the same weight is also stored as " +
