@@ -90,20 +90,17 @@ TEST(Pretokenizer, LongWordsStayWords) {
     EXPECT_TRUE(split(name, word + " b") == (words{word, " b"})) << name;
 }
 
-TEST(Tokenizer, WholeWordsAndBosOfLlama) {
+TEST(Tokenizer, WholeWordsOfLlama) {
   gguf::metadata meta;
   meta.set("tokenizer.ggml.model", std::string("gpt2"));
   meta.set("tokenizer.ggml.tokens", gguf::array(std::vector<std::string>{"<s>", "a", "b", "ab"}));
   meta.set("tokenizer.ggml.merges", gguf::array(std::vector<std::string>{}));
-  meta.set("tokenizer.ggml.bos_token_id", std::uint32_t{0});
   const auto ids = [&](const char* pre) {
     meta.set("tokenizer.ggml.pre", std::string(pre));
-    return tokenizer::from_gguf(meta)->encode("ab", true);
+    return tokenizer::from_gguf(meta)->encode("ab");
   };
-  EXPECT_EQ(ids("llama-bpe"), (std::vector<std::int32_t>{0, 3}));  // no merge leads to "ab"
+  EXPECT_EQ(ids("llama-bpe"), (std::vector<std::int32_t>{3}));  // no merge leads to "ab"
   EXPECT_EQ(ids("glm4"), (std::vector<std::int32_t>{1, 2}));
-  meta.set("tokenizer.ggml.add_bos_token", false);
-  EXPECT_EQ(ids("llama-bpe"), (std::vector<std::int32_t>{3}));
 }
 
 TEST(Pretokenizer, UnknownNameListsTheKnownOnes) {
