@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "quantal/gguf/reader.hpp"
-#include "quantal/imatrix/model.hpp"
+#include "importance.hpp"
 
 namespace quantal::mla {
 
@@ -15,14 +15,11 @@ struct coverage_row {
   std::string detail;
   std::int64_t experts = 0, unseen = 0;           ///< expert tensors only
   std::int64_t least = 0, median = 0, most = 0;   ///< rows seen
-  bool optional = false;                          ///< a gap here does not count (output, next-token blocks)
+  bool optional = false;                          ///< a gap here does not count (output, blocks that no pass runs)
   bool gap() const noexcept { return from == imatrix::source::none && !optional; }
 };
 
-/// Tensors that quantizing looks importance up for: matrices other than norms, the router and the embedding.
-bool wants_importance(const gguf::tensor_info& t);
-
-/// One row per such tensor, in file order; errors name entries that do not fit the model.
+/// One row per tensor whose importance quantal-quantize looks up and may need, in file order; errors name entries that do not fit the model.
 result<std::vector<coverage_row>> check_coverage(const imatrix::store& s, const gguf::reader& model);
 
 }  // namespace quantal::mla

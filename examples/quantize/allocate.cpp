@@ -67,12 +67,6 @@ double error_with(const sample& s, const format_info& type, executor_ref threads
   return all.nmse_weighted();
 }
 
-bool needs_importance(const format_info& f) {
-  constexpr auto names =
-      std::to_array<std::string_view>({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq1_kt", "iq2_kt"});
-  return std::find(names.begin(), names.end(), f.name) != names.end();
-}
-
 /// Index of the first class that a name belongs to; their number if it is in none.
 result<std::size_t> class_of(const std::string& name, const std::vector<sensitivity>& classes) {
   for (std::size_t c = 0; c < classes.size(); ++c) {
@@ -227,7 +221,7 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
   std::uint64_t spent = 0;
   for (const auto& s : plan->steps) {
     const auto* f = find_format(s.tensor->type);
-    const bool free = is_quantized(*s.tensor, fixed.leave_output) && s.to.decided != reason::rule &&
+    const bool free = is_quantized(*s.tensor, fixed.family) && !(fixed.leave_output && s.tensor->name == "output.weight") && s.to.decided != reason::rule &&
                       s.to.decided != reason::option && f && (f->is_float || fixed.allow_requantize);
     if (free && s.tensor->elements() > 0)
       open.push_back(&s);
@@ -254,7 +248,7 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
     if (!s) return s.error();
     std::vector<choice_of_type> mine;
     for (const auto* f : options.types) {
-      if (t.cols() % f->layout.elements != 0 || (needs_importance(*f) && !w)) continue;
+      if (t.cols() % f->layout.elements != 0 || (needs_importance(*f, *fixed.type, fixed.family) && !w)) continue;
       const double loss = f->gguf_id == t.type ? 0 : (*weights)[i] * error_with(*s, *f, threads);
       mine.push_back({f, *gguf::tensor_bytes(f->gguf_id, t.ne), loss});
     }

@@ -8,21 +8,10 @@
 #include <vector>
 
 #include "quantal/gguf/model_view.hpp"
-#include "quantal/imatrix/model.hpp"
+#include "importance.hpp"
 #include "types.hpp"
 
 namespace quantal::plan {
-
-/// Which tensors must have importance data: every quantized one, those of very low-bit types, or none.
-/// token_embd and output are exempt: nothing is collected for the first, and by default for the second.
-enum class requirement : std::uint8_t { all, lowbit, none };
-
-/// Where a tensor's importance comes from; the weights themselves are looked up again when they are needed.
-struct importance_note {
-  imatrix::source from = imatrix::source::none;
-  std::string detail;
-  std::int64_t vectors = 0, unseen = 0;
-};
 
 struct step {
   const gguf::tensor_info* tensor;  ///< of the model, which must outlive the plan
@@ -33,9 +22,12 @@ struct step {
 
 struct model_plan {
   const file_type* type = nullptr;
+  dialect family = dialect::llama_cpp;
+  model_traits traits;
   imatrix::model_shape shape;
   std::vector<step> steps;                      ///< one per tensor, in the order of the input
   std::vector<std::string> missing_importance;  ///< quantized tensors that an imatrix has no data for
+  std::vector<std::string> notes;               ///< what a user may not expect
   std::int64_t quantized = 0, fallbacks = 0;
   std::uint64_t source_bytes = 0, bytes = 0;
   std::int64_t elements = 0;

@@ -43,6 +43,8 @@ result<const format_info*> parse_type(std::string_view s) {
 
 result<void> parse_rules(std::string_view input, const std::string& origin, bool numbered,
                          std::vector<rule>& out) {
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+  if (input.starts_with(byte_order_mark)) input.remove_prefix(byte_order_mark.size());
   for (std::int64_t number = 1; !input.empty(); ++number) {
     const auto line_end = input.find('\n');
     auto line = without_comment(input.substr(0, line_end));
@@ -61,17 +63,34 @@ result<void> parse_rules(std::string_view input, const std::string& origin, bool
   return {};
 }
 
-result<int> match_rules(std::vector<rule>& rules, const std::string& name) {
-  int first = -1;
-  for (std::size_t i = 0; i < rules.size(); ++i) {
-    const auto found = rules[i].pattern.found_in(name);
-    if (!found) return error{rules[i].origin + ": " + found.error().message};
-    if (!*found) continue;
-    ++rules[i].matched;
-    if (first < 0) first = static_cast<int>(i);
+result<rule_matches> rule_matches::find(std::vector<rule>& rules, const std::vector<gguf::tensor_info>& tensors,
+                                        const std::function<bool(const gguf::tensor_info&)>& is_quantized) {
+  rule_matches out(rules);
+  for (auto& r : rules) r.matched = r.hits = r.kept = 0;
+  if (rules.empty()) return out;
+  for (const auto& t : tensors) {
+    const bool quantized = is_quantized(t);
+    out.quantized_.push_back(quantized);
+    auto& matching = out.of_tensor_.emplace_back();
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+      const auto found = rules[i].pattern.found_in(t.name);
+      if (!found) return error{rules[i].origin + ": " + found.error().message};
+      if (!*found) continue;
+      matching.push_back(static_cast<int>(i));
+      ++rules[i].matched;
+      rules[i].kept += quantized ? 0 : 1;
+    }
   }
-  if (first >= 0) ++rules[static_cast<std::size_t>(first)].hits;
-  return first;
+  return out;
+}
+
+int rule_matches::decide(std::size_t tensor) {
+  if (of_tensor_.empty()) return -1;
+  for (const int i : of_tensor_[tensor]) {
+    auto& r = (*rules_)[static_cast<std::size_t>(i)];
+    if (quantized_[tensor] || r.reaches_kept()) return ++r.hits, i;
+  }
+  return -1;
 }
 
 result<void> check_rules(const std::vector<rule>& rules) {
@@ -81,7 +100,7 @@ result<void> check_rules(const std::vector<rule>& rules) {
     if (!message.empty()) message += "; ";
     message += r.origin + ": rule '" + text::printable(r.pattern.text()) + "' ";
     if (r.matched == 0)
-      message += "matches no tensor that is quantized";
+      message += "matches no tensor";
     else
       message += "decides nothing: earlier rules or options take all " + std::to_string(r.matched) +
                  " tensors it matches";

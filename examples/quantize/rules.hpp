@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "pattern.hpp"
 #include "quantal/formats.hpp"
+#include "quantal/gguf/tensor_info.hpp"
 #include "quantal/result.hpp"
 
 namespace quantal::plan {
@@ -19,6 +21,9 @@ struct rule {
   std::string origin;        ///< "--custom-q" or "FILE:LINE", for messages
   std::int64_t matched = 0;  ///< tensors that the pattern matches
   std::int64_t hits = 0;     ///< tensors that the rule decided
+  std::int64_t kept = 0;     ///< matching tensors that stay without a rule of their own (norms, routers, ...)
+  /// A rule that matches only such tensors means them; one that matches others too leaves them alone.
+  bool reaches_kept() const noexcept { return kept > 0 && kept == matched; }
 };
 
 /// A format that can be stored in a model, by name (any case) or GGUF type number; the error lists all names.
@@ -29,8 +34,23 @@ result<const format_info*> parse_type(std::string_view text);
 result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered,
                          std::vector<rule>& out);
 
-/// Index of the first rule that matches `name`, or -1; counts matches of every rule and the hit of the first.
-result<int> match_rules(std::vector<rule>& rules, const std::string& name);
+/// Which rules match which tensors; counts them in the rules.
+class rule_matches {
+ public:
+  /// `is_quantized`: whether a tensor is converted even if no rule matches. The rules must outlive the answer.
+  static result<rule_matches> find(std::vector<rule>& rules, const std::vector<gguf::tensor_info>& tensors,
+                                   const std::function<bool(const gguf::tensor_info&)>& is_quantized);
+
+  /// The first rule that reaches the tensor, or -1; counts a hit.
+  int decide(std::size_t tensor);
+
+ private:
+  explicit rule_matches(std::vector<rule>& rules) : rules_(&rules) {}
+
+  std::vector<rule>* rules_;
+  std::vector<std::vector<int>> of_tensor_;
+  std::vector<bool> quantized_;
+};
 
 /// An error for every rule that decided nothing: it matches no tensor, or other rules or options come first.
 result<void> check_rules(const std::vector<rule>& rules);

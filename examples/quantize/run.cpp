@@ -22,10 +22,24 @@ result<const format_info*> optional_type(const std::string& name, const char* op
   return f;
 }
 
+/// Whose mixes and formats: by default those of the program that has the file type, llama.cpp's if both have it.
+result<void> choose_family(const std::string& types, type_options& t) {
+  const auto wanted = types == "ik"          ? dialect::ik
+                      : types == "llama.cpp" ? dialect::llama_cpp
+                      : t.type->known_to == owner::ik ? dialect::ik
+                                                      : dialect::llama_cpp;
+  if (t.type->known_to == (wanted == dialect::ik ? owner::llama_cpp : owner::ik))
+    return error{"--types " + types + ": " + std::string(program_name(wanted)) + " has no type " + std::string(t.type->name)};
+  t.family = wanted;
+  t.any_format = types == "all";
+  return {};
+}
+
 result<type_options> read_type_options(const run_options& o) {
   type_options t;
   t.type = find_file_type(o.type);
   if (!t.type) return error{"unknown type '" + o.type + "'; known: " + known_file_types()};
+  if (auto chosen = choose_family(o.types, t); !chosen) return chosen.error();
   for (const auto& r : o.rules)
     if (auto parsed = parse_rules(r, "--custom-q", false, t.rules); !parsed) return parsed.error();
   for (const auto& path : o.rule_files) {
@@ -46,7 +60,7 @@ result<type_options> read_type_options(const run_options& o) {
 }
 
 /// Candidate types and sensitivities as the command line names them.
-result<allocation_options> read_allocation_options(const run_options& o) {
+result<allocation_options> read_allocation_options(const run_options& o, const type_options& types) {
   allocation_options a{o.target_bpw, default_candidates(), {}};
   if (!o.target_types.empty()) a.types.clear();
   for (std::string_view rest = o.target_types; !rest.empty();) {
@@ -55,6 +69,9 @@ result<allocation_options> read_allocation_options(const run_options& o) {
     if (!f) return error{"--target-types: " + f.error().message};
     if (!can_quantize((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
+    if (!types.any_format && !reads(types.family, **f))
+      return error{"--target-types: " + std::string(program_name(types.family)) + " does not read " + std::string((*f)->name) +
+                   "; --types all allows it"};
     a.types.push_back(*f);
     rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
   }
@@ -71,7 +88,7 @@ result<allocation_options> read_allocation_options(const run_options& o) {
 result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
                                    const std::optional<imatrix::store>& statistics, type_options& types) {
   if (o.target_bpw <= 0) return std::string();
-  const auto options = read_allocation_options(o);
+  const auto options = read_allocation_options(o, types);
   if (!options) return options.error();
   thread_pool pool(text::thread_count(o.threads));
   auto rules = allocate(model, types, statistics ? &*statistics : nullptr, *options, pool);

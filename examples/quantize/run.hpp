@@ -19,6 +19,7 @@ struct run_options {
   std::vector<std::string> rule_files;
   std::string token_embedding_type, output_type;
   std::string required = "lowbit";  ///< all, lowbit, none
+  std::string types = "auto";       ///< auto, llama.cpp, ik, all
   bool pure = false, dry_run = false, keep_split = false, allow_requantize = false, leave_output = false,
        json = false, quiet = false;
   double target_bpw = 0;     ///< 0: types come from the mix; else from an allocation (allocate.hpp)

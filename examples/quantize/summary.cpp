@@ -57,6 +57,7 @@ std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has
   if (p.fallbacks > 0)
     out += text::format("WARNING: %lld of %lld tensor(s) required fallback quantization\n",
                         static_cast<long long>(p.fallbacks), static_cast<long long>(p.quantized));
+  for (const auto& note : p.notes) out += "note: " + note + "\n";
   const double source_bpw =
       p.elements ? 8.0 * static_cast<double>(p.source_bytes) / static_cast<double>(p.elements) : 0.0;
   out += text::format("model size  = %8.2f MiB (%.2f BPW)\n", mib(p.source_bytes), source_bpw);
@@ -97,6 +98,7 @@ json totals_json(const model_plan& p, const std::vector<rule>& rules) {
                       {"matched", r.matched},
                       {"hits", r.hits}});
   return {{"rules", listed},          {"source_types", p.source_types},
+          {"notes", p.notes},
           {"types", p.types},         {"quantized", p.quantized},
           {"fallbacks", p.fallbacks}, {"missing_importance", p.missing_importance},
           {"elements", p.elements},   {"source_bytes", p.source_bytes},

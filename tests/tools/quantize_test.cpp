@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "convert.hpp"
+#include "coverage.hpp"
 #include "file.hpp"
 #include "json.hpp"
 #include "output.hpp"
@@ -49,7 +50,7 @@ imatrix::store statistics_for(const std::vector<gguf::tensor_info>& tensors,
   imatrix::store s;
   s.datasets = {"text.txt"};
   for (const auto& t : tensors) {
-    if (!is_quantized(t, false) || t.name.find("blk.") != 0 || t.name.find(without) != std::string::npos)
+    if (!is_quantized(t) || t.name.find("blk.") != 0 || t.name.find(without) != std::string::npos)
       continue;
     imatrix::entry e(t.cols(), t.slices());
     for (std::size_t i = 0; i < e.sums.size(); ++i)
@@ -105,7 +106,7 @@ TEST_F(quantizing, fixtures_stay_close_and_keep_their_metadata) {
       EXPECT_EQ(a.name, b.name);
       EXPECT_EQ(a.ne, b.ne);
       EXPECT_LT(nmse(values(*in, a), values(*out, b)), 0.01) << a.name;
-      if (!is_quantized(a, false)) {
+      if (!is_quantized(a)) {
         EXPECT_EQ(a.type, b.type) << a.name;
       }
     }
@@ -191,7 +192,7 @@ TEST_F(quantizing, statistics_of_one_layout_serve_the_other) {
 TEST_F(quantizing, missing_importance_is_refused_up_front) {
   const auto in = synthetic();
   expect_failure(options(in, "IQ2_XXS"),
-                 "need importance data that only an imatrix has: blk.0.attn_v_b.weight (iq2_xxs)");
+                 "need importance data that only an imatrix has: blk.0.attn_q_a.weight (iq2_xxs)");
   auto o = options(in, "IQ2_XXS");
   o.imatrix = importance(statistics_for(test::deepseek2({}), "blk.2.attn_v_b"));
   // attn_v_b has no stand-in among the statistics of the 3-D layout.
@@ -200,6 +201,77 @@ TEST_F(quantizing, missing_importance_is_refused_up_front) {
   EXPECT_EQ(failure(o), "");
   const auto doc = json::parse(printed);
   EXPECT_EQ(doc["missing_importance"], json::array({"blk.2.attn_v_b.weight"}));
+}
+
+TEST_F(quantizing, blocks_that_no_pass_runs_get_a_safe_type_and_check_agrees) {
+  const test::shape s{.next_token = 1};
+  const auto in = synthetic(s);
+  const auto statistics = statistics_for(test::deepseek2(s), "blk.2.");
+  const auto model = gguf::reader::open(in);
+  ASSERT_TRUE(model);
+  for (const char* type : {"IQ2_XXS", "IQ1_S", "IQ3_XXS", "Q4_K_M"})
+    for (const char* required : {"lowbit", "all"}) {
+      auto o = options(in, type);
+      o.imatrix = importance(statistics), o.required = required, o.dry_run = true;
+      ASSERT_EQ(failure(o), "") << type << " " << required;
+      const auto plan = json::parse(printed);
+      EXPECT_TRUE(plan["missing_importance"].empty());
+      int safe = 0;
+      for (const auto& t : plan["tensors"]) {
+        if (t["decided_by"] != "no data") continue;
+        ++safe;
+        EXPECT_EQ(t["name"].get<std::string>().find("blk.2."), 0u);
+        EXPECT_EQ(t["type"], t["name"] == "blk.2.attn_k_b.weight" ? "q5_0" : "q4_K") << t;
+      }
+      EXPECT_EQ(safe > 0, std::string(type) != "Q4_K_M");
+      EXPECT_EQ(plan["notes"].empty(), safe == 0);
+    }
+  // What --check reports: no gap where quantizing needs nothing, a gap where it does.
+  const auto gaps = [&](const imatrix::store& data) {
+    const auto rows = mla::check_coverage(data, *model);
+    EXPECT_TRUE(rows);
+    return std::count_if(rows->begin(), rows->end(), [](const auto& r) { return r.gap(); });
+  };
+  EXPECT_EQ(gaps(statistics), 0);
+  const auto less = statistics_for(test::deepseek2(s), "blk.1.attn_v_b");
+  EXPECT_EQ(gaps(less), 1);
+  auto o = options(in, "IQ2_XXS");
+  o.imatrix = importance(less), o.required = "all";
+  expect_failure(o, "1 tensor(s) need importance data that the imatrix does not have: blk.1.attn_v_b.weight");
+}
+
+TEST_F(quantizing, whose_types) {
+  const auto in = synthetic();
+  const auto type_of = [&](const char* type, const char* types, const char* tensor) {
+    auto o = options(in, type);
+    o.types = types, o.dry_run = true;
+    const auto message = failure(o);
+    if (!message.empty()) return message;
+    for (const auto& t : json::parse(printed)["tensors"])
+      if (t["name"] == tensor) return t["type"].get<std::string>();
+    return std::string("no such tensor");
+  };
+  EXPECT_EQ(type_of("Q4_K_M", "auto", "blk.1.attn_kv_a_mqa.weight"), "q4_K");
+  EXPECT_EQ(type_of("Q4_K_M", "llama.cpp", "blk.1.attn_kv_a_mqa.weight"), "q4_K");
+  EXPECT_EQ(type_of("IQ4_K", "auto", "blk.1.attn_kv_a_mqa.weight"), "iq4_k");
+  EXPECT_NE(type_of("IQ4_K", "llama.cpp", "").find("--types llama.cpp: llama.cpp has no type IQ4_K"), std::string::npos);
+  EXPECT_NE(type_of("TQ2_0", "ik", "").find("--types ik: ik_llama.cpp has no type TQ2_0"), std::string::npos);
+  auto o = options(in, "Q4_K_M");
+  o.rules = {"attn_q_a=iq4_k"}, o.dry_run = true;
+  EXPECT_NE(failure(o).find("does not read iq4_k"), std::string::npos);
+  o.types = "all";
+  EXPECT_EQ(failure(o), "");
+  o.types = "ik";
+  EXPECT_EQ(failure(o), "");
+}
+
+TEST_F(quantizing, rules_for_kept_tensors_are_reported) {
+  auto o = options(synthetic(), "Q4_0");
+  o.json = false, o.dry_run = true, o.rules = {"ffn_gate_inp=q8_0,ffn_norm=f16,blk=q5_0"};
+  ASSERT_EQ(failure(o), "");
+  for (const char* part : {"note: rule 'ffn_gate_inp' changes 2 tensors that otherwise stay as they are",
+                           "note: rule 'ffn_norm' changes 3 tensors", "note: rule 'blk' also matches"})
+    EXPECT_NE(printed.find(part), std::string::npos) << part << "\n" << printed;
 }
 
 TEST_F(quantizing, every_type_can_require_importance) {

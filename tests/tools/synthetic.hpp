@@ -31,6 +31,7 @@ struct shape {
   std::int64_t blocks = 3, embedding = 256, hidden = 256, heads = 2, latent = 256, experts = 2,
                vocabulary = 32;
   bool lite = false, three_dimensional = true, tied = false;
+  std::int64_t next_token = 0;  ///< of the blocks, the last ones for next-token prediction
 };
 
 inline std::vector<gguf::tensor_info> deepseek2(const shape& s) {
@@ -113,6 +114,7 @@ inline gguf::metadata deepseek2_metadata(const shape& s) {
   m.set("deepseek2.block_count", static_cast<std::uint32_t>(s.blocks));
   m.set("deepseek2.attention.head_count", static_cast<std::uint32_t>(s.heads));
   m.set("deepseek2.expert_count", static_cast<std::uint32_t>(s.experts));
+  if (s.next_token > 0) m.set("deepseek2.nextn_predict_layers", static_cast<std::uint32_t>(s.next_token));
   return m;
 }
 

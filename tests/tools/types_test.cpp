@@ -1,15 +1,16 @@
-// Mixes, fallbacks and rules, against tables copied from the description of the mixes.
+// ik_llama.cpp's mixes against a table of their description, stand-ins, and rules. plans_test.cpp has llama.cpp's mixes.
 #include "types.hpp"
 
 #include <gtest/gtest.h>
 
 #include "fallback.hpp"
+#include "quantal/quantize/quantize.hpp"
 #include "synthetic.hpp"
 
 namespace quantal::plan {
 namespace {
 
-/// A row of the table. `down` and `gate`: "base", a type, or CONDITION:TYPE[:OTHERWISE].
+/// A row of the table, for deepseek2 with many experts. `down` and `gate`: "base", a type, or CONDITION:TYPE[:OTHERWISE].
 struct row {
   const char *type, *base, *k, *q, *out, *down, *gate, *embd, *output, *tied;
 };
@@ -50,12 +51,11 @@ constexpr row rows[] = {
     {"IQ2_KS", "iq2_ks", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "base", "q5_K", "iq4_k"},
     {"IQ1_S", "iq1_s", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "q2_K", "q5_K", "iq4_k"},
     {"IQ1_M", "iq1_m", "q4_K", "q4_K", "q5_K", "count8:q2_K", "base", "q2_K", "q5_K", "iq4_k"},
-    {"IQ4_KT", "iq4_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q6_K", "iq5_k"},
-    {"IQ3_KT", "iq3_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
-    {"IQ2_KT", "iq2_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
-    {"IQ1_KT", "iq1_kt", "q8_0", "base", "q5_K", "base", "base", "base", "q5_K", "iq4_k"},
+    {"IQ4_KT", "iq4_kt", "q8_0", "base", "base", "base", "base", "base", "q6_K", "q6_K"},
+    {"IQ3_KT", "iq3_kt", "q8_0", "base", "q5_K", "nodata:iq4_k:iq3_k", "base", "iq3_s", "q5_K", "iq4_k"},
+    {"IQ2_KT", "iq2_kt", "q4_K", "q4_K", "q5_K", "count8:iq3_k", "first:iq3_k", "base", "q5_K", "iq4_k"},
+    {"IQ1_KT", "iq1_kt", "q8_0", "base", "base", "base", "base", "base", "q5_K", "iq4_k"},
     {"MXFP4", "mxfp4", "q8_0", "base", "base", "base", "base", "base", "q6_K", "q6_K"},
-    {"TQ2_0", "tq2_0", "q8_0", "base", "base", "base", "base", "q4_K", "q6_K", "q6_K"},
 };
 
 /// The cell's type for block i of n, with `seen` ffn_down tensors before.
@@ -71,6 +71,7 @@ std::string evaluate(const std::string& cell, const std::string& base, int i, in
   if (condition == "first8") return first ? yes : no;
   if (condition == "first8+data") return first && data ? yes : no;
   if (condition == "first8-data") return first && !data ? yes : no;
+  if (condition == "first") return i == 0 ? yes : no;
   if (condition == "first16") return i < n / 16 ? yes : no;
   if (condition == "middle") return i >= n / 8 && i < 7 * n / 8 ? yes : no;
   if (condition == "count8") return seen < n / 8 ? yes : no;
@@ -94,6 +95,12 @@ std::string expected(const row& r, const std::string& name, int i, int n, int se
   return {};
 }
 
+model_traits traits(std::int64_t blocks, std::int64_t experts, bool tied) {
+  model_traits m;
+  m.architecture = "deepseek2", m.blocks = blocks, m.heads = m.kv_heads = 16, m.experts = experts, m.tied_embeddings = tied;
+  return m;
+}
+
 class every_mix : public ::testing::TestWithParam<row> {};
 
 TEST_P(every_mix, follows_the_table) {
@@ -103,16 +110,17 @@ TEST_P(every_mix, follows_the_table) {
   for (const int n : {3, 16, 27, 61})
     for (const bool data : {false, true})
       for (const bool tied : {false, true}) {
-        mix_context context{.blocks = n, .has_imatrix = data, .tied_embeddings = tied};
+        const auto tensors =
+            test::deepseek2({.blocks = n, .lite = n == 27, .three_dimensional = n != 16, .tied = tied});
+        const auto model = traits(n, 64, tied);
+        mixer mix(*type, dialect::ik, model, data, tensors);
         int seen = 0;
-        for (const auto& t :
-             test::deepseek2({.blocks = n, .lite = n == 27, .three_dimensional = n != 16, .tied = tied})) {
-          if (!is_quantized(t, false)) continue;
+        for (const auto& t : tensors) {
+          if (!is_quantized(t)) continue;
           const int i = static_cast<int>(block_index(t.name).value_or(-1));
           const auto want = expected(r, t.name, i, n, seen, data, tied);
           seen += t.name.find("ffn_down") != std::string::npos ? 1 : 0;
-          ASSERT_EQ(mix_type(*type, t.name, t.cols(), context), want)
-              << t.name << " n=" << n << " data=" << data << " tied=" << tied;
+          ASSERT_EQ(mix.choose(t), want) << t.name << " n=" << n << " data=" << data << " tied=" << tied;
         }
       }
 }
@@ -120,10 +128,10 @@ INSTANTIATE_TEST_SUITE_P(table, every_mix, ::testing::ValuesIn(rows),
                          [](const auto& info) { return std::string(info.param.type); });
 
 TEST(mixes, large_models_by_hand) {
-  mix_context v3{.blocks = 61};
-  const auto& m = *find_file_type("Q4_K_M");
+  const auto v3 = traits(61, 256, false);
+  mixer mix(*find_file_type("Q4_K_M"), dialect::llama_cpp, v3, false, {});
   const auto down = [&](int i) {
-    return mix_type(m, "blk." + std::to_string(i) + ".ffn_down_exps.weight", 2048, v3);
+    return mix.choose(test::tensor("blk." + std::to_string(i) + ".ffn_down_exps.weight", 0, {2048, 8, 4, 1}));
   };
   EXPECT_EQ(down(6), "q6_K");  // below 61/8 = 7
   EXPECT_EQ(down(7), "q4_K");
@@ -134,9 +142,27 @@ TEST(mixes, large_models_by_hand) {
 }
 
 TEST(mixes, output_of_odd_width_is_q8_0) {
-  mix_context c{.blocks = 3};
-  EXPECT_EQ(mix_type(*find_file_type("IQ2_XXS"), "output.weight", 128, c), "q8_0");
-  EXPECT_EQ(mix_type(*find_file_type("IQ2_XXS"), "output.weight", 512, c), "q5_K");
+  const auto model = traits(3, 0, false);
+  for (const auto d : {dialect::llama_cpp, dialect::ik}) {
+    mixer mix(*find_file_type("IQ2_XXS"), d, model, false, {});
+    EXPECT_EQ(mix.choose(test::tensor("output.weight", 0, {128, 8, 1, 1})), "q8_0");
+    EXPECT_EQ(mix.choose(test::tensor("output.weight", 0, {512, 8, 1, 1})), "q5_K");
+  }
+}
+
+TEST(mixes, traits_come_from_the_metadata_or_the_names) {
+  gguf::metadata meta;
+  meta.set("general.architecture", std::string("jamba"));
+  const std::vector<gguf::tensor_info> tensors{test::tensor("blk.7.attn_q.weight", 0, {256, 8, 1, 1})};
+  EXPECT_EQ(traits_of(meta, tensors).blocks, 8);
+  EXPECT_TRUE(traits_of(meta, tensors).tied_embeddings);
+  meta.set("jamba.block_count", std::uint32_t{32});
+  meta.set("jamba.attention.head_count", std::uint32_t{32});
+  EXPECT_EQ(traits_of(meta, tensors).kv_heads, 32) << "as many as query heads where nothing is said";
+  meta.set("jamba.attention.head_count_kv", std::vector<std::int32_t>{0, 0, 8});
+  const auto m = traits_of(meta, tensors);
+  EXPECT_EQ(m.blocks, 32);
+  EXPECT_EQ(m.kv_heads, 0) << "the first block decides";
 }
 
 TEST(file_types, by_name_number_and_short_form) {
@@ -154,8 +180,17 @@ TEST(file_types, names_and_ids_are_unique) {
     for (const auto& b : file_types())
       if (&a != &b && !a.is_copy() && !b.is_copy()) {
         EXPECT_NE(a.name, b.name);
-        EXPECT_NE(a.id, b.id) << a.name << " " << b.name;
+        EXPECT_TRUE(a.id != b.id || (a.known_to != b.known_to && a.known_to != owner::both)) << a.name << " " << b.name;
       }
+  EXPECT_EQ(find_file_type("38")->name, "MXFP4_MOE") << "both programs use the number";
+}
+
+TEST(file_types, formats_that_a_program_reads) {
+  EXPECT_TRUE(reads(dialect::llama_cpp, *find_format("q4_K")));
+  EXPECT_TRUE(reads(dialect::ik, *find_format("q4_K")));
+  EXPECT_FALSE(reads(dialect::llama_cpp, *find_format("iq4_k")));
+  EXPECT_FALSE(reads(dialect::llama_cpp, *find_format("q6_0")));
+  EXPECT_FALSE(reads(dialect::ik, *find_format("tq2_0")));
 }
 
 TEST(block_numbers, from_names) {
@@ -167,7 +202,7 @@ TEST(block_numbers, from_names) {
 
 TEST(quantized_tensors, norms_routers_and_vectors_stay) {
   const auto is = [](const char* name, std::array<std::int64_t, 4> ne, std::uint32_t type = 0) {
-    return is_quantized(test::tensor(name, type, ne), false);
+    return is_quantized(test::tensor(name, type, ne));
   };
   EXPECT_TRUE(is("blk.1.attn_k_b.weight", {128, 512, 4, 1}));
   EXPECT_TRUE(is("token_embd.weight", {256, 8, 1, 1}));
@@ -178,7 +213,14 @@ TEST(quantized_tensors, norms_routers_and_vectors_stay) {
   EXPECT_FALSE(is("blk.1.ssm_conv1d.weight", {4, 8, 1, 1}));
   EXPECT_FALSE(is("position_embd.weight", {256, 8, 1, 1}));
   EXPECT_FALSE(is("blk.1.ffn_up.weight", {256, 8, 1, 1}, 26)) << "integers stay";
-  EXPECT_FALSE(is_quantized(test::tensor("output.weight", 0, {256, 8, 1, 1}), true));
+  // Some of what every architecture has of its own; plans_test.cpp has more.
+  for (const char* kept : {"blk.0.laurel_l.weight", "altup_proj.weight", "per_layer_model_proj.weight", "v.patch_embd.weight",
+                           "blk.0.time_mix_w1.weight", "blk.0.shortconv.conv.weight", "enc.blk.0.attn_rel_b.weight",
+                           "token_types.weight", "v.position_embd.weight", "blk.0.indexer.k_proj.weight"})
+    EXPECT_FALSE(is(kept, {256, 8, 1, 1})) << kept;
+  for (const char* touched : {"per_layer_token_embd.weight", "blk.0.ssm_x.weight", "blk.0.time_mix_key.weight", "mm.0.weight"})
+    EXPECT_TRUE(is(touched, {256, 8, 1, 1})) << touched;
+  EXPECT_FALSE(is_quantized(test::tensor("blk.0.ssm_x.weight", 0, {256, 8, 1, 1}), dialect::ik));
 }
 
 TEST(stand_ins, of_256_column_formats) {
@@ -197,12 +239,21 @@ TEST(stand_ins, of_256_column_formats) {
     const auto* f = find_format(wanted);
     if (!f) continue;  // formats that the library does not have cannot be wanted
     ++known;
-    ASSERT_NE(stand_in(*f), nullptr) << wanted;
-    EXPECT_EQ(stand_in(*f)->name, instead) << wanted;
+    ASSERT_NE(stand_in(*f, dialect::ik), nullptr) << wanted;
+    EXPECT_EQ(stand_in(*f, dialect::ik)->name, instead) << wanted;
   }
   EXPECT_GE(known, 7);
   for (const char* own : {"q8_0", "q4_0", "iq4_nl", "f16"})
-    EXPECT_EQ(stand_in(*find_format(own)), nullptr) << own;
+    EXPECT_EQ(stand_in(*find_format(own), dialect::ik), nullptr) << own;
+  for (const auto& f : format_table)
+    if (const auto* s = stand_in(f, dialect::llama_cpp)) {
+      EXPECT_TRUE(reads(dialect::llama_cpp, *s)) << f.name;
+      EXPECT_LE(s->layout.elements, 32) << f.name;
+    }
+  EXPECT_EQ(fitting(*find_format("q5_K"), 288, dialect::llama_cpp).name, "q5_1");
+  EXPECT_EQ(fitting(*find_format("q5_K"), 288, dialect::ik).name, "q6_0");
+  EXPECT_EQ(fitting(*find_format("q5_K"), 48, dialect::llama_cpp).name, "f16");
+  EXPECT_EQ(fitting(*find_format("q8_0"), 4, dialect::ik).name, "f16");
 }
 
 class choosing : public ::testing::Test {
@@ -211,7 +262,7 @@ class choosing : public ::testing::Test {
     options.type = find_file_type(type);
     options.rules.clear();
     if (auto r = parse_rules(rules, "rules", true, options.rules); !r) return r.error();
-    return choose_types(tensors, options, 3, data);
+    return choose_types(tensors, options, traits(3, 2, false), data);
   }
   std::string failure(const char* type, const std::string& rules = "") {
     const auto r = choose(type, rules);
@@ -228,9 +279,9 @@ class choosing : public ::testing::Test {
 
 TEST_F(choosing, mix_with_fallback_and_kept_tensors) {
   const auto r = choose("IQ2_XXS");
-  EXPECT_EQ(type_of(r, "blk.1.attn_k_b.weight"), "q5_0");  // q4_K does not fit 128 columns
+  EXPECT_EQ(type_of(r, "blk.1.attn_k_b.weight"), "iq4_nl");  // iq2_xxs does not fit 128 columns
   EXPECT_EQ(type_of(r, "blk.1.attn_v_b.weight"), "iq2_xxs");
-  EXPECT_EQ(type_of(r, "blk.1.attn_q_b.weight"), "q4_K");
+  EXPECT_EQ(type_of(r, "blk.1.attn_q_b.weight"), "iq2_xxs");
   EXPECT_EQ(type_of(r, "output.weight"), "q5_K");
   EXPECT_EQ(type_of(r, "blk.1.ffn_gate_inp.weight"), "f32");
   EXPECT_EQ(type_of(r, "blk.1.attn_norm.weight"), "f32");
@@ -249,7 +300,69 @@ TEST_F(choosing, floats_ignore_the_mix) {
   EXPECT_EQ(type_of(r, "output.weight"), "f16");
   EXPECT_EQ(type_of(r, "blk.1.attn_k_b.weight"), "f16");
   EXPECT_EQ(type_of(r, "blk.1.attn_norm.weight"), "f32");
-  EXPECT_NE(failure("F16", "attn=q8_0").find("no effect with type F16"), std::string::npos);
+  EXPECT_EQ(type_of(choose("F16", "attn_v_b=q8_0"), "blk.1.attn_v_b.weight"), "q8_0") << "rules count all the same";
+  EXPECT_NE(failure("COPY", "attn=q8_0").find("no effect with type COPY"), std::string::npos);
+}
+
+TEST_F(choosing, a_tied_embedding_is_the_output) {
+  tensors = test::deepseek2({.tied = true});
+  tensors.push_back(test::tensor("per_layer_token_embd.weight", 0, {256, 8, 1, 1}));
+  options.type = find_file_type("Q4_K_M");
+  const auto named = [&](const char* name) {
+    const auto r = choose_types(tensors, options, traits(3, 2, true), false);
+    return type_of(r, name);
+  };
+  EXPECT_EQ(named("token_embd.weight"), "q6_K");
+  options.output = find_format("q8_0");
+  EXPECT_EQ(named("token_embd.weight"), "q8_0");
+  EXPECT_EQ(named("per_layer_token_embd.weight"), "q8_0");
+  options.token_embedding = find_format("q5_0");
+  EXPECT_EQ(named("token_embd.weight"), "q5_0");
+  EXPECT_EQ(named("per_layer_token_embd.weight"), "q5_0");
+}
+
+TEST_F(choosing, formats_of_the_other_program_need_permission) {
+  EXPECT_NE(failure("Q4_K_M", "attn_q=iq4_k").find("llama.cpp does not read iq4_k; --types ik or --types all allows it"),
+            std::string::npos);
+  EXPECT_NE(failure("TQ2_0", "attn_q=q6_0").find("llama.cpp does not read q6_0; --types all allows it"), std::string::npos);
+  options.output = find_format("iq5_k");
+  EXPECT_NE(failure("Q4_K_M").find("--output-tensor-type: llama.cpp does not read iq5_k"), std::string::npos);
+  options.any_format = true;
+  EXPECT_EQ(type_of(choose("Q4_K_M", "attn_q_a=iq4_k"), "blk.1.attn_q_a.weight"), "iq4_k");
+  options = {};
+  options.family = dialect::ik;
+  EXPECT_EQ(type_of(choose("Q4_K_M", "attn_q_a=iq4_k"), "blk.1.attn_q_a.weight"), "iq4_k");
+  EXPECT_NE(failure("Q4_K_M", "attn_q=tq1_0").find("ik_llama.cpp does not read tq1_0"), std::string::npos);
+}
+
+TEST_F(choosing, no_name_of_llama_cpp_makes_a_format_it_cannot_read) {
+  tensors.push_back(test::tensor("blk.2.odd.weight", 0, {288, 4, 1, 1}));
+  for (const auto& t : file_types()) {
+    const auto* base = find_format(t.base);
+    if (t.known_to == owner::ik || !base || !can_quantize(base->gguf_id)) continue;
+    const auto r = choose(std::string(t.name).c_str());
+    ASSERT_TRUE(r) << r.error().message;
+    for (const auto& c : *r) EXPECT_TRUE(reads(dialect::llama_cpp, *find_format(c.type))) << t.name;
+  }
+}
+
+TEST_F(choosing, rules_for_kept_tensors_alone_reach_them) {
+  const auto r = choose("Q4_0", "_norm=f16\nffn_gate_inp=q8_0\n^blk=q5_0\n");
+  EXPECT_EQ(type_of(r, "blk.1.attn_norm.weight"), "f16");
+  EXPECT_EQ(type_of(r, "output_norm.weight"), "f16");
+  EXPECT_EQ(type_of(r, "blk.1.ffn_gate_inp.weight"), "q8_0");
+  EXPECT_EQ(type_of(r, "blk.1.exp_probs_b.bias"), "f32") << "the last rule matches others too";
+  EXPECT_TRUE(options.rules[0].reaches_kept());
+  EXPECT_FALSE(options.rules[2].reaches_kept());
+  EXPECT_GT(options.rules[2].kept, 0);
+  EXPECT_EQ(type_of(choose("Q4_0", "exp_probs_b=f16"), "blk.1.exp_probs_b.bias"), "f16");
+  EXPECT_NE(failure("Q4_0", "ffn_norm=q9").find("unknown type"), std::string::npos);
+}
+
+TEST_F(choosing, rule_files_of_other_systems) {
+  const auto r = choose("Q4_0", "\xef\xbb\xbf# a mark before the first line\r\nattn_v_b=q8_0\r\n\r\nffn_down=q6_K\r\n");
+  EXPECT_EQ(type_of(r, "blk.0.attn_v_b.weight"), "q8_0");
+  EXPECT_EQ(type_of(r, "blk.1.ffn_down_exps.weight"), "q6_K");
 }
 
 TEST_F(choosing, copy_keeps_everything) {
@@ -289,8 +402,7 @@ TEST_F(choosing, options_win_over_rules_and_mix) {
 TEST_F(choosing, useless_rules_are_errors) {
   EXPECT_NE(failure("Q4_0", "attn_x=q8_0").find("rules:1: rule 'attn_x' matches no tensor"),
             std::string::npos);
-  EXPECT_NE(failure("Q4_0", "attn_norm=q8_0").find("matches no tensor that is quantized"), std::string::npos);
-  EXPECT_NE(failure("Q4_0", "attn=q8_0\nattn_k_b=q6_0").find("rules:2: rule 'attn_k_b' decides nothing"),
+  EXPECT_NE(failure("Q4_0", "attn=q8_0\nattn_k_b=q5_0").find("rules:2: rule 'attn_k_b' decides nothing"),
             std::string::npos);
 }
 
@@ -314,13 +426,13 @@ TEST_F(choosing, quantized_sources_need_permission) {
   EXPECT_TRUE(choose("Q8_0")) << "the same type is a copy";
 }
 
-TEST_F(choosing, columns_that_fit_nothing) {
+TEST_F(choosing, columns_that_fit_no_block_get_f16) {
   tensors.push_back(test::tensor("blk.2.odd.weight", 0, {48, 4, 1, 1}));
-  EXPECT_NE(
-      failure("Q4_K_M").find("tensor 'blk.2.odd.weight': 48 columns fit neither q4_K nor its stand-in q5_0"),
-      std::string::npos);
-  EXPECT_NE(failure("Q8_0").find("48 columns fit neither q8_0 nor any stand-in"), std::string::npos);
-  EXPECT_EQ(type_of(choose("Q4_K_M", "odd=f16"), "blk.2.odd.weight"), "f16");
+  for (const char* type : {"Q4_K_M", "Q8_0", "IQ2_XXS", "Q4_0"}) EXPECT_EQ(type_of(choose(type), "blk.2.odd.weight"), "f16") << type;
+  const auto r = choose("Q4_K_M");
+  ASSERT_NE(r->back().fallback_from, nullptr);
+  EXPECT_EQ(r->back().fallback_from->name, "q4_K");
+  EXPECT_EQ(type_of(choose("Q4_K_M", "odd=f32"), "blk.2.odd.weight"), "f32");
 }
 
 TEST_F(choosing, unknown_source_type) {
