@@ -9,7 +9,9 @@
 #include <cmath>
 #include <limits>
 
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/codebook.hpp"
+#include "quantal/quantize/lattice.hpp"
 #include "quantal/quantize/stored.hpp"
 
 namespace quantal::quantize {
@@ -44,6 +46,14 @@ struct affine_group {
       sw += w[i], sx += wx[i];
     }
   }
+  /// sum w x x of the centred weights: what affine_lanes leaves out of errors.
+  float norm() const noexcept {
+    float sum = 0;
+    for (int i = 0; i < size; ++i) sum += wx[i] * x[i];
+    return sum;
+  }
+  /// The error of all zeros, as affine_lanes counts it.
+  float zeros() const noexcept { return centre * (2.0f * sx + centre * sw); }
 };
 
 /// lane_count pairs and the sums of their codes. Offsets are relative to the centre of the group.
@@ -81,6 +91,47 @@ void add_up(const affine_group<F>& g, affine_lanes& at) noexcept {
   }
 }
 
+/// The errors of the pairs themselves, without the cancellation of the sums.
+template <class F>
+void direct_errors(const affine_group<F>& g, const affine_lanes& at, float* error) noexcept {
+  using C = codebook<F>;
+  using batch = lanes<F>;
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    alignas(64) float inverse[lane_count];
+    for (int l = 0; l < lane_count; ++l) inverse[l] = safe_inverse(at.scale[l]);
+    const batch t = batch::load_aligned(inverse + k), d = batch::load_aligned(at.scale + k);
+    const batch m = batch::load_aligned(at.offset + k), shift = t * m;
+    batch sum(0.0f);
+    for (int i = 0; i < affine_group<F>::size; ++i) {
+      const batch x(g.x[i]), e = x - m - d * C::nearest_level(t * x - shift);
+      sum += batch(g.w[i]) * e * e;
+    }
+    sum.store_unaligned(error + k);
+  }
+}
+
+/// The lane of least error and cost to the row, which counts it. `left_out`: what is missing of the errors.
+template <class F>
+int balanced_lane(const affine_group<F>& g, const affine_lanes& at, const float* error, float left_out,
+                  error_balance& balance) noexcept {
+  constexpr int n = affine_group<F>::size;
+  affine_group<F> plain = g;
+  plain.w = ones<n>::at.data();
+  affine_lanes sums = at;
+  add_up(plain, sums);
+  float total = 0, norm = 0;
+  for (int i = 0; i < n; ++i) total += g.x[i], norm += g.wx[i] * g.x[i];
+  int best = smallest<F, lane_count>(error);
+  const float limit = error_balance::limit(error[best], left_out, norm);
+  float bias = 0, least = std::numeric_limits<float>::max();
+  for (int k = 0; k < lane_count; ++k) {
+    const float b = at.scale[k] * sums.sq[k] + at.offset[k] * n - total, cost = error[k] + balance.cost(b);
+    if (error[k] <= limit && cost < least) least = cost, best = k, bias = b;
+  }
+  balance.sum += bias;
+  return best;
+}
+
 /// The pairs that suit the codes best; with `non_positive`, offsets above zero become zero.
 template <class F>
 void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
@@ -100,9 +151,10 @@ void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexce
   }
 }
 
-/// Starts from several ranges, alternating codes and least squares. `at` holds the last pairs on return.
+/// Starts from several ranges, alternating codes and least squares. `at` holds the last pairs on return. On a
+/// lattice the first of them is its step and its lowest weight.
 template <class F>
-void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
+void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice, affine_lanes& at) noexcept {
   constexpr float top = codebook<F>::size - 1;
   constexpr int rounds = codebook<F>::size < 8 ? 2 : 4;
   const float low = non_positive && g.low > 0.0f ? 0.0f : g.low, range = g.high - low;
@@ -114,13 +166,24 @@ void search_affine(const affine_group<F>& g, bool non_positive, affine_lanes& at
     add_up(g, at);
     refit(g, non_positive, at);
   }
+  if (!on_lattice) return;
+  alignas(64) float x[affine_group<F>::size];
+  for (int i = 0; i < affine_group<F>::size; ++i) x[i] = g.x[i] + g.centre;
+  if (const float step = lattice_step<F, codebook<F>::size - 1>(x, low, g.high); step > 0.0f) {
+    at.scale[0] = step, at.offset[0] = low - g.centre;
+    add_up(g, at);
+    refit(g, non_positive, at);
+  }
 }
 
 /// The best of the lanes after a search, as if stored exactly.
 template <class F>
-affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcept {
+affine_fit best_affine(const affine_group<F>& g, bool on_lattice, const affine_lanes& at) noexcept {
   alignas(64) float error[lane_count];
-  at.errors(g.sw, g.sx, error);
+  if (on_lattice)
+    direct_errors(g, at, error);
+  else
+    at.errors(g.sw, g.sx, error);
   const int best = smallest<F, lane_count>(error);
   return {at.scale[best], at.offset[best] + g.centre};
 }

@@ -209,14 +209,15 @@ struct byte_blocks {
 
 }  // namespace detail
 
-/// The best of sixteen scales for every block.
+/// The best of sixteen scales for every block; of blocks whose scales are coarse halves the best of those.
 template <byte_codes F>
-void encode_byte_row(const row_view& row, std::byte* out) noexcept {
+void encode_byte_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   using coder = group_coder<F>;
   constexpr int n = F::layout.group;
   const float* importance = row.largest_importance > 1e-30f ? row.importance : nullptr;
   auto* blocks = row_blocks<F>(out);
   detail::byte_blocks<F> some;
+  row_state state;
   for (std::int64_t first = 0; first < row.cols; first += some.most * n) {
     const float* x = row.x + first;
     const float* w = importance ? importance + first : nullptr;
@@ -225,9 +226,15 @@ void encode_byte_row(const row_view& row, std::byte* out) noexcept {
     some.set_scales();
     some.set_weights(x, w);
     for (int b = 0; b < some.count; ++b) {
-      const int best = some.best_scale(b);
       auto& block = blocks[first / n + b];
       block = typename F::block{};
+      if (some.largest[b] < 127 * coarse_half) {
+        alignas(64) float clamped[std::size_t{n}], weight[std::size_t{n}];
+        load_block<n>(row, first + b * n, p, clamped, weight);
+        encode_block<F>(clamped, weight, p, state, block);
+        continue;
+      }
+      const int best = some.best_scale(b);
       F::set_scale(block, some.scale[b][best]);
       coder::store(block, 0, {x + b * n, nullptr, nullptr}, some.inverse[b][best], 0);
       detail::store_sums<F>(block);

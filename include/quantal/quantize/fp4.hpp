@@ -209,6 +209,22 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
   detail::store_e2m1<F>(x, best_inverse, out);
 }
 
+namespace detail {
+
+/// Divides the scale of a block by a power of two; it becomes zeros where no exponent is small enough.
+template <class F>
+void take_out_unit(float unit, typename F::block& out) noexcept {
+  if (unit == 1.0f) return;
+  const int shift = static_cast<int>(quantal::detail::bits_from_float(unit) >> 23) - 127;
+  const int exponent = F::exponent(out) - shift;
+  if (exponent < 0)
+    out = typename F::block{};
+  else
+    F::set_exponent(out, std::min(exponent, F::max_exponent));
+}
+
+}  // namespace detail
+
 /// Eight blocks at a time; those that need more than a comparison of two scales one by one.
 template <fp4_format F>
 requires detail::power_scaled<F>
@@ -236,8 +252,11 @@ void encode_power_row(const row_view& row, const quantize_policy& p, std::byte* 
         detail::store_e2m1<F>(x + b * n, detail::inverse_power(some.exponent[b]), block);
       } else {
         alignas(64) float clamped[std::size_t{n}], w[std::size_t{n}];
-        load_block<n>(row, first + b * n, p, clamped, w);
+        row_view here = row;
+        here.unit = unit_of(some.largest[b]);
+        load_block<n>(here, first + b * n, p, clamped, w);
         encode_block<F>(clamped, w, p, block);
+        detail::take_out_unit<F>(here.unit, block);
       }
     }
   }

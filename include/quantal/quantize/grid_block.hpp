@@ -6,6 +6,7 @@
 // search, so the choice for a scale is exact.
 #pragma once
 
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/grid_cells.hpp"
 #include "quantal/quantize/grid_search.hpp"
 #include "quantal/quantize/simple_block.hpp"
@@ -392,6 +393,49 @@ inline grid_plan<F> plan_grid(const grid_group<F>* group, const float* wish, flo
   return plan;
 }
 
+/// Grids have no zero level, but the signs of weights that are zero cost nothing. Each takes the sign that
+/// brings the sum of the block's errors nearer to zero; where parity counts the last of 8 weights takes what
+/// is left.
+template <class F>
+inline void balance_zeros(const grid_group<F>* group, grid_plan<F>& plan) noexcept {
+  constexpr int units = F::layout.elements / unit_weights, per_group = F::layout.group / unit_weights;
+  int free[std::size_t{units}];  // bit k: the sign of weight k is free
+  float sum = 0;
+  bool any = false;
+  for (int u = 0; u < units; ++u) {
+    const int g = u / per_group;
+    const float* x = group[g].x + u % per_group * unit_weights;
+    const float scale = plan.super * F::scale_unit * static_cast<float>(2 * plan.sub[g] + 1);
+    const auto& c = plan.units[u];
+    free[u] = 0;
+    for (int k = 0; k < unit_weights; ++k) {
+      const float v = scale * static_cast<float>(c.code(k));
+      if (is_signless(x[k], std::fabs(v)))
+        free[u] |= 1 << k;
+      else
+        sum += v - x[k];
+    }
+    any = any || free[u];
+  }
+  if (!any) return;
+  for (int u = 0; u < units; ++u) {
+    auto& c = plan.units[u];
+    const int g = u / per_group;
+    const float scale = plan.super * F::scale_unit * static_cast<float>(2 * plan.sub[g] + 1);
+    const int fixed = c.signs & ~free[u];
+    int parity = __builtin_popcount(static_cast<unsigned>(fixed)) & 1;
+    c.signs = fixed;
+    for (int left = free[u]; left; left &= left - 1) {
+      const int k = std::countr_zero(static_cast<unsigned>(left));
+      const bool last = F::even_signs && (left & (left - 1)) == 0;
+      const int negative = last ? parity : sum > 0.0f;
+      const float v = scale * static_cast<float>(c.code(k));
+      c.signs |= negative << k, parity ^= negative;
+      sum += negative ? -v : v;
+    }
+  }
+}
+
 template <class F>
 QUANTAL_INLINE void store(const grid_plan<F>& plan, typename F::block& out) noexcept {
   F::set_super(out, plan.super);
@@ -429,6 +473,15 @@ inline void encode_block(const float* x, const float* w, const quantize_policy& 
     const auto refitted = detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.exact);
     if (refitted.error < best.error) best = refitted;
   }
+  if (const float wanted = top / (F::scale_unit * (2 * F::max_sub_scale + 1)); wanted < coarse_half) {
+    for (int k = 0; k < 6; ++k) {
+      const float d = (half_units(wanted) + static_cast<float>(k)) * smallest_half;
+      const auto coarse = detail::plan_grid<F>(group, wish, d, p.exact);
+      if (coarse.error < best.error) best = coarse;
+    }
+    if (!(best.error < 0.0f)) return;
+  }
+  if constexpr (!detail::shifted_grid<F>) detail::balance_zeros<F>(group, best);
   detail::store<F>(best, out);
 }
 

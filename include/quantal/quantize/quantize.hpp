@@ -11,10 +11,12 @@
 #include "quantal/checks.hpp"
 #include "quantal/float_environment.hpp"
 #include "quantal/formats.hpp"
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/byte_search.hpp"
 #include "quantal/quantize/float_row.hpp"
 #include "quantal/quantize/fp4.hpp"
 #include "quantal/quantize/grid_block.hpp"
+#include "quantal/quantize/lattice.hpp"
 #include "quantal/quantize/row.hpp"
 #include "quantal/quantize/scaled_groups.hpp"
 #include "quantal/quantize/ternary.hpp"
@@ -26,24 +28,46 @@ namespace quantal {
 namespace quantize {
 
 template <class F>
-concept coded_by_block = requires(const float* x, const quantize_policy& p, typename F::block& b) {
+concept coded_alone = requires(const float* x, const quantize_policy& p, typename F::block& b) {
   encode_block<F>(x, x, p, b);
 };
+/// Choices of a block look at its row.
+template <class F>
+concept coded_in_row = requires(const float* x, const quantize_policy& p, row_state& s,
+                                typename F::block& b) {
+  encode_block<F>(x, x, p, s, b);
+};
+template <class F>
+concept coded_by_block = coded_alone<F> || coded_in_row<F>;
+/// Blocks with scales of the range of float32.
+template <class F>
+concept wide_blocks = coded_in_row<F> && requires { F::block::d; } && sizeof(F::block::d) == 4;
 
 /// Formats without a scale per row, block by block.
 template <coded_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   if constexpr (byte_codes<F>)
-    if (!p.exact && p.magnitude == 0.0f) return encode_byte_row<F>(row, out);
+    if (!p.exact && p.magnitude == 0.0f && !starts_on_lattice<F>(row)) return encode_byte_row<F>(row, p, out);
   if constexpr (detail::power_scaled<F>)
     if (p.magnitude == 0.0f) return encode_power_row<F>(row, p, out);
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
+  row_state state;
+  if constexpr (coded_in_row<F>) state.balance = balance_of(row);
+  if constexpr (simple_symmetric<F>) state.on_lattice = starts_on_lattice<F>(row);
+  if constexpr (simple_affine<F> || super_affine<F>) state.on_lattice = starts_on_affine_lattice<F>(row);
   for (std::int64_t i = 0; i < row.cols; i += n) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-    load_block<n>(row, i, p, x, w);
+    row_view here = row;
+    if constexpr (wide_blocks<F>) here.unit = unit_of(largest_magnitude_of<F, n>(row.x + i));
+    load_block<n>(here, i, p, x, w);
     blocks[i / n] = typename F::block{};
-    encode_block<F>(x, w, p, blocks[i / n]);
+    if constexpr (coded_in_row<F>)
+      encode_block<F>(x, w, p, state, blocks[i / n]);
+    else
+      encode_block<F>(x, w, p, blocks[i / n]);
+    if constexpr (wide_blocks<F>)
+      if (here.unit != 1.0f) F::set_scale(blocks[i / n], F::scale(blocks[i / n], 1.0f, 0) / here.unit);
   }
 }
 

@@ -14,12 +14,23 @@ namespace quantal::quantize {
 /// Largest |weight| that quantizers take: squares must stay finite in float32 sums over a block.
 inline constexpr float largest_weight = 1e15f;
 
+/// A power of two that brings a row's largest weight near to 1, where it is so far from it that squares would
+/// leave the range of float32; else 1. For formats whose scales have that range.
+QUANTAL_INLINE float unit_of(float largest) noexcept {
+  const int exponent = static_cast<int>(quantal::detail::bits_from_float(largest) >> 23) - 127;
+  if (largest == 0.0f || (exponent > -60 && exponent < 46)) return 1.0f;
+  const int shift = exponent < -100 ? 100 : exponent > 126 ? -126 : -exponent;
+  return quantal::detail::float_from_bits(static_cast<std::uint32_t>(shift + 127) << 23);
+}
+
 struct row_view {
   const float* x;
   const float* importance;  ///< null: every column counts the same
   std::int64_t cols;
   float largest_importance = 0.0f;
   float mean_square = 0.0f;  ///< of x; needed where the policy weighs by magnitude
+  float largest = 0.0f;      ///< |x|
+  float unit = 1.0f;         ///< encoders see x times this; they take it out of what they store
 };
 
 /// Weights i .. i + n of a row, clamped, and their error weights with a mean of 1, so that no sum under- or
@@ -29,12 +40,13 @@ template <int n>
 QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quantize_policy& p, float* x,
                                 float* w) noexcept {
   for (int e = 0; e < n; ++e) {
-    const float v = row.x[i + e];
+    const float v = row.x[i + e] * row.unit;
     x[e] = v < -largest_weight ? -largest_weight : v > largest_weight ? largest_weight : v;
     w[e] = row.importance ? row.importance[i + e] : 1.0f;
   }
   if (p.magnitude > 0.0f)
-    for (int e = 0; e < n; ++e) w[e] *= std::sqrt(row.mean_square + x[e] * x[e]);
+    for (int e = 0; e < n; ++e)
+      w[e] *= std::sqrt(row.mean_square * (row.unit * row.unit) + x[e] * x[e]);
   // Sixteen sums in units of 2^16, added up in one order: they cannot overflow, and what underflows counts as
   // nothing anyway.
   constexpr float unit = 65536.0f;
@@ -67,13 +79,14 @@ QUANTAL_INLINE status check_importance(row_view& row) noexcept {
   return status::ok;
 }
 
-/// Finite weights.
-QUANTAL_INLINE status check_weights(const row_view& row) noexcept {
+/// Finite weights, whose largest magnitude is found on the way.
+QUANTAL_INLINE status check_weights(row_view& row) noexcept {
   std::uint32_t most = 0;
   for (std::int64_t i = 0; i < row.cols; ++i) {
     const std::uint32_t v = quantal::detail::bits_from_float(row.x[i]) & 0x7fffffffu;
     most = v > most ? v : most;
   }
+  row.largest = quantal::detail::float_from_bits(most);
   return most >= 0x7f800000u ? status::not_finite : status::ok;
 }
 

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/group_coder.hpp"
+#include "quantal/quantize/lattice.hpp"
 #include "quantal/quantize/policy.hpp"
 #include "quantal/quantize/stored.hpp"
 
@@ -39,10 +41,41 @@ QUANTAL_INLINE float candidate_factor(int k) noexcept {
   return low + (high - low) / (count - 1) * static_cast<float>(k);
 }
 
+/// The scale, or negative of a scale, of least error and cost to the row.
+template <class F, int K>
+float balanced_scale(const group_view& g, const float* scale, const float* error,
+                     error_balance& balance) noexcept {
+  using coder = group_coder<F>;
+  alignas(64) float inverse[std::size_t{K}], mirrored[std::size_t{K}], loss[std::size_t{K}];
+  alignas(64) float sum[std::size_t{K}], unused[std::size_t{K}];
+  const group_view plain{g.x, g.w, ones<coder::size>::at.data()};
+  float total = 0, norm = 0;
+  for (int i = 0; i < coder::size; ++i) total += g.x[i], norm += g.wx[i] * g.x[i];
+  const float limit = error_balance::limit(error[smallest<F, K>(error)], 0.0f, norm);
+  float best = 0, bias = 0, least = std::numeric_limits<float>::max();
+  for (const float sign : {1.0f, -1.0f}) {
+    for (int k = 0; k < K; ++k) mirrored[k] = sign * scale[k], inverse[k] = safe_inverse(mirrored[k]);
+    if (sign > 0.0f)
+      std::copy_n(error, K, loss);
+    else
+      coder::template errors<K>(g, mirrored, inverse, loss);
+    coder::template sums<K>(plain, inverse, inverse, sum, unused);
+    for (int k = 0; k < K; ++k) {
+      const float b = mirrored[k] * sum[k] - total, cost = loss[k] + balance.cost(b);
+      if (loss[k] <= limit && cost < least) least = cost, best = mirrored[k], bias = b;
+    }
+  }
+  balance.sum += bias;
+  return best;
+}
+
 /// Candidates around the scales that map the largest |x| to either end of the table; then the scales that
 /// suit their codes best, as `stored` rounds them.
+///
+/// A balance that is active chooses among these and their negatives, whose errors add up otherwise.
 template <class F, class Stored>
-float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f) noexcept {
+float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f,
+                        error_balance* balance = nullptr) noexcept {
   using coder = group_coder<F>;
   constexpr bool symmetric = coder::lowest == -coder::highest;
   constexpr int total = (symmetric || coder::lowest == 0 || coder::highest == 0 ? 1 : 2) * lane_count;
@@ -66,7 +99,9 @@ float search_scale_fast(const group_view& g, Stored&& stored, float hint = 0.0f)
   for (int k = 0; k < total; ++k) inverse[k] = safe_inverse(scale[k]);
   float* error = xq;
   coder::template errors<total>(g, scale, inverse, error);
-  return scale[smallest<F, total>(error)];
+  const int best = smallest<F, total>(error);
+  if (!balance || !balance->active) return scale[best];
+  return balanced_scale<F, total>(g, scale, error, *balance);
 }
 
 /// The global optimum over both signs of the scale. Tables of at most 64 levels, groups of at most 32.
@@ -111,14 +146,35 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
   return best;
 }
 
+/// The best of the coarse halves near `near` and of their negatives, 0 where none is better than all zeros.
+template <class F>
+float search_coarse_scale(const group_view& g, float near) noexcept {
+  using coder = group_coder<F>;
+  constexpr int total = 2 * lane_count;
+  alignas(64) float scale[total], inverse[total], error[total];
+  const float first = std::max(half_units(near) - lane_count / 2, 1.0f);
+  for (int k = 0; k < lane_count; ++k) {
+    scale[k] = (first + static_cast<float>(k)) * smallest_half;
+    scale[lane_count + k] = -scale[k];
+  }
+  for (int k = 0; k < total; ++k) inverse[k] = safe_inverse(scale[k]);
+  coder::template errors<total>(g, scale, inverse, error);
+  float zeros = 0;
+  for (int i = 0; i < coder::size; ++i) zeros += g.wx[i] * g.x[i];
+  const int best = smallest<F, total>(error);
+  return error[best] < zeros ? scale[best] : 0.0f;
+}
+
 /// The scale for a block that stores it through `stored`.
 template <class F, class Stored>
-float search_scale(const group_view& g, const quantize_policy& p, Stored&& stored) noexcept {
+float search_scale(const group_view& g, const quantize_policy& p, Stored&& stored, row_state& row) noexcept {
   using coder = group_coder<F>;
   float hint = 0.0f;
   if constexpr (coder::codes::size <= 64 && coder::size <= 32)
     if (p.exact) hint = search_scale_exact<typename coder::codes>(g.x, g.w, coder::size).scale;
-  return search_scale_fast<F>(g, stored, hint);
+  if (row.on_lattice)
+    if (const float scale = lattice_of<F>(g).scale; scale != 0.0f) hint = scale;
+  return search_scale_fast<F>(g, stored, hint, &row.balance);
 }
 
 }  // namespace quantal::quantize

@@ -13,7 +13,9 @@
 #include <cstring>
 #include <limits>
 
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/group_coder.hpp"
+#include "quantal/quantize/lattice.hpp"
 #include "quantal/quantize/row.hpp"
 #include "quantal/quantize/scale_search.hpp"
 
@@ -103,37 +105,109 @@ group_wishes wishes_of(const group_view& g) noexcept {
   return out;
 }
 
+/// Puts the scale of a lattice first, if the group lies on one.
+template <class F>
+void prefer_lattice(const group_view& g, group_wishes& wish) noexcept {
+  if constexpr (single_codes<F>)
+    if (const lattice_fit fit = lattice_of<F>(g); fit.scale != 0.0f) {
+      wish.scale[1] = wish.scale[0];
+      wish.scale[0] = group_wishes::packed(fit.scale, fit.shifted);
+    }
+}
+
+/// The shared scale of which the first wishes of all groups are multiples; 0 if there is none.
+template <class F>
+float common_scale(const group_wishes* wish, float extreme) noexcept {
+  constexpr int step = sub_scale_step<F>();
+  for (int at = F::min_sub_scale; at <= F::max_sub_scale; at += step) {
+    if (at == 0) continue;
+    const float unit = static_cast<float>(at) / extreme;
+    bool all = true;
+    for (int g = 0; g < F::layout.groups() && all; ++g) {
+      const float v = wish[g].scale[0] * unit;
+      const float off = (v - F::min_sub_scale) * (1.0f / step);
+      all = v == 0.0f || (v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
+                          std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < lattice_tolerance);
+    }
+    if (all) return 1.0f / unit;
+  }
+  return 0.0f;
+}
+
 /// What a group takes under a shared scale. Sums are in units of the shared scale; the error lacks sum w x x.
 struct group_choice {
   int sub = 0, table = 0;
   float error = 0.0f, xq = 0.0f, qq = 0.0f;
 };
 
+/// The sub-scales that a group tries under a shared scale: the integers around its wishes.
+struct sub_scale_trials {
+  alignas(64) float sub[lane_count], shifts[lane_count];
+};
 template <class F>
-group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, float shared) noexcept {
+QUANTAL_INLINE sub_scale_trials trials_around(const group_wishes& wish, float unit) noexcept {
   using coder = group_coder<F>;
   constexpr int step = sub_scale_step<F>(), each = lane_count / group_wishes::count;
   constexpr int top = (F::max_sub_scale - F::min_sub_scale) / step;
-  alignas(64) float sub[lane_count], scale[lane_count], inverse[lane_count], shifts[lane_count];
-  alignas(64) float xq[lane_count], qq[lane_count], error[lane_count];
-  const float unit = safe_inverse(shared);
+  sub_scale_trials t;
   for (int c = 0; c < group_wishes::count; ++c) {
     const float at = (wish.scale[c] * unit - F::min_sub_scale) * (1.0f / step);
     const int first = std::clamp(rounded(at, 0, top) - (each / 2 - 1), 0, std::max(top + 1 - each, 0));
     const float start = static_cast<float>(F::min_sub_scale + step * first);
     const float shift = group_wishes::table(wish.scale[c]) ? coder::shift : 0.0f;
     for (int k = 0; k < each; ++k) {
-      sub[c * each + k] = start + static_cast<float>(step * k);
-      shifts[c * each + k] = shift;
+      t.sub[c * each + k] = start + static_cast<float>(step * k);
+      t.shifts[c * each + k] = shift;
     }
   }
-  for (int k = 0; k < lane_count; ++k) scale[k] = shared * sub[k];
+  return t;
+}
+
+template <class F>
+group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, float shared) noexcept {
+  using coder = group_coder<F>;
+  alignas(64) float scale[lane_count], inverse[lane_count];
+  alignas(64) float xq[lane_count], qq[lane_count], error[lane_count];
+  const sub_scale_trials t = trials_around<F>(wish, safe_inverse(shared));
+  for (int k = 0; k < lane_count; ++k) scale[k] = shared * t.sub[k];
   for (int k = 0; k < lane_count; ++k) inverse[k] = safe_inverse(scale[k]);
-  coder::template sums<lane_count>(g, inverse, shifts, xq, qq);
+  coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
   for (int k = 0; k < lane_count; ++k) error[k] = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]);
   const int best = smallest<F, lane_count>(error);
-  const float s = sub[best];
-  return {static_cast<int>(s), shifts[best] != 0.0f, error[best], s * xq[best], s * s * qq[best]};
+  const float s = t.sub[best];
+  return {static_cast<int>(s), t.shifts[best] != 0.0f, error[best], s * xq[best], s * s * qq[best]};
+}
+
+/// The same with what the sum of the errors costs the row. The negatives of the wishes are tried too: their
+/// errors are of the opposite sign where the levels are not symmetric.
+template <class F>
+group_choice choose_balanced_sub_scale(const group_view& g, const group_wishes& wish, float shared,
+                                       error_balance& balance) noexcept {
+  using coder = group_coder<F>;
+  alignas(64) float scale[lane_count], inverse[lane_count];
+  alignas(64) float xq[lane_count], qq[lane_count], sum[lane_count], unused[lane_count];
+  const group_view plain{g.x, g.w, ones<coder::size>::at.data()};
+  float total = 0, norm = 0;
+  for (int i = 0; i < coder::size; ++i) total += g.x[i], norm += g.wx[i] * g.x[i];
+  group_choice best = choose_sub_scale<F>(g, wish, shared);
+  const float limit = error_balance::limit(best.error, norm, norm);
+  float least = std::numeric_limits<float>::max(), bias = 0;
+  for (const float sign : {1.0f, -1.0f}) {
+    const sub_scale_trials t = trials_around<F>(wish, sign * safe_inverse(shared));
+    for (int k = 0; k < lane_count; ++k) scale[k] = shared * t.sub[k], inverse[k] = safe_inverse(scale[k]);
+    coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
+    coder::template sums<lane_count>(plain, inverse, t.shifts, sum, unused);
+    for (int k = 0; k < lane_count; ++k) {
+      const float error = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]), b = scale[k] * sum[k] - total;
+      if (const float cost = error + balance.cost(b); error <= limit && cost < least) {
+        const float s = t.sub[k];
+        least = cost, bias = b;
+        best = {static_cast<int>(s), t.shifts[k] != 0.0f, error, s * xq[k], s * s * qq[k]};
+      }
+    }
+  }
+  balance.sum += bias;
+  return best;
 }
 
 /// A block's choices under one shared scale.
@@ -156,11 +230,13 @@ struct group_source {
 };
 
 template <class F>
-void plan_groups(const group_source<F>& source, const group_wishes* wish, float shared,
-                 group_plan<F>& plan) noexcept {
+void plan_groups(const group_source<F>& source, const group_wishes* wish, float shared, group_plan<F>& plan,
+                 error_balance* balance = nullptr) noexcept {
   plan.error = plan.xq = plan.qq = 0;
   for (int g = 0; g < F::layout.groups(); ++g) {
-    const auto& c = plan.choice[g] = choose_sub_scale<F>(source.view(g), wish[g], shared);
+    const auto& c = plan.choice[g] =
+        balance ? choose_balanced_sub_scale<F>(source.view(g), wish[g], shared, *balance)
+                : choose_sub_scale<F>(source.view(g), wish[g], shared);
     plan.error += c.error, plan.xq += c.xq, plan.qq += c.qq;
   }
 }
@@ -210,16 +286,16 @@ struct shared_fit {
   double error = std::numeric_limits<double>::max(), xq = 0, qq = 0;
 };
 
-/// The shared scale: candidates meet `sample`, the best of them and its refits `all`. With one candidate, and
-/// under the exact policy, every candidate is refitted. `stored` rounds a scale to what the block or row
-/// holds.
+/// The shared scale, 0 where nothing is better than all zeros: candidates meet `sample`, the best of them and
+/// its refits `all`. With one candidate, and under the exact policy, every candidate is refitted. `hint`: 0 or
+/// a candidate of the caller's. `stored` rounds a scale to what the block or row holds.
 template <class F, class All, class Sample, class Stored>
-float search_shared(float extreme, const quantize_policy& p, All&& all, Sample&& sample,
+float search_shared(float extreme, float hint, const quantize_policy& p, All&& all, Sample&& sample,
                     Stored&& stored) noexcept {
   constexpr auto ends = shared_candidates<F>();
   const std::size_t count = candidate_count<F>(p);
   float best = 0;
-  double least = std::numeric_limits<double>::max();
+  double least = 0;  // what all zeros leave
   const auto follow = [&](float d) {
     shared_fit fit;
     for (int round = 0; round <= refit_count<F>(p); ++round) {
@@ -231,6 +307,16 @@ float search_shared(float extreme, const quantize_policy& p, All&& all, Sample&&
       d = stored(static_cast<float>(fit.xq / fit.qq));
     }
   };
+  if (hint != 0.0f) follow(stored(hint));
+  if (const float wanted = extreme / ends[0];
+      F::layout.row_meta < 4 && std::fabs(wanted) < coarse_half && wanted != 0.0f) {
+    // Both ends of the range, from the first half that reaches the largest wish on.
+    for (const float end : {ends[0], ends[1]})
+      for (int k = 0; k < 6; ++k)
+        follow(std::copysign((half_units(extreme / end) + static_cast<float>(k)) * smallest_half,
+                             extreme / end));
+    return best;
+  }
   if (p.exact || count == 1) {
     for (std::size_t i = 0; i < count; ++i) follow(stored(extreme / ends[i]));
     return best;
@@ -260,6 +346,8 @@ float load_groups(const row_view& row, std::int64_t block, const quantize_policy
 template <scaled_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   constexpr int groups = F::layout.groups();
+  row_state state{balance_of(row)};
+  if constexpr (single_codes<F>) state.on_lattice = starts_on_lattice<F>(row);
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / F::layout.elements; ++b) {
     detail::group_source<F> source;
@@ -268,8 +356,10 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     float extreme = 0;
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
+    const float hint = state.on_lattice && extreme != 0.0f ? detail::common_scale<F>(wish, extreme) : 0.0f;
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
@@ -278,7 +368,8 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       return {next.error, next.xq, next.qq};
     };
     const float shared =
-        detail::search_shared<F>(extreme, p, plan, plan, [](float d) { return stored_half(d); });
+        detail::search_shared<F>(extreme, hint, p, plan, plan, [](float d) { return stored_half(d); });
+    if (state.balance.active) plan_groups(source, wish, shared, best, &state.balance);
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);
     store_groups(source, best, shared, blocks[b]);
@@ -318,7 +409,11 @@ float stored_row_scale(float d, std::byte* out) noexcept {
 /// The wishes of a block wait in its own bytes until the scale of the row is known: no allocation, one
 /// search.
 template <scaled_by_row F>
-void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out) noexcept {
+  row_view row = whole;
+  if constexpr (F::layout.row_meta == 4) row.unit = unit_of(row.largest);
+  row_state state{balance_of(row)};
+  if constexpr (single_codes<F>) state.on_lattice = starts_on_lattice<F>(row);
   constexpr int groups = F::layout.groups();
   constexpr std::int64_t sample = 8;
   const std::int64_t count = row.cols / F::layout.elements;
@@ -330,23 +425,24 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     detail::group_wishes wish[std::size_t{groups}];
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
     std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
   }
   const std::int64_t stride = (count + sample - 1) / sample;
   const float shared = detail::search_shared<F>(
-      extreme, p, [&](float d) { return detail::fit_row<F>(row, p, out, d, 1); },
+      extreme, 0.0f, p, [&](float d) { return detail::fit_row<F>(row, p, out, d, 1); },
       [&](float d) { return detail::fit_row<F>(row, p, out, d, stride); },
       [&](float d) { return detail::stored_row_scale<F>(d, out); });
-  F::set_row_scale(out, shared);
+  F::set_row_scale(out, shared / row.unit);
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
     detail::group_wishes wish[std::size_t{groups}];
     std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
     detail::group_plan<F> plan;
-    plan_groups(source, wish, shared, plan);
+    plan_groups(source, wish, shared, plan, state.balance.active ? &state.balance : nullptr);
     blocks[b] = typename F::block{};
     store_groups(source, plan, shared, blocks[b]);
   }

@@ -52,26 +52,88 @@ void store_sums(typename F::block& out) noexcept {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Two levels, d and -d: each zero takes the one that brings the sum of the block's errors nearer to zero.
+template <class F>
+void balance_zeros(const float* x, float d, typename F::block& out) noexcept {
+  constexpr int n = F::layout.elements;
+  const float magnitude = std::fabs(d);
+  float sum = 0;
+  for (int e = 0; e < n; ++e)
+    if (!is_signless(x[e], magnitude)) sum += d * static_cast<float>(F::code(out, e)) - x[e];
+  for (int e = 0; e < n; ++e)
+    if (is_signless(x[e], magnitude)) {
+      const int index = (sum > 0.0f) != (d > 0.0f) ? 1 : 0;
+      F::set_index(out, e, index);
+      sum += d * static_cast<float>(F::level(index));
+    }
+}
+
+}  // namespace detail
+
 template <simple_symmetric F>
-void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
+void encode_block(const float* x, const float* w, const quantize_policy& p, row_state& row,
+                  typename F::block& out) noexcept {
   using coder = group_coder<F>;
   constexpr int n = F::layout.elements;
   alignas(64) float wx[std::size_t{n}];
   for (int i = 0; i < n; ++i) wx[i] = w[i] * x[i];
   const group_view view{x, w, wx};
-  const float d =
-      search_scale<F>(view, p, [](const auto& s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); });
+  float d =
+      search_scale<F>(view, p, [](const auto& s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); }, row);
+  if constexpr (sizeof(F::block::d) == 2) {
+    constexpr float end = coder::highest > -coder::lowest ? coder::highest : -coder::lowest;
+    const float near = largest_magnitude_of<F, n>(x) / end;
+    if (near < coarse_half) d = search_coarse_scale<F>(view, d != 0.0f ? std::fabs(d) : near);
+  }
   F::set_scale(out, d);
   coder::store(out, 0, view, safe_inverse(d), 0);
+  if constexpr (coder::levels == 2) detail::balance_zeros<F>(x, d, out);
   detail::store_sums<F>(out);
 }
 
+namespace detail {
+
+/// On a lattice the last lanes take the pair of the first with one half or the other, or both, rounded the
+/// other way, and with offsets that are whole steps of the scale as stored: those keep zero at zero.
+template <class F>
+void spread_lattice(const affine_group<F>& g, affine_lanes& at) noexcept {
+  const float d = at.scale[0], m = at.offset[0] + g.centre, stored = stored_half(d);
+  const int steps = d > 0.0f ? rounded(m / d, -4096, 4096) : 0;
+  for (int k = 0; k < 9; ++k) {
+    const int at_lane = lane_count - 9 + k, up = k % 3 - 1, offset_up = k / 3 - 1;
+    at.scale[at_lane] = up ? half_neighbour(stored, up) : stored;
+    const float whole = stored_half(at.scale[at_lane] * static_cast<float>(steps));
+    at.offset[at_lane] = (offset_up ? half_neighbour(whole, offset_up) : whole) - g.centre;
+  }
+}
+
+/// Pairs of coarse halves around one that reaches both ends of the group.
+template <class F>
+void coarse_pairs(const affine_group<F>& g, affine_lanes& at) noexcept {
+  constexpr int side = 4;
+  const float step = half_units((g.high - g.low) * (1.0f / F::max_code));
+  const float low = std::floor(g.low / smallest_half);
+  for (int k = 0; k < lane_count; ++k) {
+    at.scale[k] = (step + static_cast<float>(k / side)) * smallest_half;
+    at.offset[k] = (low + static_cast<float>(k % side - 1)) * smallest_half - g.centre;
+  }
+}
+
+}  // namespace detail
+
 template <simple_affine F>
-void encode_block(const float* x, const float* w, const quantize_policy&, typename F::block& out) noexcept {
+void encode_block(const float* x, const float* w, const quantize_policy&, row_state& row,
+                  typename F::block& out) noexcept {
   affine_group<F> g;
   g.load(x, w);
   affine_lanes at;
-  search_affine(g, false, at);
+  search_affine(g, false, row.on_lattice, at);
+  if (row.on_lattice) detail::spread_lattice(g, at);
+  const float range = g.high - g.low;
+  const bool coarse = range < coarse_half * F::max_code;
+  if (coarse) detail::coarse_pairs(g, at);
   using batch = lanes<F>;
   alignas(64) float d[lane_count], m[lane_count];
   for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
@@ -82,8 +144,14 @@ void encode_block(const float* x, const float* w, const quantize_policy&, typena
   }
   add_up(g, at);
   alignas(64) float error[lane_count];
-  at.errors(g.sw, g.sx, error);
-  const int best = smallest<F, lane_count>(error);
+  if (row.on_lattice)
+    direct_errors(g, at, error);
+  else
+    at.errors(g.sw, g.sx, error);
+  const float left_out = row.on_lattice ? 0.0f : g.norm();
+  const int best = row.balance.active ? balanced_lane(g, at, error, left_out, row.balance)
+                                      : smallest<F, lane_count>(error);
+  if (coarse && !(error[best] + left_out < g.zeros() + g.norm())) return;
   F::set_scale(out, d[best]);
   F::set_offset(out, m[best]);
   store_affine<F>(x, 0, d[best], m[best], out);

@@ -27,6 +27,18 @@ QUANTAL_INLINE float stored_half(float v) noexcept {
   return float_from_bits(magnitude ? magnitude | (u & 0x80000000u) : 0u);  // no negative zero
 }
 
+/// The last place of the smallest halves. Scales of less than so many of them are coarse: rounding one may
+/// cost more than a search gains, so searches look at all the neighbours.
+inline constexpr float smallest_half = 1.0f / (1 << 24);
+inline constexpr float coarse_half = 32 * smallest_half;
+
+/// |v| in units of smallest_half, rounded up, at least 1; below 2^24.
+QUANTAL_INLINE float half_units(float v) noexcept {
+  const float units = std::fabs(v) * (1 << 24);
+  const float whole = static_cast<float>(static_cast<int>(units < 16777216.0f ? units : 16777216.0f));
+  return whole < 1.0f ? 1.0f : whole < units ? whole + 1.0f : whole;
+}
+
 /// The neighbour of a half in the direction of `step`, for scales that a coarser rounding moved off their
 /// optimum.
 QUANTAL_INLINE float half_neighbour(float v, int step) noexcept {

@@ -50,7 +50,7 @@ struct affine_plan {
 
 template <class F>
 void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super_pair& super, int group,
-                   affine_plan<F>& plan) noexcept {
+                   bool on_lattice, error_balance* balance, affine_plan<F>& plan) noexcept {
   constexpr int side = 4;
   static_assert(side * side == lane_count);
   const int s0 = std::min(rounded(wish.scale * safe_inverse(super.scale), 1, F::max_sub_scale) - 1,
@@ -66,11 +66,16 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
   }
   add_up(g, at);
   alignas(64) float error[lane_count];
-  at.errors(g.sw, g.sx, error);
-  const int best = smallest<F, lane_count>(error);
+  const float left_out = on_lattice ? g.norm() : 0.0f;
+  if (on_lattice)
+    direct_errors(g, at, error);
+  else
+    at.errors(g.sw, g.sx, error);
+  const int best = balance ? balanced_lane(g, at, error, on_lattice ? 0.0f : g.norm(), *balance)
+                           : smallest<F, lane_count>(error);
   const double s = plan.sub[group] = s0 + best / side, n = plan.min[group] = m0 + best % side;
   const double sq = at.sq[best];
-  plan.error += error[best];
+  plan.error += static_cast<double>(error[best]) - left_out;
   plan.aa += s * s * at.sqq[best];
   plan.ab -= s * n * sq;
   plan.bb += n * n * g.sw;
@@ -78,12 +83,13 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
   plan.xb -= n * (g.sx + static_cast<double>(g.centre) * g.sw);
 }
 
+/// With a balance, choices count what they cost the row.
 template <class F>
-affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish,
-                           const super_pair& super) noexcept {
+affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, const super_pair& super,
+                           bool on_lattice, error_balance* balance = nullptr) noexcept {
   affine_plan<F> plan;
   plan.error = 0;
-  for (int i = 0; i < F::layout.groups(); ++i) choose_affine(g[i], wish[i], super, i, plan);
+  for (int i = 0; i < F::layout.groups(); ++i) choose_affine(g[i], wish[i], super, i, on_lattice, balance, plan);
   return plan;
 }
 
@@ -99,7 +105,8 @@ constexpr std::size_t super_factor_count(const quantize_policy& p) noexcept {
 }  // namespace detail
 
 template <super_affine F>
-void encode_block(const float* x, const float* w, const quantize_policy& p, typename F::block& out) noexcept {
+void encode_block(const float* x, const float* w, const quantize_policy& p, row_state& row,
+                  typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
   const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 1 : 3;
   affine_group<F> g[std::size_t{groups}];
@@ -108,14 +115,14 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, type
   for (int i = 0; i < groups; ++i) {
     affine_lanes at;
     g[i].load(x + i * n, w + i * n);
-    search_affine(g[i], true, at);
-    wish[i] = best_affine(g[i], at);
+    search_affine(g[i], true, row.on_lattice, at);
+    wish[i] = best_affine(g[i], row.on_lattice, at);
     top = std::max(top, wish[i].scale), top_min = std::max(top_min, -wish[i].offset);
   }
   detail::affine_plan<F> best;
   detail::super_pair super;
   const auto consider = [&](const detail::super_pair& s) {
-    const auto plan = detail::plan_affine<F>(g, wish, s);
+    const auto plan = detail::plan_affine<F>(g, wish, s, row.on_lattice);
     const bool better = plan.error < best.error;
     if (better) best = plan, super = s;
     return better;
@@ -123,8 +130,22 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, type
   for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
     consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
               stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
+  const float least = top * (1.0f / F::max_sub_scale), least_min = top_min * (1.0f / F::max_sub_min);
+  const bool coarse = least < coarse_half || least_min < coarse_half;
+  if (coarse)
+    for (int k = 0; k < lane_count; ++k)
+      consider({least < coarse_half ? (half_units(least) + static_cast<float>(k / 4)) * smallest_half
+                                    : stored_half(least),
+                least_min < coarse_half ? (half_units(least_min) + static_cast<float>(k % 4)) * smallest_half
+                                        : stored_half(least_min)});
   for (int round = 0; round < refits; ++round)
     if (!consider(best.refit(super))) break;
+  if (coarse) {
+    double zeros = 0;
+    for (const auto& group : g) zeros += group.zeros();
+    if (!(best.error < zeros)) return;
+  }
+  if (row.balance.active) best = detail::plan_affine<F>(g, wish, super, row.on_lattice, &row.balance);
 
   F::set_super(out, super.scale);
   F::set_super_min(out, super.min);

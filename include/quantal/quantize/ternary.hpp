@@ -75,6 +75,31 @@ void store_ternary(const float* x, float d, typename F::block& out) noexcept {
 
 }  // namespace detail
 
+namespace detail {
+
+/// sum w (x - d q)^2 of the ternary codes at d.
+inline double ternary_error(const float* x, const float* w, int n, float d) noexcept {
+  double sum = 0;
+  for (int i = 0; i < n; ++i) {
+    const float a = std::fabs(x[i]), e = a > d * 0.5f ? a - d : a;
+    sum += static_cast<double>(w[i]) * e * e;
+  }
+  return sum;
+}
+
+/// d as a half; where halves are coarse the better one of its neighbours, or 0.
+inline float ternary_half(const float* x, const float* w, int n, float d) noexcept {
+  if (!(d < coarse_half)) return stored_half(d);
+  const float up = half_units(d) * smallest_half, down = up - smallest_half;
+  double least = ternary_error(x, w, n, 1e30f);
+  float best = 0;
+  for (const float v : {down, up})
+    if (const double e = ternary_error(x, w, n, v); v > 0.0f && e < least) least = e, best = v;
+  return best;
+}
+
+}  // namespace detail
+
 template <ternary_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   constexpr int n = F::layout.elements;
@@ -85,7 +110,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(x, n));
     classes.template add<n>(x, w, 1.0);
     blocks[b] = typename F::block{};
-    const float d = stored_half(classes.best_scale());
+    const float d = detail::ternary_half(x, w, n, classes.best_scale());
     F::set_scale(blocks[b], d);
     detail::store_ternary<F>(x, d, blocks[b]);
   }
@@ -210,9 +235,11 @@ void store_ternary_block(const float* x, float threshold, typename F::block& out
 }  // namespace detail
 
 template <ternary_by_row F>
-void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out) noexcept {
   constexpr int n = F::layout.elements;
-  if (!p.exact && p.magnitude == 0.0f) {
+  row_view row = whole;
+  if constexpr (F::layout.row_meta == 4) row.unit = unit_of(row.largest);
+  if (!p.exact && p.magnitude == 0.0f && row.unit == 1.0f) {
     F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(detail::ternary_scale<F>(row))
                                                   : detail::ternary_scale<F>(row));
     const float d = F::row_scale(out), threshold = d > 0.0f ? 0.5f * d : std::numeric_limits<float>::max();
@@ -222,7 +249,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     return;
   }
   alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-  detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(row.x, row.cols)), equal = classes;
+  detail::magnitude_classes<F> classes(std::min(row.largest * row.unit, largest_weight)), equal = classes;
   for (std::int64_t i = 0; i < row.cols; i += n) {
     const double mass = load_block<n>(row, i, p, x, w);
     if (mass > 0) classes.template add<n>(x, w, mass);
@@ -235,8 +262,8 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     }
     d = equal.best_scale();
   }
-  F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(d) : d);
-  d = F::row_scale(out);
+  F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(d) : d / row.unit);
+  if (row.unit == 1.0f) d = F::row_scale(out);
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
     load_block<n>(row, b * n, p, x, w);

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "quantal/format.hpp"
+#include "quantal/quantize/balance.hpp"
 #include "quantal/quantize/code_tiles.hpp"
 #include "quantal/quantize/lanes.hpp"
 #include "quantal/quantize/row.hpp"
@@ -408,6 +409,29 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
   return candidate(static_cast<int>(std::min_element(error, error + tries) - error));
 }
 
+/// Signs of weights that are zero cost nothing: each takes the one that brings the sum of the row's errors
+/// nearer to zero. Only groups that hold such weights add to the sum.
+template <signed_trellis F>
+void balance_zeros(const trellis_choice<F>& c, float scale, trellis_group<F>& g,
+                   error_balance& balance) noexcept {
+  float v[trellis_choice<F>::n];
+  std::uint32_t free = 0;
+  for (int e = 0; e < g.n; ++e) {
+    v[e] = scale * static_cast<float>(codeword_component<F>(c.index[e / F::vector], e % F::vector, c.seed));
+    free |= static_cast<std::uint32_t>(is_signless(g.x[e], std::fabs(v[e]))) << e;
+  }
+  if (!free) return;
+  for (int e = 0; e < g.n; ++e)
+    if (!(free >> e & 1u)) balance.sum += g.signs >> e & 1u ? g.x[e] - v[e] : v[e] - g.x[e];
+  g.signs &= ~free;
+  for (std::uint32_t left = free; left; left &= left - 1) {
+    const int e = std::countr_zero(left);
+    const bool negative = balance.sum > 0.0f;
+    if (negative) g.signs |= 1u << e;
+    balance.sum += negative ? -v[e] : v[e];
+  }
+}
+
 template <class F>
 void store_group(const trellis_choice<F>& c, const trellis_group<F>& from, int group,
                  typename F::block& b) noexcept {
@@ -423,7 +447,9 @@ void store_group(const trellis_choice<F>& c, const trellis_group<F>& from, int g
 
 /// The free scales of a block's groups wait in its own bytes until the float of the row is known.
 template <trellis_format F>
-void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
+void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out) noexcept {
+  row_view row = whole;
+  row.unit = unit_of(row.largest);
   constexpr int n = F::layout.elements, groups = F::layout.groups(), size = F::layout.group;
   using levels = detail::trellis_levels<F>;
   const std::int64_t count = row.cols / n;
@@ -445,6 +471,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   }
   const float d = largest > 0 ? detail::choose_row_scale<F>(row, p, out, largest) : 0.0f;
   double xq = 0, qq = 0;
+  error_balance balance;
   for (std::int64_t b = 0; b < count; ++b) {
     const double mass = load_block<n>(row, b * n, p, x, w);
     float wish[std::size_t{groups}];
@@ -462,13 +489,15 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
         const auto c = detail::choose_codewords<F>(group, s, reach.choose);
         if (const float e = c.sums.error(s); e < least) least = e, best = c, level = i;
       }
+      if constexpr (detail::signed_trellis<F>)
+        detail::balance_zeros<F>(best, d * static_cast<float>(levels::level(level)), group, balance);
       levels::store(blocks[b], g, level);
       detail::store_group<F>(best, group, g, blocks[b]);
       const double l = levels::level(level);
       xq += mass * l * best.sums.xq, qq += mass * l * l * best.sums.qq;
     }
   }
-  F::set_row_scale(out, qq > 0 ? static_cast<float>(xq / qq) : d);
+  F::set_row_scale(out, (qq > 0 ? static_cast<float>(xq / qq) : d) / row.unit);
 }
 
 }  // namespace quantal::quantize

@@ -1,0 +1,67 @@
+// The mean of a row's errors.
+//
+// Weights of a lattice (int4, FP4, ternary) equal each other in great numbers, and a tenth or more of them
+// are exactly zero. What rounding does to one of them it does to all: their errors add up, and inputs with a
+// mean meet the sum. In such rows, choices that cost about the same are made so that the sum of the row's
+// errors stays near zero. The sum runs along the row and belongs to it: neither threads nor archs nor other
+// rows change it.
+#pragma once
+
+#include <array>
+
+#include "quantal/quantize/row.hpp"
+
+namespace quantal::quantize {
+
+/// The sum of decoded - source over the row so far. Not active: choices do not look at it.
+struct error_balance {
+  /// The square of the mean of the inputs, in units of their variance, that a choice reckons with.
+  static constexpr float square_of_mean = 0.01f;
+
+  /// A choice may have so many times the least error, and so much of the group's squares on top.
+  static constexpr float worse = 1.25f, rounding = 1e-6f;
+
+  bool active = false;
+  float sum = 0.0f;
+
+  /// The largest error that may be chosen where `least` is possible. Of both the part `left_out` of the sum of
+  /// squares, `norm`, is missing.
+  QUANTAL_INLINE static float limit(float least, float left_out, float norm) noexcept {
+    return worse * least + (worse - 1.0f) * left_out + rounding * norm;
+  }
+
+  /// What errors that add up to `bias` cost the row, next to the sum of their squares.
+  QUANTAL_INLINE float cost(float bias) const noexcept {
+    return square_of_mean * bias * (2.0f * sum + bias);
+  }
+};
+
+/// What choices of a block need to know of its row.
+struct row_state {
+  error_balance balance;
+  bool on_lattice = false;  ///< its weights may be levels of the format
+};
+
+/// Active if one weight in 64 is exactly zero, which no dense row of trained weights reaches.
+QUANTAL_INLINE error_balance balance_of(const row_view& row) noexcept {
+  std::int64_t zeros = 0;
+  for (std::int64_t i = 0; i < row.cols; ++i) zeros += row.x[i] == 0.0f;
+  return {zeros * 64 >= row.cols && zeros > 0, 0.0f};
+}
+
+/// True where a weight is so near to zero that its sign costs nothing: `magnitude` is what it becomes.
+QUANTAL_INLINE bool is_signless(float x, float magnitude) noexcept {
+  return std::fabs(x) * 4096.0f < magnitude;
+}
+
+/// n times 1: products with it are sums.
+template <int n>
+struct ones {
+  alignas(64) static constexpr auto at = [] {
+    std::array<float, std::size_t{n}> a{};
+    for (auto& v : a) v = 1.0f;
+    return a;
+  }();
+};
+
+}  // namespace quantal::quantize
