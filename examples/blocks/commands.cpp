@@ -11,6 +11,7 @@
 #include "quantal/executor.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/quantize/quantize.hpp"
+#include "quantal/quantize/range.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
@@ -84,6 +85,19 @@ result<void> for_rows(std::int64_t rows, int threads, const std::filesystem::pat
   return {};
 }
 
+/// The scale beside an nvfp4 array; 1 for other formats.
+float scale_of(const format_info& f, const input& in) {
+  if (f.gguf_id != nvfp4::gguf_id) return 1.0f;
+  float largest = 0;
+  for (const float v : in.values) largest = std::isfinite(v) ? std::max(largest, std::fabs(v)) : largest;
+  return tensor_scale_for(f.gguf_id, largest);
+}
+
+void divide(std::vector<float>& values, float scale) {
+  if (scale != 1.0f)
+    for (float& v : values) v /= scale;
+}
+
 result<std::vector<std::byte>> encode(const options& o, const format_info& f, const input& in) {
   const std::int64_t row_bytes = f.row_bytes(o.cols);
   const auto size = size_of_rows(in.rows, row_bytes);
@@ -145,28 +159,42 @@ result<void> dequantize(const options& o) {
   const auto done = for_rows(rows, o.threads, o.in, [&](std::int64_t r) {
     return dequantize_row((*f)->gguf_id, in->data() + r * row_bytes, out.data() + r * o.cols, o.cols);
   });
+  if (done && !o.scale.empty()) {
+    const auto scale = file::read_raw<float>(o.scale);
+    if (!scale) return scale.error();
+    if (scale->size() != 1) return error{o.scale.string() + ": is not one float32"};
+    for (float& v : out) v *= scale->front();
+  }
   return done ? file::write_raw(o.out, out) : done;
 }
 
 result<void> quantize(const options& o) {
   const auto f = target_of(o);
   if (!f) return f.error();
-  const auto in = read_input(o);
+  auto in = read_input(o);
   if (!in) return in.error();
+  const float scale = o.scale.empty() ? 1.0f : scale_of(**f, *in);
+  divide(in->values, scale);
   const auto out = encode(o, **f, *in);
   if (!out) return out.error();
+  if (!o.scale.empty())
+    if (auto w = file::write_raw(o.scale, std::vector<float>{scale}); !w) return w;
   return file::write(o.out, *out);
 }
 
 result<void> measure_error(const options& o) {
   const auto f = target_of(o);
   if (!f) return f.error();
-  const auto in = read_input(o);
+  auto in = read_input(o);
   if (!in) return in.error();
+  // Errors are relative: they are those of the scaled weights.
+  const float scale = scale_of(**f, *in);
+  divide(in->values, scale);
   const auto encoded = encode(o, **f, *in);
   if (!encoded) return encoded.error();
   const auto row_bytes = (*f)->row_bytes(o.cols);
   quantization_error sum;
+  range_loss range;
   std::vector<float> decoded(static_cast<std::size_t>(o.cols));
   for (std::int64_t r = 0; r < in->rows; ++r) {
     if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols);
@@ -175,6 +203,7 @@ result<void> measure_error(const options& o) {
     if (!std::all_of(decoded.begin(), decoded.end(), [](float v) { return std::isfinite(v); }))
       return error{o.in.string() + ": row " + std::to_string(r) + ": a weight decodes to a NaN or an infinity; " + o.format + " cannot hold the row"};
     sum.add(in->values.data() + r * o.cols, decoded.data(), in->weights(), o.cols);
+    range += range_loss_of(**f, in->values.data() + r * o.cols, decoded.data(), o.cols);
   }
   if (!std::isfinite(sum.nmse_weighted()) || !std::isfinite(sum.nmse_plain())) return error{o.in.string() + ": the error is not finite"};
   const double bpw = 8.0 * static_cast<double>(row_bytes) / static_cast<double>(o.cols);
@@ -185,6 +214,9 @@ result<void> measure_error(const options& o) {
                 {"bytes", encoded->size()},
                 {"bpw", bpw},
                 {"importance", !in->importance.empty()},
+                {"scale", scale},
+                {"cut", range.cut},
+                {"lost", range.lost},
                 {"nmse_weighted", json_number(sum.nmse_weighted())},
                 {"nmse", json_number(sum.nmse_plain())}});
     return {};
@@ -192,6 +224,10 @@ result<void> measure_error(const options& o) {
   std::printf("%s: %lld rows of %lld columns, %.4f bpw\n", std::string((*f)->name).c_str(),
               static_cast<long long>(in->rows), static_cast<long long>(o.cols), bpw);
   std::printf("weighted nmse %.9g\nplain nmse    %.9g\n", sum.nmse_weighted(), sum.nmse_plain());
+  if (scale != 1.0f) std::printf("scale of the array %.9g\n", static_cast<double>(scale));
+  if (range.any())
+    std::printf("beyond the range of the scales: %lld cut, %lld lost\n", static_cast<long long>(range.cut),
+                static_cast<long long>(range.lost));
   return {};
 }
 

@@ -11,7 +11,7 @@ namespace quantal::blocks {
 struct options {
   std::string format;
   std::int64_t cols = 0;
-  std::filesystem::path importance, in, out;
+  std::filesystem::path importance, scale, in, out;
   int threads = 1;
   bool json = false;
 };

@@ -45,6 +45,11 @@ int run(const command& c, int argc, char** argv) {
   }
   if (c.reads_floats)
     p.option({"--importance"}, "FILE", "raw float32, one importance per column", o.importance);
+  if (c.codes && c.writes)
+    p.option({"--scale"}, "FILE",
+             c.reads_floats ? "write the scale of the whole array, one float32, that nvfp4 has beside it"
+                            : "one float32 that multiplies the weights",
+             o.scale);
   if (c.writes) p.positional("OUT", "file to write", o.out).required();
   if (c.prints) p.flag({"--json"}, "print JSON", o.json);
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;

@@ -25,7 +25,8 @@ int assign_shards(hf_model& model, const plan::model_plan& p, std::uint64_t limi
         gguf::checked_round_up(p.steps[i].bytes, gguf::default_alignment).value_or(p.steps[i].bytes);
     if (limit && used && bytes > limit - std::min(limit, used)) ++shard, used = 0;
     used += bytes;
-    model.place(i, shard);
+    if (const auto* t = p.steps[i].scale_of ? nullptr : p.steps[i].tensor)
+      model.place(static_cast<std::size_t>(t - model.tensors().data()), shard);
   }
   return shard + 1;
 }

@@ -62,13 +62,23 @@ struct totals {
   double bpw() const { return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0; }
 };
 
+/// ", times 0.125" of a tensor with a scale beside it.
+std::string scale_of(const gguf::reader& r, const gguf::tensor_info& t) {
+  const auto s = gguf::read_scale(r, t);
+  if (!s || s->is_one()) return {};
+  if (s->values().size() > 1) return ", times one of " + std::to_string(s->values().size()) + " scales";
+  return text::format(", times %.9g", static_cast<double>(s->of(0)));
+}
+
 void print_model_json(const gguf::reader& r) {
   const totals all(r);
   json meta = json::object(), tensors = json::array(), types = json::object();
   for (const auto& [k, v] : r.meta().items()) meta[k] = to_json(v, false);
-  for (const auto& t : r.tensors())
+  for (const auto& t : r.tensors()) {
     tensors.push_back({{"name", t.name}, {"type", gguf::type_name(t.type)}, {"shape", std::vector<std::int64_t>(t.ne.begin(), t.ne.begin() + std::max(1, t.n_dims))},
                        {"bytes", t.nbytes}, {"shard", t.shard}});
+    if (const auto s = gguf::read_scale(r, t); s && !s->is_one()) tensors.back()["scale"] = s->values();
+  }
   for (const auto& [name, n] : all.by_type) types[name] = {{"tensors", n.first}, {"bytes", n.second}};
   print_json({{"file", r.path()}, {"shards", r.shards()}, {"elements", all.elements}, {"bytes", all.bytes}, {"bpw", all.bpw()},
               {"types", types}, {"metadata", meta}, {"tensors", tensors}});
@@ -80,7 +90,7 @@ void print_model(const gguf::reader& r) {
     std::printf("%-48s %s\n", text::printable(k).c_str(), to_json(v, false).dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 160).c_str());
   std::printf("\n");
   for (const auto& t : r.tensors())
-    std::printf("%-40s %-10s %-24s %14llu bytes\n", text::printable(t.name).c_str(), gguf::type_name(t.type).c_str(), shape_of(t).c_str(), static_cast<unsigned long long>(t.nbytes));
+    std::printf("%-40s %-10s %-24s %14llu bytes%s\n", text::printable(t.name).c_str(), gguf::type_name(t.type).c_str(), shape_of(t).c_str(), static_cast<unsigned long long>(t.nbytes), scale_of(r, t).c_str());
   const totals all(r);
   std::printf("\n");
   for (const auto& [name, n] : all.by_type)

@@ -1,6 +1,7 @@
 #include "layout.hpp"
 
 #include "quantal/dequantize.hpp"
+#include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/gguf/writer.hpp"
 #include "quantal/runtime/ops.hpp"
 
@@ -131,6 +132,9 @@ class converter {
 
   result<void> plan_tensor(const gguf::tensor_info& t, std::vector<step>& steps) const {
     constexpr std::string_view k = "attn_k_b.weight", v = "attn_v_b.weight", kv = "attn_kv_b.weight";
+    // Rows of attn_kv_b that become attn_v_b keep their scale.
+    if (const auto* scaled = gguf::scaled_tensor(model_, t); scaled && scaled->name.ends_with("." + std::string(kv)))
+      return plan_scale(t, *scaled, steps);
     if (t.name.ends_with("." + std::string(k)))
       return plan_keys(t, sibling(t, k, v.data()), sibling(t, k, kv.data()), steps);
     if (t.name.ends_with("." + std::string(v))) {
@@ -141,6 +145,16 @@ class converter {
     if (t.name.ends_with("." + std::string(kv)))
       return plan_joined(t, sibling(t, kv, k.data()), sibling(t, kv, v.data()), steps);
     steps.push_back({step::source::copy, planned(t.name, t.type, t.ne), &t});
+    return {};
+  }
+
+  /// The scale of attn_kv_b, in layouts that keep the tensor and for the attn_v_b that is cut from it.
+  result<void> plan_scale(const gguf::tensor_info& t, const gguf::tensor_info& kv, std::vector<step>& steps) const {
+    if (t.elements() != 1) return fail(t, "one scale for each slice has no place in another layout");
+    if (to_ == layout::rows_kv_b) steps.push_back({step::source::copy, planned(t.name, t.type, t.ne), &t});
+    const std::string block = kv.name.substr(0, kv.name.rfind("attn_kv_b"));
+    if (!model_.find(block + "attn_v_b.weight"))
+      steps.push_back({step::source::copy, planned(block + "attn_v_b.scale", t.type, t.ne), &t});
     return {};
   }
 
@@ -184,6 +198,10 @@ class converter {
     for (std::int64_t r = 0; r < t.rows() * t.slices(); ++r)
       if (const auto s = dequantize_row(t.type, bytes.data() + r * row, out.data() + r * t.cols(), t.cols()); s != status::ok)
         return fail(t, std::string(to_string(s)));
+    const auto scale = gguf::read_scale(model_, t);
+    if (!scale) return scale.error();
+    for (std::int64_t r = 0; r < t.rows() * t.slices(); ++r)
+      scale->apply(r / t.rows(), out.data() + r * t.cols(), t.cols());
     return out;
   }
 

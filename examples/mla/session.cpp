@@ -81,6 +81,8 @@ struct session::state {
     const auto* ops = arch.find(m.format);
     const mul_mat_args a{m.data + slice * m.slice_stride, m.rows, m.cols, m.row_stride, x, n, x_stride, out, out_stride};
     if (auto r = run_product(m, a, *ops); !r) return r;
+    if (!m.scale.is_one())
+      for_tokens(n, [&](std::int64_t t) { m.scale.apply(slice, out + t * out_stride, m.rows); });
     for (std::int64_t t = 0; t < n; ++t)
       if (!is_finite(out + t * out_stride, m.rows)) return not_finite(m, is_finite(x + t * x_stride, m.cols), first.value_or(position) + t);
     return {};
@@ -98,6 +100,10 @@ struct session::state {
     const mul_mat_id_args a{m.data, m.slices, m.rows, m.cols, m.row_stride, m.slice_stride, x, n, token_stride,
                             slot_stride, ids, used, used, out, used * m.rows, m.rows};
     if (auto r = run_product(m, a, *ops); !r) return r;
+    if (!m.scale.is_one())
+      for_tokens(n, [&](std::int64_t t) {
+        for (std::int64_t slot = t * used; slot < (t + 1) * used; ++slot) m.scale.apply(ids[slot], out + slot * m.rows, m.rows);
+      });
     for (std::int64_t t = 0; t < n; ++t)
       for (std::int64_t j = 0; j < used; ++j)
         if (!is_finite(out + (t * used + j) * m.rows, m.rows))
@@ -360,6 +366,7 @@ struct session::state {
       if (id < 0 || id >= c.vocabulary)
         return error{path + ": token " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(c.vocabulary)};
       arch.find(tensors.token_embd.format)->dequantize_row(tensors.token_embd.data + id * tensors.token_embd.row_stride, h + t * d, d);
+      tensors.token_embd.scale.apply(0, h + t * d, d);
       if (!is_finite(h + t * d, d))
         return error{path + ": tensor '" + tensors.token_embd.name + "', row " + std::to_string(id) + " holds a NaN or an infinity"};
     }

@@ -51,6 +51,9 @@ class loader {
     m.cols = cols, m.rows = rows, m.slices = slices;
     m.row_stride = f->row_bytes(cols);
     m.slice_stride = m.row_stride * rows;
+    auto scale = gguf::read_scale(file_, *t);
+    if (!scale && message_.empty()) message_ = scale.error().message;
+    if (scale) m.scale = std::move(*scale);
     return m;
   }
 
@@ -59,6 +62,7 @@ class loader {
     std::vector<float> v(static_cast<std::size_t>(n));
     if (!m) return v;
     if (dequantize_row(m.format, m.data, v.data(), n) != status::ok) fail(name, "cannot be read as a vector");
+    m.scale.apply(0, v.data(), n);
     for (const float x : v)
       if (!std::isfinite(x)) return fail(name, "holds a value that is not finite"), v;
     return v;
@@ -112,6 +116,8 @@ class loader {
     for (std::int64_t r = 0; r < m.rows * m.slices; ++r)
       if (const auto s = dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols); s != status::ok)
         fail(m.name, std::string(to_string(s)));
+      else
+        m.scale.apply(r / m.rows, v.data() + r * m.cols, m.cols);
     return v;
   }
 

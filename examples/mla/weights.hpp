@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/runtime/ops.hpp"
 
 namespace quantal::mla {
@@ -19,6 +20,7 @@ struct matrix {
   std::int64_t cols = 0, rows = 0, slices = 1;
   std::int64_t row_stride = 0, slice_stride = 0;  ///< bytes
   std::shared_ptr<std::vector<std::byte>> owned;  ///< derived matrices own their bytes
+  gguf::tensor_scale scale;                       ///< multiplies products, by slice
 
   explicit operator bool() const noexcept { return data != nullptr; }
 };

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "convert.hpp"
 #include "json.hpp"
 #include "progress.hpp"
 #include "quantal/dequantize.hpp"
@@ -27,6 +28,8 @@ struct sample {
 result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, const imatrix::importance& w) {
   const auto source = model.rows(t);
   if (!source) return source.error();
+  const auto scale = gguf::read_scale(model, t);
+  if (!scale) return scale.error();
   const std::int64_t rows = t.rows() * t.slices();
   const std::int64_t wanted = std::min(rows, std::max<std::int64_t>(sampled_elements / t.cols(), 32));
   sample s{t.cols(), std::vector<float>(static_cast<std::size_t>(wanted * t.cols())), {}};
@@ -39,6 +42,7 @@ result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, c
     if (!std::all_of(x, x + t.cols(), [](float v) { return std::isfinite(v); }))
       return error{model.path() + ": tensor '" + text::printable(t.name) + "', row " + std::to_string(r) +
                    " is not finite"};
+    scale->apply(r / t.rows(), x, t.cols());
     s.importance.push_back(w ? w.row(r / t.rows(), r % t.rows(), t.rows()) : nullptr);
   }
   return s;
@@ -49,12 +53,22 @@ double error_with(const sample& s, const format_info& type, executor_ref threads
   constexpr std::int64_t rows_per_item = 16;
   const auto rows = static_cast<std::int64_t>(s.importance.size());
   const auto items = static_cast<int>((rows + rows_per_item - 1) / rows_per_item);
+  float unit = 1.0f;  // a scale beside the tensor; errors are relative
+  if (has_tensor_scale(type.gguf_id)) {
+    float largest = 0;
+    for (const float v : s.weights) largest = std::max(largest, std::fabs(v));
+    unit = tensor_scale_for(type.gguf_id, largest);
+  }
   std::vector<quantization_error> parts(static_cast<std::size_t>(items));
   threads.for_each(items, [&](int i, int) {
     std::vector<std::byte> bytes(static_cast<std::size_t>(type.row_bytes(s.cols)));
-    std::vector<float> decoded(static_cast<std::size_t>(s.cols));
+    std::vector<float> decoded(static_cast<std::size_t>(s.cols)), scaled(decoded.size());
     for (std::int64_t r = i * rows_per_item; r < std::min((i + 1) * rows_per_item, rows); ++r) {
       const float* x = s.weights.data() + r * s.cols;
+      if (unit != 1.0f) {
+        std::transform(x, x + s.cols, scaled.begin(), [&](float v) { return v / unit; });
+        x = scaled.data();
+      }
       const float* w = s.importance[static_cast<std::size_t>(r)];
       if (quantize_row(type.gguf_id, x, w, bytes.data(), s.cols) != status::ok ||
           dequantize_row(type.gguf_id, bytes.data(), decoded.data(), s.cols) != status::ok)

@@ -20,6 +20,8 @@ inline void add_plan_options(cli::parser& p, run_options& o) {
            "format in rules and options", o.types)
       .one_of({"auto", "llama.cpp", "ik", "all"});
   p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
+  p.flag({"--strict"}, "weights beyond the range of a type's scales, too large or too small, are an error",
+         o.strict);
   p.flag({"--json"}, "print JSON", o.json);
 }
 

@@ -50,7 +50,7 @@ result<output> output::create(const std::vector<fs::path>& paths, const gguf::me
   for (std::size_t shard = 0; shard < paths.size(); ++shard) {
     std::vector<gguf::tensor_info> tensors;
     for (const auto& s : plan.steps)
-      if (paths.size() == 1 || s.tensor->shard == static_cast<int>(shard))
+      if (paths.size() == 1 || s.shard() == static_cast<int>(shard))
         tensors.push_back(*s.tensor), tensors.back().type = s.to.type;
     gguf::metadata own = shard == 0 ? meta : gguf::metadata{};
     if (paths.size() > 1) set_split_keys(own, shard, paths.size(), plan.steps.size());
@@ -62,7 +62,7 @@ result<output> output::create(const std::vector<fs::path>& paths, const gguf::me
 }
 
 result<void> output::append(const step& s, std::span<const std::byte> bytes) {
-  return writers_[writers_.size() == 1 ? 0 : static_cast<std::size_t>(s.tensor->shard)].append(bytes);
+  return writers_[writers_.size() == 1 ? 0 : static_cast<std::size_t>(s.shard())].append(bytes);
 }
 
 result<void> output::finish() { return gguf::writer::finish_all(writers_); }

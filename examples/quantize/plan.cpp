@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convert.hpp"
 #include "fallback.hpp"
 #include "text.hpp"
 
@@ -78,6 +79,28 @@ void add_notes(const type_options& options, model_plan& p) {
   }
 }
 
+/// The tensors whose scale the plan makes anew or folds into the weights.
+bool scale_is_replaced(const gguf::model_view& model, const gguf::tensor_info& t,
+                       const std::vector<target>& targets) {
+  const auto* weight = gguf::scaled_tensor(model, t);
+  return weight && !targets[static_cast<std::size_t>(weight - model.tensors().data())].copy;
+}
+
+/// The scale that a tensor gets beside it.
+void add_scale(model_plan& p, const gguf::tensor_info& t) {
+  gguf::tensor_info s;
+  s.name = gguf::scale_name(t.name), s.type = f32::gguf_id, s.n_dims = 1;
+  s.ne[0] = scale_count(t);
+  s.nbytes = static_cast<std::uint64_t>(s.ne[0]) * sizeof(float);
+  p.scales.push_back(std::move(s));
+  const auto& made = p.scales.back();
+  step out{&made, {}, {}, made.nbytes, &t};
+  out.to.type = f32::gguf_id, out.to.copy = true;
+  ++p.types[gguf::type_name(made.type)];
+  p.bytes += made.nbytes;
+  p.steps.push_back(std::move(out));
+}
+
 }  // namespace
 
 result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
@@ -92,8 +115,10 @@ result<model_plan> make_plan(const gguf::model_view& model, type_options& option
   std::vector<std::string> required;
   for (std::size_t i = 0; i < targets->size(); ++i) {
     const auto& t = model.tensors()[i];
+    if (scale_is_replaced(model, t, *targets)) continue;
     step s{&t, (*targets)[i], {}, 0};
     if (auto added = add_importance(model, options, statistics, needed, s, p, required); !added) return added.error();
+    if (!s.to.copy && has_tensor_scale(s.to.type)) add_scale(p, t);
     const auto bytes = gguf::tensor_bytes(s.to.type, t.ne);
     if (!bytes)
       return error{model.path() + ": tensor '" + text::printable(t.name) +

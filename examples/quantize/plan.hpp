@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -18,6 +19,11 @@ struct step {
   target to;
   importance_note importance;
   std::uint64_t bytes;  ///< in the output
+  /// Not null: this is no tensor of the model but the scale beside one of its tensors.
+  const gguf::tensor_info* scale_of = nullptr;
+
+  /// The file of the output that it goes to.
+  int shard() const noexcept { return (scale_of ? scale_of : tensor)->shard; }
 };
 
 struct model_plan {
@@ -25,7 +31,8 @@ struct model_plan {
   dialect family = dialect::llama_cpp;
   model_traits traits;
   imatrix::model_shape shape;
-  std::vector<step> steps;                      ///< one per tensor, in the order of the input
+  std::vector<step> steps;  ///< one per tensor, in the order of the input; scales come before what they scale
+  std::deque<gguf::tensor_info> scales;         ///< tensors that only the output has
   std::vector<std::string> missing_importance;  ///< quantized tensors that an imatrix has no data for
   std::vector<std::string> notes;               ///< what a user may not expect
   std::int64_t quantized = 0, fallbacks = 0;

@@ -120,8 +120,10 @@ class reporter {
 
   void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
 
-  void tensor(std::size_t i, const std::optional<quantization_error>& e) {
+  void tensor(std::size_t i, const std::optional<conversion_loss>& e) {
     const auto& s = plan_.steps[i];
+    if (e)
+      if (auto w = range_warning(s, e->range); !w.empty()) warnings_.push_back(std::move(w));
     if (options_.quiet) return;
     if (options_.json) return tensors_.push_back(step_json(s, types_.rules, e));
     bar_.clear();
@@ -132,6 +134,7 @@ class reporter {
 
   void finish(const std::vector<std::filesystem::path>& paths) {
     bar_.clear();
+    for (const auto& w : warnings_) std::fprintf(stderr, "WARNING: %s\n", w.c_str());
     if (options_.quiet) return;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (options_.json) return print_json(document(paths, seconds));
@@ -165,14 +168,16 @@ class reporter {
   progress bar_;
   std::int64_t done_ = 0;
   json tensors_ = json::array();
+  std::vector<std::string> warnings_;  ///< weights beyond the range of their type
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-result<std::optional<quantization_error>> write_tensor(const gguf::model_view& model, const step& s,
-                                                       const std::optional<imatrix::store>& statistics,
-                                                       const model_plan& plan, executor_ref threads,
-                                                       const sink& to) {
-  using answer = std::optional<quantization_error>;
+/// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale.
+result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& model, const step& s,
+                                                    const std::optional<imatrix::store>& statistics,
+                                                    const model_plan& plan, const gguf::tensor_scale& scale,
+                                                    executor_ref threads, const sink& to) {
+  using answer = std::optional<conversion_loss>;
   const auto rows = model.rows(*s.tensor);
   if (!rows) return rows.error();
   if (s.to.copy && !rows->made()) {
@@ -185,23 +190,53 @@ result<std::optional<quantization_error>> write_tensor(const gguf::model_view& m
     if (!found) return found.error();
     importance = std::move(*found);
   }
-  auto e = convert(*s.tensor, *rows, s.to.type, importance ? &importance : nullptr, threads, to);
+  scale_pair scales{{}, scale};
+  if (!s.to.copy) {
+    auto from = gguf::read_scale(model, *s.tensor);
+    if (!from) return from.error();
+    scales.from = std::move(*from);
+  }
+  auto e = convert(*s.tensor, *rows, s.to.type, importance ? &importance : nullptr, scales, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
   return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
 
+/// Measures the scale that lies beside a tensor and writes it.
+result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf::tensor_info& t,
+                                       executor_ref threads, const sink& to) {
+  const auto rows = model.rows(t);
+  if (!rows) return rows.error();
+  const auto from = gguf::read_scale(model, t);
+  if (!from) return from.error();
+  auto scale = measure_scale(t, *rows, *from, nvfp4::gguf_id, threads);
+  if (!scale) return error{model.path() + ": " + scale.error().message};
+  if (auto w = to(std::as_bytes(std::span(scale->values()))); !w) return w.error();
+  return scale;
+}
+
 result<void> execute(const gguf::model_view& model, const model_plan& plan,
-                     const std::optional<imatrix::store>& statistics, output& out, int threads,
+                     const std::optional<imatrix::store>& statistics, bool strict, output& out, int threads,
                      reporter& report) {
   thread_pool pool(threads);
+  gguf::tensor_scale scale;  // of the next tensor
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
     const auto& s = plan.steps[i];
     const auto to = [&](std::span<const std::byte> bytes) {
       report.advance(bytes.size());
       return out.append(s, bytes);
     };
-    const auto e = write_tensor(model, s, statistics, plan, pool, to);
+    if (s.scale_of) {
+      auto measured = write_scale(model, *s.scale_of, pool, to);
+      if (!measured) return measured.error();
+      scale = std::move(*measured);
+      report.tensor(i, std::nullopt);
+      continue;
+    }
+    const auto e = write_tensor(model, s, statistics, plan, scale, pool, to);
+    scale = {};
     if (!e) return e.error();
+    if (strict && *e && (*e)->range.any())
+      return error{model.path() + ": " + range_warning(s, (*e)->range) + " (--strict)"};
     report.tensor(i, *e);
   }
   return out.finish();
@@ -252,7 +287,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto out =
       output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  if (auto done = execute(model, *plan, statistics, *out, text::thread_count(o.threads), report); !done)
+  if (auto done = execute(model, *plan, statistics, o.strict, *out, text::thread_count(o.threads), report); !done)
     return done;
   report.finish(*paths);
   return {};

@@ -21,7 +21,7 @@ struct run_options {
   std::string required = "lowbit";  ///< all, lowbit, none
   std::string types = "auto";       ///< auto, llama.cpp, ik, all
   bool pure = false, dry_run = false, keep_split = false, allow_requantize = false, leave_output = false,
-       json = false, quiet = false;
+       json = false, quiet = false, strict = false;
   double target_bpw = 0;     ///< 0: types come from the mix; else from an allocation (allocate.hpp)
   std::string sensitivity;   ///< file of a study, or empty
   std::string target_types;  ///< candidates, comma-separated; empty: the default ones

@@ -39,10 +39,30 @@ std::string step_size(const step& s) {
   return out;
 }
 
-std::string step_error(const step& s, const quantization_error& e) {
-  if (e.plain == 0) return ", exact";
-  return text::format(s.importance.from == imatrix::source::none ? ", nmse %.3e" : ", weighted nmse %.3e",
-                      e.nmse_weighted());
+std::string step_error(const step& s, const conversion_loss& loss) {
+  if (loss.error.plain == 0 && !loss.range.any()) return ", exact";
+  std::string out =
+      text::format(s.importance.from == imatrix::source::none ? ", nmse %.3e" : ", weighted nmse %.3e",
+                   loss.error.nmse_weighted());
+  if (loss.range.cut) out += text::format(", %lld cut", static_cast<long long>(loss.range.cut));
+  if (loss.range.lost) out += text::format(", %lld lost", static_cast<long long>(loss.range.lost));
+  return out;
+}
+
+std::string range_warning(const step& s, const range_loss& r) {
+  const std::string type = gguf::type_name(s.to.type);
+  std::string out;
+  const auto add = [&](std::int64_t n, const std::string& what) {
+    if (n == 0) return;
+    out += out.empty() ? "tensor '" + text::printable(s.tensor->name) + "': " : "; ";
+    out += text::format("%lld of %lld weights (%.3g %%) are ", static_cast<long long>(n),
+                        static_cast<long long>(r.weights),
+                        100.0 * static_cast<double>(n) / static_cast<double>(r.weights)) +
+           what;
+  };
+  add(r.cut, "too large for the scales of " + type + " and were cut");
+  add(r.lost, "too small for the scales of " + type + " and became zero");
+  return out;
 }
 
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix) {
@@ -65,7 +85,7 @@ std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has
   return out;
 }
 
-json step_json(const step& s, const std::vector<rule>& rules, const std::optional<quantization_error>& e) {
+json step_json(const step& s, const std::vector<rule>& rules, const std::optional<conversion_loss>& loss) {
   const auto& t = *s.tensor;
   json out = {{"name", t.name},
               {"shape", t.ne},
@@ -85,7 +105,10 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
                        {"detail", s.importance.detail},
                        {"vectors", s.importance.vectors},
                        {"unseen", s.importance.unseen}};
-  if (e) out["nmse_weighted"] = json_number(e->nmse_weighted()), out["nmse"] = json_number(e->nmse_plain());
+  if (!loss) return out;
+  out["nmse_weighted"] = json_number(loss->error.nmse_weighted());
+  out["nmse"] = json_number(loss->error.nmse_plain());
+  out["cut"] = loss->range.cut, out["lost"] = loss->range.lost;
   return out;
 }
 

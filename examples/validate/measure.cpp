@@ -6,6 +6,7 @@
 #include <random>
 
 #include "quantal/dequantize.hpp"
+#include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "quantal/testing/accuracy.hpp"
 #include "text.hpp"
@@ -33,8 +34,11 @@ class comparison_of_two {
  public:
   comparison_of_two(const gguf::tensor_info& t, std::span<const std::byte> bytes,
                     const gguf::tensor_info& source, std::span<const std::byte> source_bytes,
-                    const imatrix::importance* importance, int workers)
-      : t_(t),
+                    const imatrix::importance* importance, gguf::tensor_scale scale,
+                    gguf::tensor_scale source_scale, int workers)
+      : scale_(std::move(scale)),
+        source_scale_(std::move(source_scale)),
+        t_(t),
         source_(source),
         bytes_(bytes),
         source_bytes_(source_bytes),
@@ -79,10 +83,12 @@ class comparison_of_two {
                                 b.original.data(), cols);
       if (s.failed != status::ok) break;
       ops_.dequantize_row(bytes_.data() + r * format_.row_bytes(cols), b.decoded.data(), cols);
+      source_scale_.apply(r / t_.rows(), b.original.data(), cols);
+      scale_.apply(r / t_.rows(), b.decoded.data(), cols);
       for (const float v : b.original)
         if (!std::isfinite(v)) s.bad_row = r;
       s.weights.add(b.original.data(), b.decoded.data(), w, cols);
-      compare_outputs(b, k, i.count, s);
+      compare_outputs(b, k, i.count, scale_.of(r / t_.rows()), s);
     }
     return s;
   }
@@ -119,17 +125,18 @@ class comparison_of_two {
     return ops_.mul_mat(a, activation::q8, here, b.workspace);
   }
 
-  void compare_outputs(const buffers& b, std::int64_t row, std::int64_t rows, sums& s) const {
+  void compare_outputs(const buffers& b, std::int64_t row, std::int64_t rows, double scale, sums& s) const {
     const auto cols = static_cast<std::size_t>(t_.cols());
     for (std::int64_t p = 0; p < probes; ++p) {
       double want = 0;
       const float* x = b.activations.data() + static_cast<std::size_t>(p) * cols;
       for (std::size_t c = 0; c < cols; ++c) want += static_cast<double>(x[c]) * b.original[c];
-      const double e = static_cast<double>(b.out[static_cast<std::size_t>(p * rows + row)]) - want;
+      const double e = scale * static_cast<double>(b.out[static_cast<std::size_t>(p * rows + row)]) - want;
       s.output_error += e * e, s.output_norm += want * want;
     }
   }
 
+  gguf::tensor_scale scale_, source_scale_;
   const gguf::tensor_info &t_, &source_;
   std::span<const std::byte> bytes_, source_bytes_;
   const imatrix::importance* importance_;
@@ -154,6 +161,7 @@ double ratio(double error, double norm) { return norm > 0 ? error / norm : error
 result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& reference) {
   pairing p;
   for (const auto& t : model.tensors()) {
+    if (gguf::scaled_tensor(model, t)) continue;  // part of what it scales
     const auto* source = reference.find(t.name);
     if (!source) {
       p.only_in_model.push_back(t.name);
@@ -171,7 +179,7 @@ result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& refe
     p.both.emplace_back(&t, source);
   }
   for (const auto& t : reference.tensors())
-    if (!model.find(t.name)) p.only_in_reference.push_back(t.name);
+    if (!model.find(t.name) && !gguf::scaled_tensor(reference, t)) p.only_in_reference.push_back(t.name);
   return p;
 }
 
@@ -206,8 +214,11 @@ result<tensor_report> measure(const gguf::reader& model, const gguf::tensor_info
       return error{reference.path() + ": " + found.error().message};
     if (importance) out.importance = to_string(importance.from);
   }
+  auto scale = gguf::read_scale(model, t), source_scale = gguf::read_scale(reference, source);
+  if (!scale) return scale.error();
+  if (!source_scale) return source_scale.error();
   comparison_of_two c(t, *bytes, source, *source_bytes, importance ? &importance : nullptr,
-                      threads.workers());
+                      std::move(*scale), std::move(*source_scale), threads.workers());
   const auto items = c.items();
   std::vector<sums> parts(items.size());
   threads.for_each(static_cast<int>(items.size()), [&](int i, int worker) {
