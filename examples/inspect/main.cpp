@@ -5,6 +5,7 @@
 #include "file_plan.hpp"
 #include "json.hpp"
 #include "program.hpp"
+#include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "text.hpp"
 

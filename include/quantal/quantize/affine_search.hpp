@@ -152,7 +152,7 @@ void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexce
 }
 
 /// Starts from several ranges, alternating codes and least squares. `at` holds the last pairs on return. On a
-/// lattice the first of them is its step and its lowest weight.
+/// lattice all of them are its coarsest step and its lowest weight.
 template <class F>
 void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice, affine_lanes& at) noexcept {
   constexpr float top = codebook<F>::size - 1;
@@ -170,7 +170,8 @@ void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice,
   alignas(64) float x[affine_group<F>::size];
   for (int i = 0; i < affine_group<F>::size; ++i) x[i] = g.x[i] + g.centre;
   if (const float step = lattice_step<F, codebook<F>::size - 1>(x, low, g.high); step > 0.0f) {
-    at.scale[0] = step, at.offset[0] = low - g.centre;
+    std::fill_n(at.scale, lane_count, step);
+    std::fill_n(at.offset, lane_count, low - g.centre);
     add_up(g, at);
     refit(g, non_positive, at);
   }
@@ -178,12 +179,9 @@ void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice,
 
 /// The best of the lanes after a search, as if stored exactly.
 template <class F>
-affine_fit best_affine(const affine_group<F>& g, bool on_lattice, const affine_lanes& at) noexcept {
+affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcept {
   alignas(64) float error[lane_count];
-  if (on_lattice)
-    direct_errors(g, at, error);
-  else
-    at.errors(g.sw, g.sx, error);
+  at.errors(g.sw, g.sx, error);
   const int best = smallest<F, lane_count>(error);
   return {at.scale[best], at.offset[best] + g.centre};
 }

@@ -19,7 +19,7 @@ struct error_balance {
   static constexpr float square_of_mean = 0.01f;
 
   /// A choice may have so many times the least error, and so much of the group's squares on top.
-  static constexpr float worse = 1.25f, rounding = 1e-6f;
+  static constexpr float worse = 4.0f, rounding = 1e-6f;
 
   bool active = false;
   float sum = 0.0f;

@@ -25,7 +25,7 @@ struct weight_range {
   double least, largest;
 };
 
-/// The largest |code|.
+/// The largest |code|; 0 of trellises, whose scales reach everything.
 template <block_format F>
 constexpr int largest_code_of() noexcept {
   int most = 0;
@@ -34,7 +34,7 @@ constexpr int largest_code_of() noexcept {
     for (int i = 0; i < F::levels; ++i) take(F::level(i, 0)), take(F::level(i, 1));
   } else if constexpr (requires { F::level(0); }) {
     for (int i = 0; i < F::levels; ++i) take(F::level(i));
-  } else {
+  } else if constexpr (requires { F::min_code; }) {
     take(F::min_code), take(F::max_code);
   }
   return most;
@@ -48,7 +48,7 @@ constexpr weight_range weight_range_of() noexcept {
   } else if constexpr (float_format<F> || F::layout.row_meta == 4) {
     return {-all, all};
   } else {
-    constexpr double code = largest_code_of<F>();
+    const double code = largest_code_of<F>();
     const auto both = [](double v) { return weight_range{-v, v}; };
     if constexpr (requires { F::max_exponent; }) {
       return {-all, all};

@@ -115,22 +115,27 @@ void prefer_lattice(const group_view& g, group_wishes& wish) noexcept {
     }
 }
 
-/// The shared scale of which the first wishes of all groups are multiples; 0 if there is none.
-template <class F>
-float common_scale(const group_wishes* wish, float extreme) noexcept {
+/// The shared scale of which the first wishes of nearly all groups, wish(0) .. wish(count - 1), are multiples; 0 if
+/// there is none. Groups of one weight or two may lie on several lattices.
+template <class F, class Wish>
+float common_scale(std::int64_t count, float extreme, Wish&& wish) noexcept {
   constexpr int step = sub_scale_step<F>();
-  for (int at = F::min_sub_scale; at <= F::max_sub_scale; at += step) {
-    if (at == 0) continue;
+  const auto fits = [&](int at) {
     const float unit = static_cast<float>(at) / extreme;
-    bool all = true;
-    for (int g = 0; g < F::layout.groups() && all; ++g) {
-      const float v = wish[g].scale[0] * unit;
-      const float off = (v - F::min_sub_scale) * (1.0f / step);
-      all = v == 0.0f || (v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
-                          std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < lattice_tolerance);
+    std::int64_t misses = 0;
+    for (std::int64_t g = 0; g < count && misses <= count / 8; ++g) {
+      const float v = wish(g) * unit, off = (v - F::min_sub_scale) * (1.0f / step);
+      const bool multiple = v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
+                            std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < lattice_tolerance;
+      misses += v != 0.0f && !multiple;
     }
-    if (all) return 1.0f / unit;
-  }
+    return misses <= count / 8;
+  };
+  // The finest first: positive ones, whose negatives exist too.
+  for (int at = F::max_sub_scale; at > 0; at -= step)
+    if (fits(at)) return extreme / static_cast<float>(at);
+  for (int at = F::min_sub_scale; at < 0; at += step)
+    if (fits(at)) return extreme / static_cast<float>(at);
   return 0.0f;
 }
 
@@ -288,9 +293,9 @@ struct shared_fit {
 
 /// The shared scale, 0 where nothing is better than all zeros: candidates meet `sample`, the best of them and
 /// its refits `all`. With one candidate, and under the exact policy, every candidate is refitted. `hint`: 0 or
-/// a candidate of the caller's. `stored` rounds a scale to what the block or row holds.
+/// a candidate of the caller's. `mirrored`: the negatives of all sub-scales must exist too. `stored` rounds a scale to what the block or row holds.
 template <class F, class All, class Sample, class Stored>
-float search_shared(float extreme, float hint, const quantize_policy& p, All&& all, Sample&& sample,
+float search_shared(float extreme, float hint, bool mirrored, const quantize_policy& p, All&& all, Sample&& sample,
                     Stored&& stored) noexcept {
   constexpr auto ends = shared_candidates<F>();
   const std::size_t count = candidate_count<F>(p);
@@ -315,6 +320,10 @@ float search_shared(float extreme, float hint, const quantize_policy& p, All&& a
       for (int k = 0; k < 6; ++k)
         follow(std::copysign((half_units(extreme / end) + static_cast<float>(k)) * smallest_half,
                              extreme / end));
+    return best;
+  }
+  if (mirrored) {
+    for (std::size_t i = 1; i < ends.size(); i += 2) follow(stored(extreme / ends[i]));
     return best;
   }
   if (p.exact || count == 1) {
@@ -359,7 +368,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
-    const float hint = state.on_lattice && extreme != 0.0f ? detail::common_scale<F>(wish, extreme) : 0.0f;
+    const float hint = state.on_lattice && extreme != 0.0f ? detail::common_scale<F>(groups, extreme, [&](std::int64_t g) { return wish[g].scale[0]; }) : 0.0f;
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
@@ -368,7 +377,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       return {next.error, next.xq, next.qq};
     };
     const float shared =
-        detail::search_shared<F>(extreme, hint, p, plan, plan, [](float d) { return stored_half(d); });
+        detail::search_shared<F>(extreme, hint, state.balance.active, p, plan, plan, [](float d) { return stored_half(d); });
     if (state.balance.active) plan_groups(source, wish, shared, best, &state.balance);
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);
@@ -431,8 +440,17 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
     std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
   }
   const std::int64_t stride = (count + sample - 1) / sample;
+  const float hint =
+      state.on_lattice && extreme != 0.0f
+          ? detail::common_scale<F>(count * groups, extreme,
+                                    [&](std::int64_t i) {
+                                      detail::group_wishes wish[std::size_t{groups}];
+                                      std::memcpy(static_cast<void*>(wish), blocks + i / groups, sizeof wish);
+                                      return wish[i % groups].scale[0];
+                                    })
+          : 0.0f;
   const float shared = detail::search_shared<F>(
-      extreme, 0.0f, p, [&](float d) { return detail::fit_row<F>(row, p, out, d, 1); },
+      extreme, hint, state.balance.active, p, [&](float d) { return detail::fit_row<F>(row, p, out, d, 1); },
       [&](float d) { return detail::fit_row<F>(row, p, out, d, stride); },
       [&](float d) { return detail::stored_row_scale<F>(d, out); });
   F::set_row_scale(out, shared / row.unit);

@@ -93,6 +93,42 @@ affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, con
   return plan;
 }
 
+/// The unit of which nearly all values are 0 .. most times; 0 if there is none.
+template <std::size_t count>
+float common_unit(const std::array<float, count>& value, int most) noexcept {
+  const float top = *std::max_element(value.begin(), value.end());
+  for (int k = most; k > 0 && top > 0.0f; --k) {
+    std::size_t misses = 0;
+    for (const float v : value) {
+      const float times = v * static_cast<float>(k) / top;
+      misses += std::fabs(times - static_cast<float>(rounded(times, 0, most))) > lattice_tolerance;
+    }
+    if (misses <= count / 8) return top / static_cast<float>(k);
+  }
+  return 0.0f;
+}
+
+/// On a lattice: the pair that all wishes are multiples of. The lowest weight of a group need not have had code
+/// 0; its wish moves down by whole steps to where it is a multiple.
+template <class F>
+super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
+  constexpr std::size_t groups = F::layout.groups();
+  std::array<float, groups> scale{}, min{};
+  for (std::size_t i = 0; i < groups; ++i) scale[i] = wish[i].scale, min[i] = -wish[i].offset;
+  const super_pair unit{common_unit(scale, F::max_sub_scale), common_unit(min, F::max_sub_min)};
+  if (unit.min > 0.0f)
+    for (std::size_t i = 0; i < groups; ++i) {
+      const int used = rounded((g[i].high - g[i].low) * safe_inverse(scale[i]), 0, F::max_code);
+      for (int t = 0; t <= F::max_code - used; ++t) {
+        const float m = min[i] + static_cast<float>(t) * scale[i], times = m / unit.min;
+        if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) > lattice_tolerance) continue;
+        wish[i].offset = -m;
+        break;
+      }
+    }
+  return {stored_half(unit.scale), stored_half(unit.min)};
+}
+
 /// Pairs to try, relative to those that just reach the largest wishes. Few integers (q2_K has 16) make it
 /// worth clipping the largest group; the exact policy tries more.
 inline constexpr std::array super_factors{super_pair{1, 1}, super_pair{0.85f, 0.9f}, super_pair{0.9f, 0.8f},
@@ -116,7 +152,7 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
     affine_lanes at;
     g[i].load(x + i * n, w + i * n);
     search_affine(g[i], true, row.on_lattice, at);
-    wish[i] = best_affine(g[i], row.on_lattice, at);
+    wish[i] = best_affine(g[i], at);
     top = std::max(top, wish[i].scale), top_min = std::max(top_min, -wish[i].offset);
   }
   detail::affine_plan<F> best;
@@ -127,6 +163,8 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
     if (better) best = plan, super = s;
     return better;
   };
+  if (row.on_lattice)
+    if (const auto pair = detail::lattice_pair<F>(g, wish); pair.scale > 0.0f) consider(pair);
   for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
     consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
               stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
