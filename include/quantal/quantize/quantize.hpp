@@ -52,14 +52,14 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     if (p.magnitude == 0.0f) return encode_power_row<F>(row, p, out);
   constexpr int n = F::layout.elements;
   auto* blocks = row_blocks<F>(out);
+  row_view here = row;
+  if constexpr (wide_blocks<F>) here.unit = unit_of(row.largest);
   row_state state;
   if constexpr (coded_in_row<F>) state.balance = balance_of(row);
   if constexpr (simple_symmetric<F>) state.on_lattice = starts_on_lattice<F>(row);
   if constexpr (simple_affine<F> || super_affine<F>) state.on_lattice = starts_on_affine_lattice<F>(row);
   for (std::int64_t i = 0; i < row.cols; i += n) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-    row_view here = row;
-    if constexpr (wide_blocks<F>) here.unit = unit_of(largest_magnitude_of<F, n>(row.x + i));
     load_block<n>(here, i, p, x, w);
     blocks[i / n] = typename F::block{};
     if constexpr (coded_in_row<F>)

@@ -59,6 +59,9 @@ template <class F>
 void balance_zeros(const float* x, float d, typename F::block& out) noexcept {
   constexpr int n = F::layout.elements;
   const float magnitude = std::fabs(d);
+  int free = 0;
+  for (int e = 0; e < n; ++e) free += is_signless(x[e], magnitude);
+  if (free == 0) return;
   float sum = 0;
   for (int e = 0; e < n; ++e)
     if (!is_signless(x[e], magnitude)) sum += d * static_cast<float>(F::code(out, e)) - x[e];
@@ -148,10 +151,10 @@ void encode_block(const float* x, const float* w, const quantize_policy&, row_st
     direct_errors(g, at, error);
   else
     at.errors(g.sw, g.sx, error);
-  const float left_out = row.on_lattice ? 0.0f : g.norm();
-  const int best = row.balance.active ? balanced_lane(g, at, error, left_out, row.balance)
+  const auto left_out = [&] { return row.on_lattice ? 0.0f : g.norm(); };
+  const int best = row.balance.active ? balanced_lane(g, at, error, left_out(), row.balance)
                                       : smallest<F, lane_count>(error);
-  if (coarse && !(error[best] + left_out < g.zeros() + g.norm())) return;
+  if (coarse && !(error[best] + left_out() < g.zeros() + g.norm())) return;
   F::set_scale(out, d[best]);
   F::set_offset(out, m[best]);
   store_affine<F>(x, 0, d[best], m[best], out);
