@@ -1,6 +1,8 @@
 // The programs as a user runs them: exit codes and messages.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "file.hpp"
 #include "json.hpp"
 #include "shell.hpp"
@@ -105,6 +107,31 @@ TEST_F(programs, blocks_round_trip_and_error) {
   EXPECT_LT(doc["nmse_weighted"].get<double>(), doc["nmse"].get<double>());
   EXPECT_EQ(doc["rows"], 64);
   test::expect(blocks + " error --format q6_K --cols 1024 " + in, 0, "plain nmse");
+}
+
+/// The scale beside an nvfp4 array makes its error independent of the size of the weights.
+TEST_F(programs, blocks_scale_nvfp4) {
+  auto x = *file::read_raw<float>(data + "/quality/quality_input.f32");
+  std::vector<double> errors;
+  for (const float size : {1.0f, 0.25f, 0.05f}) {
+    auto y = x;
+    for (auto& v : y) v *= size;
+    ASSERT_TRUE(file::write_raw(dir / "x.f32", y));
+    const auto o = test::shell(blocks + " error --json --format nvfp4 --cols 1024 " + path("x.f32"));
+    ASSERT_EQ(o.code, 0) << o.text;
+    errors.push_back(json::parse(o.text)["nmse"].get<double>());
+    EXPECT_NEAR(errors.back(), errors.front(), 1e-3 * errors.front()) << size;
+  }
+  test::expect(blocks + " quantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " + path("x.f32") + " " +
+                   path("q"),
+               0, "");
+  test::expect(blocks + " dequantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " + path("q") + " " +
+                   path("y.f32"),
+               0, "");
+  const auto source = *file::read_raw<float>(path("x.f32")), y = *file::read_raw<float>(path("y.f32"));
+  double e = 0, n = 0;
+  for (std::size_t i = 0; i < y.size(); ++i) e += std::pow(y[i] - source[i], 2), n += std::pow(source[i], 2);
+  EXPECT_NEAR(e / n, errors.back(), 1e-3 * errors.back());
 }
 
 TEST_F(programs, blocks_failures_are_exit_1) {

@@ -10,6 +10,7 @@
 #include "json.hpp"
 #include "output.hpp"
 #include "quantal/dequantize.hpp"
+#include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "run.hpp"
 #include "synthetic.hpp"
@@ -308,13 +309,13 @@ TEST_F(quantizing, tiny_windows_give_the_same_bytes) {
     std::vector<std::byte> out;
     thread_pool pool(threads);
     const auto e = convert(
-        t, source, type, nullptr, pool,
+        t, source, type, nullptr, {}, pool,
         [&](std::span<const std::byte> b) {
           return out.insert(out.end(), b.begin(), b.end()), result<void>{};
         },
         window);
     EXPECT_TRUE(e);
-    return std::pair(out, e ? e->nmse_plain() : -1.0);
+    return std::pair(out, e ? e->error.nmse_plain() : -1.0);
   };
   const auto whole = convert_to(q4_K::gguf_id, in_memory, default_window, 1);
   EXPECT_EQ(whole.first.size(), static_cast<std::size_t>(600 * 144));
@@ -328,7 +329,7 @@ TEST_F(quantizing, tiny_windows_give_the_same_bytes) {
   EXPECT_EQ(std::memcmp(copied.first.data(), x.data(), copied.first.size()), 0);
   x[77] = std::numeric_limits<float>::quiet_NaN();
   thread_pool pool(2);
-  const auto refused = convert(t, made, f32::gguf_id, nullptr, pool,
+  const auto refused = convert(t, made, f32::gguf_id, nullptr, {}, pool,
                                [](std::span<const std::byte>) { return result<void>{}; });
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message.find("column 77 is NaN"), std::string::npos);
@@ -353,6 +354,61 @@ TEST_F(quantizing, weights_too_large_for_the_type) {
     if (t.name == "blk.0.ffn_up.weight") x[3] = 1e30f;
   });
   expect_failure(options(in, "F16"), "tensor 'blk.0.ffn_up.weight', row 0: quantized data validation failed");
+}
+
+/// Weights that the scales of a type cannot express are named, and an error if the user says so.
+TEST_F(quantizing, weights_beyond_the_range_of_the_scales) {
+  const auto in = synthetic({}, [](const gguf::tensor_info& t, std::vector<float>& x) {
+    if (t.name == "blk.0.ffn_up.weight") x[3] = 1e30f;
+    if (t.name == "blk.0.ffn_gate.weight")
+      for (auto& v : x) v *= 1e-12f;
+  });
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(failure(options(in, "Q4_0")), "");
+  const auto told = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("WARNING: tensor 'blk.0.ffn_up.weight': 1 of 65536 weights (0.00153 %) are too large for the "
+                      "scales of q4_0 and were cut"),
+            std::string::npos)
+      << told;
+  EXPECT_NE(told.find("tensor 'blk.0.ffn_gate.weight': 65536 of 65536 weights (100 %) are too small"), std::string::npos)
+      << told;
+  auto o = options(in, "Q4_0", "strict.gguf");
+  o.strict = true;
+  expect_failure(o, "weights (100 %) are too small for the scales of q4_0 and became zero (--strict)");
+}
+
+/// nvfp4 has a scale beside each tensor: one for each expert. It is read, folded in and left out again.
+TEST_F(quantizing, nvfp4_has_its_scale_beside_it) {
+  const auto in = synthetic({}, [](const gguf::tensor_info& t, std::vector<float>& x) {
+    const float size = t.name.starts_with("blk.0") ? 1e-6f : 1e4f;
+    if (t.name.starts_with("blk.") && t.ne[1] > 1)
+      for (auto& v : x) v *= size;
+  });
+  ASSERT_EQ(failure(options(in, "NVFP4", "nvfp4.gguf")), "");
+  const auto a = gguf::reader::open(in), b = gguf::reader::open(dir / "nvfp4.gguf");
+  ASSERT_TRUE(b);
+  int scaled = 0;
+  for (const auto& t : a->tensors()) {
+    const auto* made = b->find(t.name);
+    ASSERT_TRUE(made) << t.name;
+    const auto scale = gguf::read_scale(*b, *made);
+    ASSERT_TRUE(scale);
+    EXPECT_EQ(scale->is_one(), made->type != nvfp4::gguf_id) << t.name;
+    if (scale->is_one()) continue;
+    ++scaled;
+    EXPECT_EQ(scale->values().size(), t.name.find("_exps.") == std::string::npos ? 1u : static_cast<std::size_t>(t.slices()));
+    auto y = values(*b, *made);
+    for (std::int64_t s = 0; s < t.slices(); ++s)
+      scale->apply(s, y.data() + s * t.rows() * t.cols(), t.rows() * t.cols());
+    EXPECT_LT(nmse(values(*a, t), y), 0.012) << t.name;
+  }
+  EXPECT_GT(scaled, 10);
+  auto back = options(dir / "nvfp4.gguf", "Q8_0", "back.gguf");
+  back.allow_requantize = true;
+  ASSERT_EQ(failure(back), "");
+  const auto c = gguf::reader::open(back.out);
+  ASSERT_EQ(c->tensors().size(), a->tensors().size());
+  for (const auto& t : a->tensors()) EXPECT_LT(nmse(values(*a, t), values(*c, *c->find(t.name))), 0.012) << t.name;
 }
 
 TEST_F(quantizing, requantizing_needs_permission) {
