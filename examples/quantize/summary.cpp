@@ -98,7 +98,7 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
   if (s.to.rule >= 0) out["rule"] = rules[static_cast<std::size_t>(s.to.rule)].pattern.text();
   if (s.to.fallback_from) out["fallback_from"] = s.to.fallback_from->name;
   if (s.to.copy) {
-    if (e) out["nmse"] = json_number(e->nmse_plain());
+    if (loss) out["nmse"] = json_number(loss->error.nmse_plain());
     return out;
   }
   out["importance"] = {{"source", imatrix::to_string(s.importance.from)},
