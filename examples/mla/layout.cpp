@@ -1,5 +1,6 @@
 #include "layout.hpp"
 
+#include "file_plan.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/gguf/writer.hpp"
@@ -243,6 +244,7 @@ std::uint32_t key_type(std::uint32_t kv_b) noexcept {
 }
 
 result<void> relayout(const gguf::reader& model, layout to, const std::filesystem::path& out) {
+  if (auto ok = file_plan().input("IN", model.path()).output("OUT", out).check(); !ok) return ok;
   const auto c = read_config(model);
   if (!c) return c.error();
   converter convert(model, *c, to);

@@ -2,7 +2,6 @@
 #include <cstdio>
 
 #include "cli.hpp"
-#include "file_plan.hpp"
 #include "layout.hpp"
 #include "program.hpp"
 
@@ -25,7 +24,6 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "quantal-relayout: %s\n", m.c_str());
     return cli::exit_failure;
   };
-  if (auto ok = file_plan().input("IN", in).output("OUT", out).check(); !ok) return fail(ok.error().message);
   const auto model = gguf::reader::open(in);
   if (!model) return fail(model.error().message);
   if (auto r = relayout(*model, *find_layout(to), out); !r) return fail(r.error().message);

@@ -313,7 +313,7 @@ TEST_F(Convert, QuantizingOnTheWayIsQuantizingTheBf16File) {
     o.layout = layout;
     convert(o);
     o.quantize.out = dir / "direct.gguf", o.quantize.type = "Q4_0";
-    o.quantize.rules = {"ffn_down=q5_1,attn_output=q6_0"};
+    o.quantize.rules = {"ffn_down=q5_1,attn_output=q5_0"};
     convert(o);
     auto q = o.quantize;
     q.in = dir / "bf16.gguf", q.out = dir / "via.gguf";

@@ -1,6 +1,7 @@
 // Scales as blocks can store them, and other small roundings.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "quantal/config.hpp"
