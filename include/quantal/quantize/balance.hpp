@@ -42,16 +42,19 @@ struct row_state {
   bool on_lattice = false;  ///< its weights may be levels of the format
 };
 
+/// Subnormals are not, whatever a host makes of them.
+QUANTAL_INLINE bool is_zero(float x) noexcept { return (quantal::detail::bits_from_float(x) & 0x7fffffffu) == 0; }
+
 /// Active if one weight in 64 is exactly zero, which no dense row of trained weights reaches.
 QUANTAL_INLINE error_balance balance_of(const row_view& row) noexcept {
   constexpr std::int64_t side = 16;  // counters side by side
   std::int32_t count[side] = {};
   const std::int64_t whole = row.cols - row.cols % side;
   for (std::int64_t i = 0; i < whole; i += side)
-    for (std::int64_t k = 0; k < side; ++k) count[k] += row.x[i + k] == 0.0f;
+    for (std::int64_t k = 0; k < side; ++k) count[k] += is_zero(row.x[i + k]);
   std::int64_t zeros = 0;
   for (const auto n : count) zeros += n;
-  for (std::int64_t i = whole; i < row.cols; ++i) zeros += row.x[i] == 0.0f;
+  for (std::int64_t i = whole; i < row.cols; ++i) zeros += is_zero(row.x[i]);
   return {zeros * 64 >= row.cols && zeros > 0, 0.0f};
 }
 

@@ -15,11 +15,12 @@ namespace quantal::quantize {
 inline constexpr float largest_weight = 1e15f;
 
 /// A power of two that brings a row's largest weight near to 1, where it is so far from it that squares would
-/// leave the range of float32; else 1. For formats whose scales have that range.
+/// leave the range of float32; else 1. For formats whose scales have that range. Rows of less than 2^-100 stay as
+/// they are, and become zeros: their scales would be subnormal, which a host may have switched off.
 QUANTAL_INLINE float unit_of(float largest) noexcept {
   const int exponent = static_cast<int>(quantal::detail::bits_from_float(largest) >> 23) - 127;
-  if (largest == 0.0f || (exponent > -60 && exponent < 46)) return 1.0f;
-  const int shift = exponent < -100 ? 100 : exponent > 126 ? -126 : -exponent;
+  if (exponent < -100 || (exponent > -60 && exponent < 46)) return 1.0f;
+  const int shift = exponent > 126 ? -126 : -exponent;
   return quantal::detail::float_from_bits(static_cast<std::uint32_t>(shift + 127) << 23);
 }
 
