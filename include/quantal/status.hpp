@@ -22,6 +22,7 @@ enum class [[nodiscard]] status : std::uint8_t{
                   ///< format)
     not_finite,   ///< a weight is NaN or infinite
     bad_importance,  ///< an importance is NaN, infinite or negative
+    bad_moments,     ///< second moments are NaN, infinite, not symmetric or not positive
     device_error,    ///< a CUDA call failed; cudaGetLastError() says how
     overlap,  ///< results or the workspace share memory with what the function reads, or with each other
     executor_failed,  ///< the executor's run threw; results are unspecified
@@ -40,6 +41,7 @@ constexpr std::string_view to_string(status s) noexcept {
     case status::unsupported: return "operation not supported for this format";
     case status::not_finite: return "weight is not finite";
     case status::bad_importance: return "importance is not finite or negative";
+    case status::bad_moments: return "second moments are not finite, symmetric and positive";
     case status::device_error: return "CUDA call failed";
     case status::overlap:
       return "memory overlaps";

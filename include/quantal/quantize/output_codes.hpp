@@ -1,0 +1,277 @@
+// The one thing that output-aware quantization asks of a format: codes for eight neighbouring weights under
+// the scales that the row already has, for the least |(x - q) U + y|^2. U is upper triangular; y is what the
+// errors of other columns have put into the same components.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "quantal/dequantize.hpp"
+#include "quantal/quantize/group_coder.hpp"
+#include "quantal/quantize/output_coder.hpp"
+#include "quantal/quantize/quantize.hpp"
+
+namespace quantal::quantize {
+
+/// The code nearest to what each weight should be, now that the errors of the weights before it are known.
+template <single_codes F>
+void choose_codes(std::byte* row, std::int64_t first, const group_target& t, float* decoded) noexcept {
+  static_assert(F::layout.group % code_group == 0);
+  using book = codebook<F>;
+  auto& b = row_blocks<F>(row)[first / F::layout.elements];
+  const int e0 = static_cast<int>(first % F::layout.elements), g = e0 / F::layout.group;
+  const float rs = row_scale<F>(row), scale = F::scale(b, rs, g), inverse = safe_inverse(scale);
+  float offset = 0.0f, shift = 0.0f;
+  if constexpr (F::layout.has_offset) offset = F::offset(b, rs, g);
+  if constexpr (book::tables == 2) shift = F::table(b, g) ? static_cast<float>(book::shift) : 0.0f;
+  float error[code_group];
+  for (int i = 0; i < code_group; ++i) {
+    float y = t.y[i];
+    for (int k = 0; k < i; ++k) y += error[k] * t.factor[k * t.stride + i];
+    const float wanted = t.x[i] + y / t.factor[i * t.stride + i];
+    const int index = book::nearest((wanted - offset) * inverse - shift);
+    book::store(b, e0 + i, index);
+    decoded[i] = scale * (static_cast<float>(book::level(index)) + shift);
+    if constexpr (F::layout.has_offset) decoded[i] += offset;
+    error[i] = t.x[i] - decoded[i];
+  }
+}
+
+/// Formats that choose a vector of a small table for 2, 4 or 8 weights, perhaps with signs or a shift.
+template <class F>
+concept vector_codes = block_format<F> && !single_codes<F> && F::vector <= code_group &&
+                       F::grid_size <= 2048 && requires(int i) {
+  { F::grid_value(i, i) } -> std::same_as<int>;
+};
+
+namespace detail {
+
+/// What the signs of a vector may be.
+enum class sign_rule { none, any, even, odd };
+
+template <class F>
+constexpr bool has_signs() noexcept {
+  return requires { F::even_signs; };
+}
+template <class F>
+constexpr bool even_signs() noexcept {
+  if constexpr (has_signs<F>())
+    return F::even_signs;
+  else
+    return false;
+}
+
+/// The vectors of F component by component, as floats.
+template <class F>
+struct vector_table {
+  alignas(64) float component[std::size_t{F::vector}][std::size_t{F::grid_size}];
+
+  vector_table() noexcept {
+    for (int k = 0; k < F::vector; ++k)
+      for (int i = 0; i < F::grid_size; ++i) component[k][i] = static_cast<float>(F::grid_value(i, k));
+  }
+  static const vector_table& get() noexcept {
+    static const vector_table one;
+    return one;
+  }
+};
+
+/// n weights that share a codeword (all members are inlined: the same code serves every arch): target t, and
+/// metric G: the cost of q is (t - q) G (t - q).
+template <int n>
+struct vector_problem {
+  float t[std::size_t{n}], metric[std::size_t{n}][std::size_t{n}];
+
+  /// Of the target's columns i .. i + n, once the errors before them are in z = y + error * U.
+  QUANTAL_INLINE void load(const group_target& g, int i, const float* z) noexcept {
+    const float* u = g.factor + i * g.stride + i;
+    float step[std::size_t{n}];
+    for (int c = 0; c < n; ++c) {  // step U = z
+      float s = z[c];
+      for (int k = 0; k < c; ++k) s -= step[k] * u[k * g.stride + c];
+      step[c] = s / u[c * g.stride + c];
+      t[c] = g.x[i + c] + step[c];
+    }
+    for (int a = 0; a < n; ++a)
+      for (int b = 0; b < n; ++b) {
+        float s = 0.0f;
+        for (int c = a > b ? a : b; c < n; ++c) s += u[a * g.stride + c] * u[b * g.stride + c];
+        metric[a][b] = s;
+      }
+  }
+  QUANTAL_INLINE float cost(const float* q) const noexcept {
+    float d[std::size_t{n}], sum = 0.0f;
+    for (int k = 0; k < n; ++k) d[k] = t[k] - q[k];
+    for (int a = 0; a < n; ++a) {
+      float s = 0.0f;
+      for (int b = 0; b < n; ++b) s += metric[a][b] * d[b];
+      sum += d[a] * s;
+    }
+    return sum;
+  }
+};
+
+/// A choice for n weights: entry of the table, signs (bit k: weight k is negative), values.
+template <int n>
+struct vector_choice {
+  int index = 0, signs = 0;
+  float cost = 0.0f;
+  float q[std::size_t{n}] = {};
+
+  /// Flips one sign, or two where parity is fixed, as long as that pays.
+  QUANTAL_INLINE void improve_signs(const vector_problem<n>& p, bool pairs) noexcept {
+    float slope[std::size_t{n}];  // of the cost, by the value of a weight; negative
+    for (int sweep = 0; sweep < n; ++sweep) {
+      float step[std::size_t{n}], single[std::size_t{n}];
+      price_flips(p, slope, step, single);
+      float least = -1e-6f * cost;
+      int i = -1, j = -1;
+      for (int a = 0; a < n; ++a) {
+        if (!pairs && single[a] < least) least = single[a], i = a;
+        for (int b = 0; pairs && b < a; ++b) {
+          const float both = single[a] + single[b] + 2.0f * step[a] * step[b] * p.metric[a][b];
+          if (both < least) least = both, i = a, j = b;
+        }
+      }
+      if (i < 0) return;
+      flip(i);
+      if (j >= 0) flip(j);
+      cost = p.cost(q);
+    }
+  }
+  /// The one flip that costs least.
+  QUANTAL_INLINE void flip_cheapest(const vector_problem<n>& p) noexcept {
+    float slope[std::size_t{n}], step[std::size_t{n}], single[std::size_t{n}];
+    price_flips(p, slope, step, single);
+    int best = 0;
+    for (int k = 1; k < n; ++k) best = single[k] < single[best] ? k : best;
+    flip(best);
+    cost = p.cost(q);
+  }
+
+ private:
+  QUANTAL_INLINE void flip(int k) noexcept { signs ^= 1 << k, q[k] = -q[k]; }
+  /// What each flip adds to the cost.
+  QUANTAL_INLINE void price_flips(const vector_problem<n>& p, float* slope, float* step,
+                                  float* single) const noexcept {
+    for (int a = 0; a < n; ++a) {
+      slope[a] = 0.0f;
+      for (int b = 0; b < n; ++b) slope[a] += p.metric[a][b] * (p.t[b] - q[b]);
+    }
+    for (int k = 0; k < n; ++k) {
+      step[k] = 2.0f * q[k];  // of t - q
+      single[k] = step[k] * (2.0f * slope[k] + step[k] * p.metric[k][k]);
+    }
+  }
+};
+
+/// Entries that are near in the diagonal metric: the best of every sixteenth. `wanted` is in units of the
+/// table.
+inline constexpr int shortlist = lane_count;
+
+template <class F>
+void near_entries(const float* wanted, const float* weight, int* index) noexcept {
+  using batch = lanes<F>;
+  constexpr int size = static_cast<int>(batch::size), registers = shortlist / size;
+  const auto& table = vector_table<F>::get();
+  batch least[std::size_t{registers}], at[std::size_t{registers}], target[std::size_t{F::vector}],
+      w[std::size_t{F::vector}];
+  for (int r = 0; r < registers; ++r) least[r] = batch(3e38f), at[r] = batch(0.0f);
+  for (int k = 0; k < F::vector; ++k) target[k] = batch(wanted[k]), w[k] = batch(weight[k]);
+  for (int first = 0; first < F::grid_size; first += shortlist)
+    for (int r = 0; r < registers; ++r) {
+      batch cost(0.0f);
+      for (int k = 0; k < F::vector; ++k) {
+        const batch d = target[k] - batch::load_aligned(table.component[k] + first + r * size);
+        cost = cost + w[k] * (d * d);
+      }
+      const auto better = cost < least[r];
+      least[r] = xsimd::min(cost, least[r]);
+      at[r] = xsimd::select(better, batch(static_cast<float>(first)), at[r]);
+    }
+  alignas(64) float found[shortlist];
+  for (int r = 0; r < registers; ++r) at[r].store_aligned(found + r * size);
+  for (int l = 0; l < shortlist; ++l) index[l] = static_cast<int>(found[l]) + l;
+}
+
+/// The best vector under a scale: code = factor * entry + shift, times a sign.
+template <class F>
+vector_choice<F::vector> choose_vector(const vector_problem<F::vector>& p, float scale, float factor,
+                                       float shift, sign_rule rule) noexcept {
+  constexpr int n = F::vector;
+  const float inverse = safe_inverse(scale), unit = 1.0f / factor;
+  float wanted[std::size_t{n}], weight[std::size_t{n}];
+  int natural = 0, near[shortlist];
+  for (int k = 0; k < n; ++k) {
+    const float v = p.t[k] * inverse;
+    const bool negative = rule != sign_rule::none && v < 0.0f;
+    natural |= negative << k;
+    wanted[k] = ((negative ? -v : v) - shift) * unit, weight[k] = p.metric[k][k];
+  }
+  near_entries<F>(wanted, weight, near);
+  const auto& table = vector_table<F>::get();
+  vector_choice<n> best;
+  for (int l = 0; l < shortlist; ++l) {
+    vector_choice<n> c{near[l], natural, 0.0f, {}};
+    for (int k = 0; k < n; ++k) {
+      const float v = scale * (factor * table.component[k][near[l]] + shift);
+      c.q[k] = natural >> k & 1 ? -v : v;
+    }
+    c.cost = p.cost(c.q);
+    const bool odd = std::popcount(static_cast<unsigned>(c.signs)) & 1;
+    if ((rule == sign_rule::even && odd) || (rule == sign_rule::odd && !odd)) c.flip_cheapest(p);
+    if (rule != sign_rule::none) c.improve_signs(p, rule != sign_rule::any);
+    if (l == 0 || c.cost < best.cost) best = c;
+  }
+  return best;
+}
+
+}  // namespace detail
+
+template <vector_codes F>
+void choose_codes(std::byte* row, std::int64_t first, const group_target& t, float* decoded) noexcept {
+  using namespace detail;
+  constexpr int n = F::vector;
+  auto& b = row_blocks<F>(row)[first / F::layout.elements];
+  const int e0 = static_cast<int>(first % F::layout.elements);
+  const float scale = F::scale(b, row_scale<F>(row), e0 / F::layout.group);
+  float factor = 1.0f, shift = 0.0f;
+  if constexpr (requires { F::shift_group; })
+    factor = 8.0f, shift = static_cast<float>(F::shift(b, e0 / F::shift_group));
+  float error[code_group];
+  int signs = 0;
+  for (int i = 0; i < code_group; i += n) {
+    float z[std::size_t{n}];
+    for (int c = 0; c < n; ++c) {
+      z[c] = t.y[i + c];
+      for (int k = 0; k < i; ++k) z[c] += error[k] * t.factor[k * t.stride + i + c];
+    }
+    vector_problem<n> p;
+    p.load(t, i, z);
+    auto rule = has_signs<F>() ? sign_rule::any : sign_rule::none;
+    if (even_signs<F>() && i + n == code_group)
+      rule = std::popcount(static_cast<unsigned>(signs)) & 1 ? sign_rule::odd : sign_rule::even;
+    const auto choice = choose_vector<F>(p, scale, factor, shift, rule);
+    signs |= choice.signs << i;
+    if constexpr (requires { F::set_vector(b, 0, 0, 0); })
+      F::set_vector(b, e0 / n, choice.index, choice.signs);
+    else
+      F::set_grid(b, (e0 + i) / n, choice.index);
+    for (int c = 0; c < n; ++c) decoded[i + c] = choice.q[c], error[i + c] = t.x[i + c] - choice.q[c];
+  }
+  if constexpr (requires { F::set_signs(b, 0, 0); }) F::set_signs(b, e0 / code_group, signs);
+}
+
+template <class F>
+concept output_codable = quantizable<F> && block_format<F> &&(single_codes<F> || vector_codes<F>);
+
+/// F's coder on arch A. The bytes do not depend on it.
+template <output_codable F, class A = xsimd::default_arch>
+constexpr output_coder coder_of() noexcept {
+  using G = on_arch<F, A>;
+  return {F::layout.elements, &row_bytes<G>, &quantize_row<F, quantize_policy{}, A>, &dequantize_row<G>,
+          &choose_codes<G>};
+}
+
+}  // namespace quantal::quantize

@@ -1,0 +1,97 @@
+// y += e * u for a few rows e and a wide u: what output-aware quantization spends its time on.
+//
+// Every element of y adds its terms in the order of k by fused multiply-adds, so the bits are the same on
+// every arch.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "quantal/quantize/output_coder.hpp"
+#include "quantal/simd/arch.hpp"
+
+namespace quantal::quantize {
+
+namespace detail {
+
+/// Archs whose fused multiply-add xsimd uses. On others its fma rounds twice.
+template <class A>
+concept fused_multiply_add = std::is_base_of_v<simd::avx2, A> || std::is_base_of_v<xsimd::avx512f, A> ||
+    std::is_base_of_v<xsimd::neon64, A>;
+
+/// A register of floats and its fused multiply-add.
+template <class A>
+struct product_lanes {
+  struct type {
+    static constexpr std::size_t size = 4;
+    float v[4];
+    type() = default;
+    explicit type(float x) noexcept : v{x, x, x, x} {}
+    static type load_unaligned(const float* p) noexcept {
+      type t;
+      for (int i = 0; i < 4; ++i) t.v[i] = p[i];
+      return t;
+    }
+    void store_unaligned(float* p) const noexcept {
+      for (int i = 0; i < 4; ++i) p[i] = v[i];
+    }
+  };
+  static QUANTAL_INLINE type multiply_add(type a, type b, type c) noexcept {
+    for (int i = 0; i < 4; ++i) c.v[i] = std::fma(a.v[i], b.v[i], c.v[i]);
+    return c;
+  }
+};
+
+template <fused_multiply_add A>
+struct product_lanes<A> {
+  using type = xsimd::batch<float, A>;
+  static QUANTAL_INLINE type multiply_add(type a, type b, type c) noexcept { return xsimd::fma(a, b, c); }
+};
+
+/// R rows by V registers of y, over all of k.
+template <class A, int R, int V>
+QUANTAL_INLINE void product_tile(const float* e, std::int64_t e_stride, const float* u, std::int64_t u_stride,
+                                 float* y, std::int64_t y_stride, std::int64_t k) noexcept {
+  using lanes = product_lanes<A>;
+  using batch = typename lanes::type;
+  constexpr int size = static_cast<int>(batch::size);
+  batch sum[std::size_t{R}][std::size_t{V}];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) sum[r][v] = batch::load_unaligned(y + r * y_stride + v * size);
+  for (std::int64_t i = 0; i < k; ++i, u += u_stride) {
+    batch b[std::size_t{V}];
+    for (int v = 0; v < V; ++v) b[v] = batch::load_unaligned(u + v * size);
+    for (int r = 0; r < R; ++r) {
+      const batch a(e[r * e_stride + i]);
+      for (int v = 0; v < V; ++v) sum[r][v] = lanes::multiply_add(a, b[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) sum[r][v].store_unaligned(y + r * y_stride + v * size);
+}
+
+template <class A, int R>
+QUANTAL_INLINE void product_rows(const float* e, std::int64_t e_stride, const float* u, std::int64_t u_stride,
+                                 float* y, std::int64_t y_stride, std::int64_t k,
+                                 std::int64_t cols) noexcept {
+  constexpr int size = static_cast<int>(product_lanes<A>::type::size), wide = size >= 8 ? 2 : 4;
+  std::int64_t c = 0;
+  for (; c + wide * size <= cols; c += wide * size)
+    product_tile<A, R, wide>(e, e_stride, u + c, u_stride, y + c, y_stride, k);
+  for (; c < cols; c += size) product_tile<A, R, 1>(e, e_stride, u + c, u_stride, y + c, y_stride, k);
+}
+
+}  // namespace detail
+
+template <class A>
+void add_row_product(const float* e, std::int64_t e_stride, const float* u, std::int64_t u_stride, float* y,
+                     std::int64_t y_stride, int rows, std::int64_t k, std::int64_t cols) noexcept {
+  int r = 0;
+  for (; r + 6 <= rows; r += 6)
+    detail::product_rows<A, 6>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, k, cols);
+  for (; r < rows; ++r)
+    detail::product_rows<A, 1>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, k, cols);
+}
+
+}  // namespace quantal::quantize
