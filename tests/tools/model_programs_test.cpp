@@ -342,8 +342,9 @@ TEST_F(model_programs, odd_inputs_are_said) {
     EXPECT_EQ(o.text.find(name, first + name.size() + 5), std::string::npos) << "said twice\n" << o.text;
   }
   expect(perplexity + " -m " + heads + " -f " + path("text.txt") + " -c 600", 0, "longer than the context that the model was trained with, 512");
+  const auto text = *file::read_text(dir / "text.txt");
   std::string wide;
-  for (const char c : *file::read_text(dir / "text.txt")) wide += c, wide += '\0';
+  for (const char c : text) wide += c, wide += '\0';
   ASSERT_TRUE(file::write(dir / "wide.txt", "\xff\xfe" + wide));
   expect(perplexity + " -m " + heads + " -f " + path("wide.txt") + " -c 64 --chunks 2", 0, "UTF-16, little-endian");
 }

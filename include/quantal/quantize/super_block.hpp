@@ -94,7 +94,7 @@ affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, con
 }
 
 /// The unit of which nearly all values are 0 .. most times; 0 if there is none.
-template <std::size_t count>
+template <class F, std::size_t count>
 float common_unit(const std::array<float, count>& value, int most) noexcept {
   const float top = *std::max_element(value.begin(), value.end());
   for (int k = most; k > 0 && top > 0.0f; --k) {
@@ -115,7 +115,7 @@ super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
   constexpr std::size_t groups = F::layout.groups();
   std::array<float, groups> scale{}, min{};
   for (std::size_t i = 0; i < groups; ++i) scale[i] = wish[i].scale, min[i] = -wish[i].offset;
-  const super_pair unit{common_unit(scale, F::max_sub_scale), common_unit(min, F::max_sub_min)};
+  const super_pair unit{common_unit<F>(scale, F::max_sub_scale), common_unit<F>(min, F::max_sub_min)};
   if (unit.min > 0.0f)
     for (std::size_t i = 0; i < groups; ++i) {
       const int used = rounded((g[i].high - g[i].low) * safe_inverse(scale[i]), 0, F::max_code);
