@@ -17,11 +17,29 @@
 
 namespace quantal::quantize {
 
+/// Arch A in the units of quantal::runtime. A program that includes the headers compiles the same templates
+/// with its own flags, say with contraction; under this name the linker does not take its copies for ours.
+template <class A>
+struct in_runtime {};
+
+namespace detail {
+template <class A>
+struct instructions_of {
+  using type = A;
+};
+template <>
+struct instructions_of<simd::scalar> {
+  using type = xsimd::default_arch;
+};
+template <class A>
+struct instructions_of<in_runtime<A>> : instructions_of<A> {};
+}  // namespace detail
+
 /// A format bound to the arch whose instructions its quantizer may use; what is a template on the format
 /// becomes one on the arch too, so that no two variants share a symbol.
 template <class F, class A>
 struct on_arch : F {
-  using arch = std::conditional_t<std::is_same_v<A, simd::scalar>, xsimd::default_arch, A>;
+  using arch = typename detail::instructions_of<A>::type;
 };
 
 namespace detail {

@@ -11,7 +11,7 @@ void add_quantizers(quantizer_table& table) noexcept {
   const auto add = [&]<class F>() {
     constexpr std::size_t i = *format_index(F::gguf_id);
     if constexpr (i % quantizer_parts == P && quantizable<F>)
-      table[i] = &quantal::quantize_row<F, quantize_policy{}, A>;
+      table[i] = &quantal::quantize_row<F, quantize_policy{}, quantize::in_runtime<A>>;
   };
   all_formats::for_each(add);
 }
