@@ -25,9 +25,14 @@ set(quantal_folded_forms "128,true,false")  # kernel/decode/folded.hpp
 set(quantal_signed_forms "16,false,false" "32,false,false" "128,false,false")
 set(quantal_u8_archs scalar avx2_vnni avx512_vnni neon64_i8mm)
 # Archs that use the quantizers of another, as quantizer_arch in runtime/parts.hpp.
-set(quantal_borrowing_archs avx2_vnni neon64_i8mm)
+set(quantal_borrowing_archs avx2_vnni neon64_i8mm neon64_dotprod)
 set(quantal_quantizers_of_avx2_vnni avx2)
-set(quantal_quantizers_of_neon64_i8mm neon64_dotprod)
+set(quantal_quantizers_of_neon64_i8mm neon64)
+set(quantal_quantizers_of_neon64_dotprod neon64)
+if("neon64" IN_LIST quantal_known_archs)  # its baseline: the lanes of scalar's quantizers are NEON's too
+  list(APPEND quantal_borrowing_archs scalar)
+  set(quantal_quantizers_of_scalar neon64)
+endif()
 
 # quantal_form_instances(ARCH OUT_A OUT_B): template names of the arch's form kernels, in two lists of like cost.
 function(quantal_form_instances arch out_a out_b)

@@ -25,8 +25,18 @@ struct quantizer_arch<simd::avx2_vnni> {
 };
 template <>
 struct quantizer_arch<simd::neon64_i8mm> {
-  using type = simd::neon64_dotprod;
+  using type = simd::neon64;
 };
+template <>
+struct quantizer_arch<simd::neon64_dotprod> {
+  using type = simd::neon64;
+};
+#if XSIMD_WITH_NEON64
+template <>
+struct quantizer_arch<simd::scalar> {  // whose lanes are those of the baseline
+  using type = simd::neon64;
+};
+#endif
 
 /// The same for quantizers, which have units of their own and are defined in quantizers.hpp.
 inline constexpr std::size_t quantizer_parts = 3;
