@@ -1,11 +1,13 @@
 # Which archs quantal::runtime is built for: quantal_archs, from QUANTAL_ARCHS.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(quantal_known_archs neon64_i8mm neon64_dotprod neon64 scalar)
+  set(quantal_baseline_archs neon64 scalar)
 else()
   set(quantal_known_archs avx512_vnni avx512 avx2_vnni avx2 scalar)
+  set(quantal_baseline_archs scalar)
 endif()
 set(QUANTAL_ARCHS all CACHE STRING
-  "Variants of quantal::runtime: `all`, `native` (the best that this machine runs, and scalar), or a list, best first, that ends in scalar")
+  "Variants of quantal::runtime: `all`, `native` (the best that this machine runs, and scalar), or a list, best first, that ends in one that every machine runs: scalar, on AArch64 also neon64")
 
 # quantal_native_arch(OUT): the best arch of this machine. The runtime's own check is asked, as the dispatcher does.
 function(quantal_native_arch out)
@@ -48,6 +50,6 @@ foreach(arch ${quantal_archs})
   endif()
 endforeach()
 list(GET quantal_archs -1 quantal_last_arch)
-if(NOT quantal_last_arch STREQUAL "scalar")
-  message(FATAL_ERROR "QUANTAL_ARCHS must end in scalar, which every machine runs")
+if(NOT quantal_last_arch IN_LIST quantal_baseline_archs)
+  message(FATAL_ERROR "QUANTAL_ARCHS must end in one that every machine runs: ${quantal_baseline_archs}")
 endif()
