@@ -6,6 +6,7 @@
 
 #include "quantal/quantize/output_codes.hpp"
 #include "quantal/quantize/row_product.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal {
@@ -64,9 +65,9 @@ struct outcome {
 template <class F>
 outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
                   const output_aware_options& o = {},
-                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch>) {
+                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch>,
+                  const quantize::output_coder& coder = quantize::coder_of<F>()) {
   const std::int64_t cols = m.cols(), rows = static_cast<std::int64_t>(w.size()) / cols;
-  const auto coder = quantize::coder_of<F>();
   outcome r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
             std::vector<double>(static_cast<std::size_t>(rows)),
             std::vector<double>(static_cast<std::size_t>(rows))};
@@ -121,6 +122,34 @@ TEST(OutputAwareRows, SameBytesWhateverTheThreadsAndTheArch) {
   const matrix last(w.end() - cols, w.end());
   const auto alone = quantized<q3_K>(m, last, serial);
   EXPECT_TRUE(std::equal(alone.bytes.begin(), alone.bytes.end(), one.bytes.end() - row_bytes<q3_K>(cols)));
+}
+
+TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
+  constexpr std::int64_t cols = 256;
+  const auto m = prepared(cols, 400, moments(cols, 400, 3));
+  test::rng g(4);
+  const auto w = test::gaussian(g, cols * 9);
+  serial_executor serial;
+  const auto compare = [&]<class F>() {
+    std::optional<outcome> first;
+    for (const auto arch : runtime::dispatcher::compiled()) {
+      const auto d = runtime::dispatcher::named(arch);
+      if (!d) continue;
+      const auto* coder = d->find_coder(F::gguf_id);
+      ASSERT_NE(coder, nullptr);
+      const auto r = quantized<F>(m, w, serial, {1, 2}, d->product(), *coder);
+      if (!first) first = r;
+      EXPECT_EQ(first->bytes, r.bytes) << arch;
+    }
+    EXPECT_LT(first->total(), first->plain_total());
+  };
+  compare.operator()<q3_K>();
+  compare.operator()<iq2_xxs>();
+}
+
+TEST(OutputAwareRows, RuntimeSaysWhichFormatsHaveNoCoder) {
+  const auto best = runtime::dispatcher::best();
+  for (const auto id : {f32::gguf_id, iq2_kt::gguf_id, 4711u}) EXPECT_EQ(best.find_coder(id), nullptr) << id;
 }
 
 /// Eight columns that matter, independent of all others: 256 sign patterns.

@@ -184,13 +184,16 @@ class output_tile {
     for (int r = 0; r < rows_; ++r) load_errors(best(r), r);
     std::fill_n(residual_, rows_ * cols_, 0.0f);
     product_(error_, cols_, metric_.moments(), cols_, residual_, cols_, rows_, cols_, cols_);
-    for (int r = 0; r < rows_; ++r)
+    for (int r = 0; r < rows_; ++r) {
+      std::memcpy(trial(r), best(r), static_cast<std::size_t>(row_bytes_));
       for (int pass = 0; pass < passes; ++pass) {
         bool changed = false;
         for (std::int64_t at = 0; at < cols_; at += group) changed |= improve(r, at);
         if (!changed) break;
       }
+    }
   }
+  /// The trial bytes are the best ones, before and after.
   bool improve(int r, std::int64_t at) noexcept {
     const float *v = metric_.group_factor(at), *x = x_ + r * cols_ + at;
     float *e = error_ + r * cols_ + at, *residual = residual_ + r * cols_;
@@ -199,7 +202,6 @@ class output_tile {
     solve_group(v, residual + at, z);
     for (int i = 0; i < group; ++i) wanted[i] = x[i] - e[i] + z[i];
     static constexpr float nothing[group] = {};
-    std::memcpy(trial(r), best(r), static_cast<std::size_t>(row_bytes_));
     coder_.choose(trial(r), column(at), {wanted, nothing, v, group}, q);
     float moved[group], left[group];
     bool any = false;
@@ -209,7 +211,10 @@ class output_tile {
     }
     if (!any) return false;
     const double gain = square(v, z) - square(v, left);
-    if (!(gain > 1e-7 * loss_[r] / static_cast<double>(cols_))) return false;
+    if (!(gain > 1e-7 * loss_[r] / static_cast<double>(cols_))) {
+      std::memcpy(trial(r), best(r), static_cast<std::size_t>(row_bytes_));
+      return false;
+    }
     std::memcpy(best(r), trial(r), static_cast<std::size_t>(row_bytes_));
     loss_[r] -= gain;
     for (int i = 0; i < group; ++i) {

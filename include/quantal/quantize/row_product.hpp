@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "quantal/quantize/lanes.hpp"
 #include "quantal/quantize/output_coder.hpp"
 #include "quantal/simd/arch.hpp"
 
@@ -27,13 +28,13 @@ struct product_lanes {
     static constexpr std::size_t size = 4;
     float v[4];
     type() = default;
-    explicit type(float x) noexcept : v{x, x, x, x} {}
-    static type load_unaligned(const float* p) noexcept {
+    QUANTAL_INLINE explicit type(float x) noexcept : v{x, x, x, x} {}
+    static QUANTAL_INLINE type load_unaligned(const float* p) noexcept {
       type t;
       for (int i = 0; i < 4; ++i) t.v[i] = p[i];
       return t;
     }
-    void store_unaligned(float* p) const noexcept {
+    QUANTAL_INLINE void store_unaligned(float* p) const noexcept {
       for (int i = 0; i < 4; ++i) p[i] = v[i];
     }
   };
@@ -48,6 +49,9 @@ struct product_lanes<A> {
   using type = xsimd::batch<float, A>;
   static QUANTAL_INLINE type multiply_add(type a, type b, type c) noexcept { return xsimd::fma(a, b, c); }
 };
+
+template <class A>
+struct product_lanes<in_runtime<A>> : product_lanes<A> {};
 
 /// R rows by V registers of y, over all of k.
 template <class A, int R, int V>

@@ -10,6 +10,7 @@
 #include "quantal/formats.hpp"
 #include "quantal/kernel/args.hpp"
 #include "quantal/kernel/pack_args.hpp"
+#include "quantal/quantize/output_coder.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal::runtime {
@@ -72,8 +73,12 @@ using ops_table = std::array<const format_ops*, format_table.size()>;
 using quantizer = status (*)(const float* x, const float* importance, std::byte* out,
                              std::int64_t cols) noexcept;
 
-/// Pointers in the order of `format_table`; null where there is no quantizer.
-using quantizer_table = std::array<quantizer, format_table.size()>;
+/// The quantizers of one arch, in the order of `format_table`.
+struct quantizer_table {
+  std::array<quantizer, format_table.size()> rows;                 ///< null where there is none
+  std::array<quantize::output_coder, format_table.size()> coders;  ///< `choose` is null where there is none
+  quantize::row_product product;
+};
 
 /// One arch's variant of the library.
 class dispatcher {
@@ -97,8 +102,15 @@ class dispatcher {
   /// Quantizer of a format, nullptr for an unknown id and for formats without one.
   quantizer find_quantizer(std::uint32_t gguf_id) const noexcept {
     const auto i = format_index(gguf_id);
-    return i ? (*quantizers_)[*i] : nullptr;
+    return i ? quantizers_->rows[*i] : nullptr;
   }
+  /// What quantize_rows (quantize/output_aware.hpp) needs of a format, nullptr where it has no codes to choose.
+  const quantize::output_coder* find_coder(std::uint32_t gguf_id) const noexcept {
+    const auto i = format_index(gguf_id);
+    return i && quantizers_->coders[*i].choose ? &quantizers_->coders[*i] : nullptr;
+  }
+  /// And of the arch.
+  quantize::row_product product() const noexcept { return quantizers_->product; }
 
  private:
   std::string_view arch_;
