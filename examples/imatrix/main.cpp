@@ -7,6 +7,7 @@
 #include "coverage.hpp"
 #include "file_plan.hpp"
 #include "json.hpp"
+#include "moments_collector.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "quantal/atomic_file.hpp"
@@ -19,12 +20,13 @@ namespace quantal::mla {
 namespace {
 
 struct options {
-  std::string model, text, out, format = "gguf", heads = "auto";
-  std::vector<std::string> in_files;
+  std::string model, text, out, format = "gguf", heads = "auto", hessian;
+  std::vector<std::string> in_files, hessian_in;
   int mla = 1;
   bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false, check = false;
   bool no_perplexity = false, as_json = false;
   std::int64_t context = 512, batch = 0, chunks = 0, from_chunk = 0, save_every = 0;
+  std::int64_t hessian_limit = 1024;  ///< MiB
   int threads = 0;
 };
 
@@ -121,9 +123,12 @@ void print_similarity(const char* title, const std::vector<layer_similarity::mea
     std::printf("%3zu: Layer %3zu, <cos_sim> = %g\n", rank, order[rank].second, order[rank].first);
 }
 
-result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c) {
-  int threads = o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  thread_pool pool(threads);
+/// `moments`: null without --hessian.
+result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c, moments_collector* moments,
+                        thread_pool& pool) {
+  std::optional<observers> both;
+  if (moments) both.emplace(c, *moments);
+  observer& watch = both ? static_cast<observer&>(*both) : c;
   session s(m, runtime::dispatcher::best(), pool, o.context, {o.mla, o.flash, activation::exact});
   const std::int64_t vocabulary = m.hyper.vocabulary, batch = o.batch > 0 ? std::min(o.batch, o.context) : o.context;
   std::vector<float> logits(o.no_perplexity ? 0 : static_cast<std::size_t>(o.context * vocabulary));
@@ -135,7 +140,8 @@ result<void> run_chunks(const options& o, const model& m, const corpus& text, co
     for (std::int64_t at = 0; at < o.context; at += batch) {
       const auto part = std::span(tokens).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, o.context - at)));
       auto into = logits.empty() ? std::span<float>() : std::span(logits).subspan(static_cast<std::size_t>(at * vocabulary));
-      if (auto r = s.evaluate(part, into, 0, &c); !r) return error{"chunk " + std::to_string(i) + ": " + r.error().message};
+      if (moments) moments->start_at(i * o.context + at);
+      if (auto r = s.evaluate(part, into, 0, &watch); !r) return error{"chunk " + std::to_string(i) + ": " + r.error().message};
     }
     for (std::int64_t t = first_scored(o.context); !logits.empty() && t + 1 < o.context; ++t) {
       const float* row = logits.data() + t * vocabulary;
@@ -152,6 +158,33 @@ result<void> run_chunks(const options& o, const model& m, const corpus& text, co
                text::human_time(bar.elapsed()).c_str());
   if (nll.count()) std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(nll.mean()), std::exp(nll.mean()) * nll.error());
   return {};
+}
+
+result<imatrix::moments_store> merge_moments(const options& o) {
+  imatrix::moments_store all;
+  for (const auto& path : o.hessian_in) {
+    const auto file = imatrix::moments_file::open(path);
+    if (!file) return file.error();
+    const auto s = file->read_all();
+    if (!s) return s.error();
+    if (auto m = imatrix::merge(all, *s); !m) return error{path + ": " + m.error().message};
+    std::fprintf(stderr, "loaded second moments of %zu tensors from %s\n", s->entries.size(), path.c_str());
+  }
+  return all;
+}
+
+result<void> save_moments(const options& o, imatrix::moments_store all, imatrix::moments_store collected) {
+  if (auto m = imatrix::merge(all, collected); !m) return error{"--hessian-in: " + m.error().message};
+  if (auto r = imatrix::save_moments(all, o.hessian); !r) return r;
+  std::fprintf(stderr, "stored second moments of %zu tensors in %s; %zu more have the same inputs\n", all.entries.size(),
+               o.hessian.c_str(), all.same.size());
+  return {};
+}
+
+/// Second moments keep the last tenth of the tokens apart.
+moments_options moments_options_of(const options& o, const corpus& text) {
+  const std::int64_t tokens = text.chunks * o.context;
+  return {static_cast<std::size_t>(o.hessian_limit) << 20, tokens - tokens / 10};
 }
 
 int collect(const options& o) {
@@ -174,9 +207,19 @@ int collect(const options& o) {
   c.resume(std::move(*earlier));
   c.statistics().chunk_size = o.context;
   c.statistics().datasets.push_back(std::filesystem::path(o.text).filename().string());
-  if (auto r = run_chunks(o, *m, *text, c); !r) return fail(r.error().message);
+  auto earlier_moments = merge_moments(o);
+  if (!earlier_moments) return fail(earlier_moments.error().message);
+  thread_pool pool(o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  std::optional<moments_collector> moments;
+  if (!o.hessian.empty()) moments.emplace(moments_options_of(o, *text), runtime::dispatcher::best().product(), pool);
+  if (auto r = run_chunks(o, *m, *text, c, moments ? &*moments : nullptr, pool); !r) return fail(r.error().message);
   if (auto r = save(o, c.statistics(), m->file.get()); !r) return fail(r.error().message);
   std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(), static_cast<long long>(text->chunks), o.out.c_str());
+  if (moments) {
+    auto collected = moments->take();
+    collected.datasets.push_back(c.statistics().datasets.back());
+    if (auto r = save_moments(o, std::move(*earlier_moments), std::move(collected)); !r) return fail(r.error().message);
+  }
   if (o.similarity) {
     print_similarity("sorted layer importances:", c.similarity().layer);
     print_similarity("sorted attention importances:", c.similarity().attention);
@@ -198,6 +241,12 @@ int collect(const options& o) {
 }
 
 int without_text(const options& o) {
+  if (!o.hessian.empty()) {
+    auto all = merge_moments(o);
+    if (!all) return fail(all.error().message);
+    if (auto r = save_moments(o, std::move(*all), {}); !r) return fail(r.error().message);
+    if (o.in_files.empty()) return cli::exit_ok;
+  }
   auto s = merge_inputs(o);
   if (!s) return fail(s.error().message);
   std::optional<gguf::reader> model;
@@ -222,7 +271,8 @@ int without_text(const options& o) {
 /// user removes it.
 result<void> check_files(const options& o) {
   file_plan files;
-  files.input("-m", o.model).input("-f", o.text).inputs("--in-file", o.in_files).output("-o", o.out);
+  files.input("-m", o.model).input("-f", o.text).inputs("--in-file", o.in_files).inputs("--hessian-in", o.hessian_in);
+  files.output("-o", o.out).output("--hessian", o.hessian);
   if (o.statistics || o.check || o.similarity) files.prints();
   if (auto ok = files.check(); !ok) return ok;
   if (o.out.empty() || o.save_every == 0) return {};
@@ -241,6 +291,11 @@ int run(int argc, char** argv) {
   p.option({"--dat-heads"}, "WHAT", "attn_k_b and attn_v_b in a dat file: every head or their mean; auto: as the tensors of -m have slices", o.heads)
       .one_of({"auto", "each", "mean"});
   p.option({"--in-file"}, "FILE", "importance matrix to start from, never the file of -o; without -f several are merged", o.in_files).many();
+  p.option({"--hessian"}, "FILE", "second moments of the inputs to write, for quantal-quantize --hessian; the last tenth of the "
+           "tokens is kept apart in them", o.hessian);
+  p.option({"--hessian-in"}, "FILE", "second moments that --hessian starts from; without -f several are merged", o.hessian_in).many();
+  p.option({"--hessian-limit"}, "MIB", "memory for the matrices of one tensor; experts or heads that need more share one", o.hessian_limit,
+           {1, 1 << 20});
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {2, 1 << 20});
@@ -262,7 +317,10 @@ int run(int argc, char** argv) {
     return cli::exit_usage;
   };
   if (!o.text.empty() && (o.model.empty() || o.out.empty())) return usage("-f needs -m and -o");
-  if (o.text.empty() && o.in_files.empty()) return usage("nothing to do: give -m, -f and -o, or --in-file");
+  if (o.text.empty() && o.in_files.empty() && o.hessian_in.empty())
+    return usage("nothing to do: give -m, -f and -o, or --in-file, or --hessian-in");
+  if (!o.hessian_in.empty() && o.hessian.empty()) return usage("--hessian-in needs --hessian");
+  if (o.text.empty() && !o.hessian.empty() && o.hessian_in.empty()) return usage("--hessian needs -f or --hessian-in");
   if (o.check && o.model.empty()) return usage("--check needs -m");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   return o.text.empty() ? without_text(o) : collect(o);
