@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "quantal/executor.hpp"
@@ -20,10 +21,20 @@ using sink = std::function<result<void>(std::span<const std::byte>)>;
 /// Output bytes that are in memory at once; a row never splits.
 inline constexpr std::size_t default_window = std::size_t{8} << 20;
 
+/// Squared outputs of a tensor, mean over the inputs that were held out, summed over rows.
+struct output_loss {
+  double signal = 0;         ///< of the weights
+  double plain = 0;          ///< of the error of the plain codes
+  double chosen = 0;         ///< of the codes that were chosen for the outputs
+  bool measured = false;     ///< there were such inputs
+  bool accepted = false;     ///< the chosen codes are those of the result
+};
+
 /// What a conversion did to the weights of a tensor.
 struct conversion_loss {
   quantization_error error;
   range_loss range;
+  std::optional<output_loss> output = {};  ///< of a conversion with second moments
 };
 
 /// Scales that lie beside a tensor: of the source, and of the result.

@@ -8,6 +8,9 @@ namespace quantal::plan {
 
 inline void add_plan_options(cli::parser& p, run_options& o) {
   p.option({"--imatrix"}, "FILE", "importance matrix (.gguf or .dat)", o.imatrix);
+  p.option({"--hessian"}, "FILE",
+           "second moments of quantal-imatrix --hessian: codes are chosen by what they do to outputs",
+           o.hessian);
   p.option({"--custom-q"}, "RULES", "regex=type,...: the first rule that matches a tensor's name decides",
            o.rules);
   p.option({"--custom-q-file"}, "FILE", "rules from a file, # starts a comment", o.rule_files);

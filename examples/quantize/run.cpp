@@ -7,6 +7,7 @@
 #include "convert.hpp"
 #include "file.hpp"
 #include "output.hpp"
+#include "output_aware.hpp"
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/quantize/quantize.hpp"
@@ -120,15 +121,20 @@ class reporter {
 
   void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
 
-  void tensor(std::size_t i, const std::optional<conversion_loss>& e) {
+  /// `note`: why it has no output-aware codes, or empty.
+  void tensor(std::size_t i, const std::optional<conversion_loss>& e, const std::string& note = {}) {
     const auto& s = plan_.steps[i];
     if (e)
       if (auto w = range_warning(s, e->range); !w.empty()) warnings_.push_back(std::move(w));
     if (options_.quiet) return;
-    if (options_.json) return tensors_.push_back(step_json(s, types_.rules, e));
+    if (options_.json) {
+      tensors_.push_back(step_json(s, types_.rules, e));
+      if (!note.empty()) tensors_.back()["note"] = note;
+      return;
+    }
     bar_.clear();
-    std::printf("%s%s%s\n", step_head(s, i, plan_.steps.size()).c_str(), step_size(s).c_str(),
-                e ? step_error(s, *e).c_str() : "");
+    std::printf("%s%s%s%s\n", step_head(s, i, plan_.steps.size()).c_str(), step_size(s).c_str(),
+                e ? step_error(s, *e).c_str() : "", note.empty() ? "" : (" (" + note + ")").c_str());
     std::fflush(stdout);
   }
 
@@ -172,11 +178,29 @@ class reporter {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+/// What tensors are quantized with.
+struct statistics_of_run {
+  const std::optional<imatrix::store>& importance;
+  const std::optional<imatrix::moments_file>& moments;
+};
+
+/// Second moments for a step, or nothing; `note` says why.
+result<std::optional<imatrix::moments>> moments_for(const step& s, const statistics_of_run& with, std::string& note) {
+  if (!with.moments || s.to.copy || s.to.type == s.tensor->type) return std::optional<imatrix::moments>();
+  if (!has_output_aware_codes(s.to.type)) {
+    if (find_format(s.to.type)->layout.elements > 1) note = gguf::type_name(s.to.type) + " has no output-aware codes yet";
+    return std::optional<imatrix::moments>();
+  }
+  auto found = find_moments(*with.moments, *s.tensor);
+  if (found && !*found) note = "no second moments";
+  return found;
+}
+
 /// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale.
 result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& model, const step& s,
-                                                    const std::optional<imatrix::store>& statistics,
-                                                    const model_plan& plan, const gguf::tensor_scale& scale,
-                                                    executor_ref threads, const sink& to) {
+                                                    const statistics_of_run& with, const model_plan& plan,
+                                                    const gguf::tensor_scale& scale, executor_ref threads,
+                                                    const sink& to, std::string& note) {
   using answer = std::optional<conversion_loss>;
   const auto rows = model.rows(*s.tensor);
   if (!rows) return rows.error();
@@ -185,8 +209,8 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
     return w ? result<answer>(answer{}) : w.error();
   }
   imatrix::importance importance;
-  if (statistics && s.importance.from != imatrix::source::none) {
-    auto found = imatrix::resolve(*statistics, model, *s.tensor, plan.shape);
+  if (with.importance && s.importance.from != imatrix::source::none) {
+    auto found = imatrix::resolve(*with.importance, model, *s.tensor, plan.shape);
     if (!found) return found.error();
     importance = std::move(*found);
   }
@@ -196,7 +220,11 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
     if (!from) return from.error();
     scales.from = std::move(*from);
   }
-  auto e = convert(*s.tensor, *rows, s.to.type, importance ? &importance : nullptr, scales, threads, to);
+  const auto moments = moments_for(s, with, note);
+  if (!moments) return moments.error();
+  const auto* weights = importance ? &importance : nullptr;
+  auto e = *moments ? convert_output_aware(*s.tensor, *rows, s.to.type, weights, **moments, scales, threads, to)
+                    : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
   return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
@@ -214,8 +242,7 @@ result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf
   return scale;
 }
 
-result<void> execute(const gguf::model_view& model, const model_plan& plan,
-                     const std::optional<imatrix::store>& statistics, bool strict, output& out, int threads,
+result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with, bool strict, output& out, int threads,
                      reporter& report) {
   thread_pool pool(threads);
   gguf::tensor_scale scale;  // of the next tensor
@@ -232,12 +259,13 @@ result<void> execute(const gguf::model_view& model, const model_plan& plan,
       report.tensor(i, std::nullopt);
       continue;
     }
-    const auto e = write_tensor(model, s, statistics, plan, scale, pool, to);
+    std::string note;
+    const auto e = write_tensor(model, s, with, plan, scale, pool, to, note);
     scale = {};
     if (!e) return e.error();
     if (strict && *e && (*e)->range.any())
       return error{model.path() + ": " + range_warning(s, (*e)->range) + " (--strict)"};
-    report.tensor(i, *e);
+    report.tensor(i, *e, note);
   }
   return out.finish();
 }
@@ -246,7 +274,8 @@ result<void> execute(const gguf::model_view& model, const model_plan& plan,
 
 file_plan inputs_of(const run_options& o) {
   file_plan files;
-  files.input("IN", o.in).input("--imatrix", o.imatrix).input("--sensitivity", o.sensitivity);
+  files.input("IN", o.in).input("--imatrix", o.imatrix).input("--hessian", o.hessian);
+  files.input("--sensitivity", o.sensitivity);
   files.inputs("--custom-q-file", o.rule_files);
   if (!o.quiet) files.prints();
   return files;
@@ -272,6 +301,12 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     if (!loaded) return loaded.error();
     statistics = std::move(*loaded);
   }
+  std::optional<imatrix::moments_file> moments;
+  if (!o.hessian.empty()) {
+    auto opened = imatrix::moments_file::open(o.hessian);
+    if (!opened) return opened.error();
+    moments.emplace(std::move(*opened));
+  }
   const auto allocated = add_allocation(model, o, statistics, *types);
   if (!allocated) return allocated.error();
   const auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
@@ -287,7 +322,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto out =
       output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  if (auto done = execute(model, *plan, statistics, o.strict, *out, text::thread_count(o.threads), report); !done)
+  if (auto done = execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report); !done)
     return done;
   report.finish(*paths);
   return {};

@@ -15,6 +15,7 @@ struct run_options {
   std::filesystem::path in, out;
   std::string type;     ///< name or number of a file type
   std::string imatrix;  ///< file, or empty
+  std::string hessian;  ///< file of second moments, or empty
   std::vector<std::string> rules;
   std::vector<std::string> rule_files;
   std::string token_embedding_type, output_type;

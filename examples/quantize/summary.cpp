@@ -39,6 +39,12 @@ std::string step_size(const step& s) {
   return out;
 }
 
+static std::string output_error(const output_loss& o) {
+  if (!o.measured) return ", output-aware codes (no inputs held out to check them)";
+  return text::format(", output nmse %.3e -> %.3e", o.plain / o.signal, o.chosen / o.signal) +
+         (o.accepted ? "" : " (not accepted: plain codes)");
+}
+
 std::string step_error(const step& s, const conversion_loss& loss) {
   if (loss.error.plain == 0 && !loss.range.any()) return ", exact";
   std::string out =
@@ -46,6 +52,7 @@ std::string step_error(const step& s, const conversion_loss& loss) {
                    loss.error.nmse_weighted());
   if (loss.range.cut) out += text::format(", %lld cut", static_cast<long long>(loss.range.cut));
   if (loss.range.lost) out += text::format(", %lld lost", static_cast<long long>(loss.range.lost));
+  if (loss.output) out += output_error(*loss.output);
   return out;
 }
 
@@ -106,6 +113,11 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
                        {"vectors", s.importance.vectors},
                        {"unseen", s.importance.unseen}};
   if (!loss) return out;
+  if (const auto& o = loss->output)
+    out["output"] = {{"measured", o->measured},
+                     {"plain_nmse", json_number(o->plain / o->signal)},
+                     {"chosen_nmse", json_number(o->chosen / o->signal)},
+                     {"accepted", o->accepted}};
   out["nmse_weighted"] = json_number(loss->error.nmse_weighted());
   out["nmse"] = json_number(loss->error.nmse_plain());
   out["cut"] = loss->range.cut, out["lost"] = loss->range.lost;

@@ -128,6 +128,38 @@ TEST_F(model_programs, resuming_and_merging_are_exact) {
   }
 }
 
+TEST_F(model_programs, second_moments_choose_codes) {
+  const std::string gather = " --hessian " + path("moments.gguf") + " -t ";
+  expect(collect(heads, "imatrix.gguf", gather + "2"), 0, "stored second moments");
+  const auto first = *file::read_text(dir / "moments.gguf");
+  expect(collect(heads, "again.gguf", gather + "1"), 0, "more have the same inputs");
+  EXPECT_TRUE(first == *file::read_text(dir / "moments.gguf"));
+  EXPECT_TRUE(*file::read_text(dir / "imatrix.gguf") == *file::read_text(dir / "again.gguf"));
+  const std::string merge = imatrix + " --hessian-in " + path("moments.gguf") + " --hessian ";
+  expect(merge + path("twice.gguf") + " --hessian-in " + path("moments.gguf"), 0, "stored second moments");
+  const auto command = [&](const std::string& out, const std::string& more) {
+    return quantize + " --pure --imatrix " + path("imatrix.gguf") + " " + more + " " + heads + " " +
+           path(out) + " Q4_0 ";
+  };
+  expect(command("plain.gguf", "") + "2", 0, "");
+  expect(command("a.gguf", "--hessian " + path("moments.gguf")) + "1", 0, "output nmse");
+  const auto report = document(command("b.gguf", "--json --hessian " + path("moments.gguf")) + "2");
+  EXPECT_TRUE(*file::read_text(dir / "a.gguf") == *file::read_text(dir / "b.gguf"));
+  EXPECT_FALSE(*file::read_text(dir / "a.gguf") == *file::read_text(dir / "plain.gguf"));
+  EXPECT_EQ(file::read_text(dir / "a.gguf")->size(), file::read_text(dir / "plain.gguf")->size());
+  int accepted = 0;
+  for (const auto& t : report["tensors"])
+    if (t.contains("output") && t["output"]["accepted"]) {
+      EXPECT_LT(t["output"]["chosen_nmse"], t["output"]["plain_nmse"]) << t["name"];
+      ++accepted;
+    }
+  EXPECT_GT(accepted, 0);
+  expect(command("c.gguf", "--hessian " + path("imatrix.gguf")), 1, "general.type is not 'moments'");
+  expect(command("c.gguf", "--hessian " + path("none.gguf")), 1, "none.gguf");
+  expect(imatrix + " --hessian " + path("x.gguf"), 2, "");
+  expect(merge + path("moments.gguf"), 1, "moments.gguf");
+}
+
 TEST_F(model_programs, check_reports_gaps) {
   expect(collect(heads, "i.gguf", "--all-experts"), 0, "stored ");
   expect(imatrix + " -m " + rows + " --in-file " + path("i.gguf") + " --check", 0, "0 of ");

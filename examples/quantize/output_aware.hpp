@@ -1,0 +1,25 @@
+// A tensor's codes chosen by what they do to outputs, where second moments of its inputs are known.
+#pragma once
+
+#include "convert.hpp"
+#include "quantal/imatrix/moments.hpp"
+
+namespace quantal::plan {
+
+/// Second moments for a tensor: its own or those of a tensor with the same inputs. Nothing if the file has
+/// none. Errors name the file and the tensor: damaged data, or data that does not fit.
+result<std::optional<imatrix::moments>> find_moments(const imatrix::moments_file& file,
+                                                     const gguf::tensor_info& t);
+
+/// True if tensors of this type can have such codes.
+bool has_output_aware_codes(std::uint32_t type) noexcept;
+
+/// As convert(), to a type that has such codes. The plain codes are made too, and the tensor keeps them
+/// unless the others do better on the inputs that were held out. In memory: the tensor's bytes twice, one
+/// slice's weights, and its moments three times.
+result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const gguf::row_source& source,
+                                             std::uint32_t type, const imatrix::importance* importance,
+                                             const imatrix::moments& moments, const scale_pair& scales,
+                                             executor_ref threads, const sink& out);
+
+}  // namespace quantal::plan
