@@ -9,6 +9,10 @@
 namespace quantal::plan {
 namespace {
 
+/// Strength of the shrinkage. With many inputs 1 to 16 are alike within noise; with few, less than 4 does
+/// harm.
+constexpr output_metric_options metric_options{.kappa = 4};
+
 const runtime::dispatcher& library() {
   static const runtime::dispatcher best = runtime::dispatcher::best();
   return best;
@@ -110,8 +114,9 @@ class output_aware_conversion {
     };
     const auto matrix = moments_.matrix(slice);
     output_metric metric;
-    if (const auto s = metric.prepare(
-            {moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix}, threads_);
+    if (const auto s =
+            metric.prepare({moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix},
+                           threads_, metric_options);
         s != status::ok)
       return fail(s);
     std::vector<std::byte> workspace(quantize_rows_workspace(coder_, moments_.cols, threads_.workers()));
