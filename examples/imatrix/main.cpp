@@ -209,7 +209,7 @@ int collect(const options& o) {
   c.statistics().datasets.push_back(std::filesystem::path(o.text).filename().string());
   auto earlier_moments = merge_moments(o);
   if (!earlier_moments) return fail(earlier_moments.error().message);
-  thread_pool pool(o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  thread_pool pool(text::thread_count(o.threads));
   std::optional<moments_collector> moments;
   if (!o.hessian.empty()) moments.emplace(moments_options_of(o, *text), runtime::dispatcher::best().product(), pool);
   if (auto r = run_chunks(o, *m, *text, c, moments ? &*moments : nullptr, pool); !r) return fail(r.error().message);

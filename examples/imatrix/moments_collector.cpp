@@ -1,8 +1,8 @@
 #include "moments_collector.hpp"
 
 #include <algorithm>
-#include <cmath>
 
+#include "quantal/finite.hpp"
 #include "quantal/imatrix/lookup.hpp"
 
 namespace quantal::mla {
@@ -15,12 +15,6 @@ constexpr std::int64_t rows_per_task = 24;
 
 constexpr std::int64_t padded(std::int64_t cols) {
   return (cols + quantize::product_columns - 1) / quantize::product_columns * quantize::product_columns;
-}
-
-bool finite(const float* x, std::int64_t cols) {
-  float check = 0;
-  for (std::int64_t c = 0; c < cols; ++c) check += x[c] * 0.0f;
-  return check == 0;
 }
 
 void store(const std::vector<double>& from, std::vector<float>& to, std::int64_t slice) {
@@ -71,7 +65,7 @@ result<moments_collector::tensor*> moments_collector::find(std::string_view name
 
 result<void> moments_collector::add(std::string_view name, tensor& t, std::int64_t slice, std::int64_t token,
                                     const float* x) {
-  if (!finite(x, t.cols))
+  if (!std::all_of(x, x + t.cols, [](float v) { return is_finite(v); }))
     return error{"tensor '" + std::string(name) + "': its input holds a NaN or an infinity"};
   auto& list = first_token_ + token >= options_.held_out_from ? t.held_out : t.used;
   sums& s = list[list.size() == 1 ? 0 : static_cast<std::size_t>(slice)];

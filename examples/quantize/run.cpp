@@ -242,8 +242,8 @@ result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf
   return scale;
 }
 
-result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with, bool strict, output& out, int threads,
-                     reporter& report) {
+result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with, bool strict,
+                     output& out, int threads, reporter& report) {
   thread_pool pool(threads);
   gguf::tensor_scale scale;  // of the next tensor
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
@@ -322,8 +322,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto out =
       output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  if (auto done = execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report); !done)
-    return done;
+  auto done = execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);
+  if (!done) return done;
   report.finish(*paths);
   return {};
 }

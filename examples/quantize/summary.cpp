@@ -15,6 +15,12 @@ std::string histogram(const char* title, const std::map<std::string, std::int64_
   return out;
 }
 
+std::string output_error(const output_loss& o) {
+  if (!o.measured) return ", output-aware codes (no inputs held out to check them)";
+  return text::format(", output nmse %.3e -> %.3e", o.plain / o.signal, o.chosen / o.signal) +
+         (o.accepted ? "" : " (not accepted: plain codes)");
+}
+
 }  // namespace
 
 std::string step_head(const step& s, std::size_t index, std::size_t total) {
@@ -37,12 +43,6 @@ std::string step_size(const step& s) {
   out += ", importance: " + std::string(to_string(s.importance.from));
   if (s.importance.detail != s.tensor->name) out += " " + text::printable(s.importance.detail);
   return out;
-}
-
-static std::string output_error(const output_loss& o) {
-  if (!o.measured) return ", output-aware codes (no inputs held out to check them)";
-  return text::format(", output nmse %.3e -> %.3e", o.plain / o.signal, o.chosen / o.signal) +
-         (o.accepted ? "" : " (not accepted: plain codes)");
 }
 
 std::string step_error(const step& s, const conversion_loss& loss) {

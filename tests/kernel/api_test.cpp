@@ -171,9 +171,14 @@ TEST(ProductsApi, OverlapIsRefused) {
 }
 
 TEST(Dispatcher, FindsVariantsByName) {
-  EXPECT_TRUE(runtime::dispatcher::named(runtime::dispatcher::compiled().back()));  // runs everywhere
   EXPECT_FALSE(runtime::dispatcher::named("avx1024"));
   EXPECT_EQ(runtime::dispatcher::best().find(9999), nullptr);
+  const auto last = runtime::dispatcher::compiled().back();
+  EXPECT_TRUE(runtime::dispatcher::named(last)) << "every machine runs " << last;
+#if defined(__aarch64__)
+  if (last == "neon64") return;  // the baseline there; a list of variants may end in it
+#endif
+  EXPECT_EQ(last, "scalar");
 }
 
 }  // namespace

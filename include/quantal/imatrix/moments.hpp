@@ -6,8 +6,9 @@
 //   NAME.moments          f32 [cols * (cols + 1) / 2, slices]: lower triangle of the sum, row by row
 //   NAME.mean             f32 [cols, slices]: mean of x
 //   NAME.counts           f32 [1, slices]: inputs seen
-//   NAME.held_out         as NAME.moments, of inputs that were kept apart: what was chosen by the others is
-//   judged by NAME.held_out_counts  these
+//   NAME.held_out         as NAME.moments, of inputs that were kept apart: they judge what was
+//                         chosen by the others
+//   NAME.held_out_counts  as NAME.counts, of those
 // A tensor that has the inputs of another has no tensors of its own but the key quantal.moments.same.NAME,
 // which holds the other's name.
 #pragma once
