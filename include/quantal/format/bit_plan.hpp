@@ -22,7 +22,7 @@ namespace quantal {
 
 /// Bits [low, low + count) of `runs` runs of `length` integers that follow each other. In one of two arrangements:
 ///   bytes   integer i of run r has them in byte first[r] + i of the block, from bit shift[r] on;
-///   packed  one after another without gaps: those of integer i begin at bit 8 * first[0] + shift[0] + count * i.
+///   packed  one after another without gaps: those of integer i begin at bit 8 * first[0] + count * i.
 template <int runs_, int length_>
 struct bit_plane {
   static constexpr int runs = runs_, length = length_;
@@ -40,7 +40,7 @@ struct bit_plane {
   /// The bits of integer i, in place.
   constexpr int get(const std::uint8_t* bytes, int i) const noexcept {
     const auto r = static_cast<std::size_t>(i / length);
-    const int at = packed ? 8 * first[0] + shift[0] + count * i : 8 * (first[r] + i % length) + shift[r];
+    const int at = packed ? 8 * first[0] + count * i : 8 * (first[r] + i % length) + shift[r];
     return (bytes[at / 8] >> at % 8 & ((1 << count) - 1)) << low;
   }
   constexpr bool operator==(const bit_plane&) const = default;
@@ -78,6 +78,7 @@ struct probes {
   Block numbered[std::size_t{numbers}]{};  ///< bit i of the j-th is bit j of the number i
   Block random[std::size_t{randoms}]{};
   raw random_bytes[std::size_t{randoms}]{};
+  Block finite[std::size_t{randoms}]{};  ///< random too, but no byte makes a half or a float infinite
 
   constexpr probes() noexcept {
     const auto fill = [](auto byte_at) {
@@ -98,6 +99,7 @@ struct probes {
         return seed >> 24;
       });
       random[j] = std::bit_cast<Block>(random_bytes[j]);
+      finite[j] = std::bit_cast<Block>(fill([&](int i) { return random_bytes[j].byte[i] & 0xbf; }));
     }
   }
 };
@@ -174,7 +176,7 @@ class plan_maker {
       }
     }
     ++plan.planes;
-    return true;
+    return !packed || plan.at[0][static_cast<std::size_t>(plan.planes - 1)].shift[0] == 0;
   }
   constexpr bool holds(const plan_type& plan) const noexcept {
     for (int j = 0; j < probes<Block>::randoms; ++j)

@@ -2,8 +2,9 @@
 #pragma once
 
 #include "quantal/kernel/decode/grids.hpp"
-#include "quantal/kernel/decode/k.hpp"
 #include "quantal/kernel/decode/legacy.hpp"
+#include "quantal/kernel/decode/planes.hpp"
+#include "quantal/kernel/decode/scales.hpp"
 #include "quantal/kernel/decode/tables.hpp"
 #include "quantal/kernel/decode/ternary.hpp"
 #include "quantal/kernel/decode/trellis.hpp"

@@ -49,6 +49,7 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
                                  coded_slice& out) noexcept {
   constexpr int n = F::layout.elements;
   static_assert(slice_weights % n == 0 && n / sub_group<F> * (slice_weights / n) <= slice_scales);
+  constexpr bool eight_halves = half_scaled<F> && slice_weights / n == 8;  // converted at once
   const auto* block = row_blocks<F>(row) + first / n;
   if constexpr (n == slice_weights) {
     block_codes(F{}, *block, out.codes, simd::on<A>{});
@@ -57,11 +58,11 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
              requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); }) {
     if constexpr (requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); })
       slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{});
-  } else if (half_scaled<F> && count == slice_weights) {
+  } else if (eight_halves && count == slice_weights) {
     simd::unroll<slice_weights / n>(
         [&](auto i) QUANTAL_LAMBDA { block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{}); });
-    if constexpr (half_scaled<F>) simd::halves8_on(&block->d, F::layout.bytes, out.scales, simd::on<A>{});
-    if constexpr (half_scaled<F> && F::layout.has_offset)
+    if constexpr (eight_halves) simd::halves8_on(&block->d, F::layout.bytes, out.scales, simd::on<A>{});
+    if constexpr (eight_halves && F::layout.has_offset)
       simd::halves8_on(&block->m, F::layout.bytes, out.offsets, simd::on<A>{});
   } else {
     for (int i = 0; i < count; i += n, ++block) {

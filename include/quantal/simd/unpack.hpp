@@ -45,6 +45,21 @@ struct bytes32 {
     }
     return r;
   }
+  /// Sixteen bytes from each of two places.
+  static QUANTAL_INLINE bytes32 load_halves(const std::uint8_t* p, const std::uint8_t* q) noexcept {
+#if XSIMD_WITH_AVX2
+    if constexpr (parts == 1)
+      return {{_mm256_inserti128_si256(
+          _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), 1)}};
+#endif
+    bytes32 r;
+    if constexpr (parts == 2) {
+      r.part[0] = batch::load_unaligned(p);
+      r.part[1] = batch::load_unaligned(q);
+    }
+    return r;
+  }
   /// Four little-endian words.
   static QUANTAL_INLINE bytes32 words(std::uint64_t a, std::uint64_t b, std::uint64_t c,
                                       std::uint64_t d) noexcept {
@@ -143,11 +158,49 @@ QUANTAL_INLINE void store64(std::uint8_t* out, const bytes32<A>& a, const bytes3
   b.store(out + 32);
 }
 
+/// Byte e is `value` where bit e of the 32-bit word is set, else 0.
+template <class A>
+QUANTAL_INLINE bytes32<A> bits32(const std::uint8_t* word, std::uint8_t value) noexcept {
+#if XSIMD_WITH_AVX512BW && defined(__AVX512VL__)
+  if constexpr (bytes32<A>::parts == 1) {
+    std::uint32_t mask;
+    __builtin_memcpy(&mask, word, 4);
+    return {{_mm256_maskz_set1_epi8(mask, static_cast<char>(value))}};
+  }
+#endif
+#if XSIMD_WITH_AVX2
+  if constexpr (bytes32<A>::parts == 1) {
+    int w;
+    __builtin_memcpy(&w, word, 4);
+    const __m256i spread = _mm256_shuffle_epi8(
+        _mm256_set1_epi32(w), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
+                                               2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
+    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    return {{_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit),
+                              _mm256_set1_epi8(static_cast<char>(value)))}};
+  }
+#endif
+#if XSIMD_WITH_NEON64
+  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    const auto half = [&](int i) QUANTAL_LAMBDA {
+      return vandq_u8(vtstq_u8(vcombine_u8(vdup_n_u8(word[i]), vdup_n_u8(word[i + 1])), bit),
+                      vdupq_n_u8(value));
+    };
+    return {{half(0), half(2)}};
+  }
+#endif
+  std::uint8_t out[32];
+  for (int e = 0; e < 32; ++e) out[e] = (word[e / 8] >> (e % 8) & 1) ? value : 0;
+  return bytes32<A>::load(out);
+}
+
 /// 64 bytes: one register under AVX-512, two bytes32 elsewhere.
 template <class A, bool wide = xsimd::batch<float, A>::size == 16>
 struct bytes64 {
   bytes32<A> low, high;
 
+  static QUANTAL_INLINE bytes64 of(const bytes32<A>& low, const bytes32<A>& high) noexcept { return {low, high}; }
   /// Fields of 64 bytes: (x >> right) & mask, right >= 0.
   template <int right>
   static QUANTAL_INLINE bytes64 field(const std::uint8_t* p, std::uint8_t mask) noexcept {
@@ -160,6 +213,10 @@ struct bytes64 {
   static QUANTAL_INLINE bytes64 fields(const std::uint8_t* p, std::uint8_t mask) noexcept {
     const auto x = bytes32<A>::load(p);
     return {simd::field<first>(x, mask), simd::field<second>(x, mask)};
+  }
+  /// Byte e is `value` where bit e of the 64-bit word is set, else 0.
+  static QUANTAL_INLINE bytes64 bits(const std::uint8_t* word, std::uint8_t value) noexcept {
+    return {simd::bits32<A>(word, value), simd::bits32<A>(word + 4, value)};
   }
   friend QUANTAL_INLINE bytes64 operator|(const bytes64& a, const bytes64& b) noexcept {
     return {a.low | b.low, a.high | b.high};
@@ -175,6 +232,9 @@ template <class A>
 struct bytes64<A, true> {
   __m512i v;
 
+  static QUANTAL_INLINE bytes64 of(const bytes32<A>& low, const bytes32<A>& high) noexcept {
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(low.part[0]), high.part[0], 1)};
+  }
   template <int right>
   static QUANTAL_INLINE bytes64 field(const std::uint8_t* p, std::uint8_t mask) noexcept {
     const __m512i x = _mm512_srli_epi32(_mm512_loadu_si512(p), right);
@@ -186,6 +246,15 @@ struct bytes64<A, true> {
     // Rotations shift either way.
     const __m512i by = _mm512_inserti64x4(_mm512_set1_epi32(first & 31), _mm256_set1_epi32(second & 31), 1);
     return {_mm512_and_si512(_mm512_rorv_epi32(twice, by), _mm512_set1_epi8(static_cast<char>(mask)))};
+  }
+  static QUANTAL_INLINE bytes64 bits(const std::uint8_t* word, std::uint8_t value) noexcept {
+    std::uint64_t mask;
+    __builtin_memcpy(&mask, word, 8);
+#if XSIMD_WITH_AVX512BW
+    return {_mm512_maskz_set1_epi8(mask, static_cast<char>(value))};
+#else
+    return of(simd::bits32<A>(word, value), simd::bits32<A>(word + 4, value));
+#endif
   }
   friend QUANTAL_INLINE bytes64 operator|(const bytes64& a, const bytes64& b) noexcept {
     return {_mm512_or_si512(a.v, b.v)};
@@ -230,43 +299,6 @@ QUANTAL_INLINE bytes32<A> nibbles16(const std::uint8_t* p) noexcept {
     r.part[1] = r.part[1] >> 4;
   }
   return r;
-}
-
-/// Byte e is `value` where bit e of the 32-bit word is set, else 0.
-template <class A>
-QUANTAL_INLINE bytes32<A> bits32(const std::uint8_t* word, std::uint8_t value) noexcept {
-#if XSIMD_WITH_AVX512BW && defined(__AVX512VL__)
-  if constexpr (bytes32<A>::parts == 1) {
-    std::uint32_t mask;
-    __builtin_memcpy(&mask, word, 4);
-    return {{_mm256_maskz_set1_epi8(mask, static_cast<char>(value))}};
-  }
-#endif
-#if XSIMD_WITH_AVX2
-  if constexpr (bytes32<A>::parts == 1) {
-    int w;
-    __builtin_memcpy(&w, word, 4);
-    const __m256i spread = _mm256_shuffle_epi8(
-        _mm256_set1_epi32(w), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
-                                               2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
-    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-    return {{_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit),
-                              _mm256_set1_epi8(static_cast<char>(value)))}};
-  }
-#endif
-#if XSIMD_WITH_NEON64
-  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
-    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
-    const auto half = [&](int i) QUANTAL_LAMBDA {
-      return vandq_u8(vtstq_u8(vcombine_u8(vdup_n_u8(word[i]), vdup_n_u8(word[i + 1])), bit),
-                      vdupq_n_u8(value));
-    };
-    return {{half(0), half(2)}};
-  }
-#endif
-  std::uint8_t out[32];
-  for (int e = 0; e < 32; ++e) out[e] = (word[e / 8] >> (e % 8) & 1) ? value : 0;
-  return bytes32<A>::load(out);
 }
 
 /// bias + m, or bias - m where the bit of the 32-bit word is set; magnitudes m are at most the bias.
@@ -359,6 +391,11 @@ QUANTAL_INLINE constexpr std::uint64_t spread_nibbles(std::uint32_t word) noexce
 QUANTAL_INLINE constexpr std::uint64_t split_nibbles(std::uint32_t word) noexcept {
   return (word & 0x0f0f0f0fu) | static_cast<std::uint64_t>(word >> 4 & 0x0f0f0f0fu) << 32;
 }
+/// x >> by, or x << -by.
+template <class U>
+QUANTAL_INLINE constexpr U shift_right(U x, int by) noexcept {
+  return by >= 0 ? x >> by : x << -by;
+}
 /// The same value in eight bytes.
 QUANTAL_INLINE constexpr std::uint64_t repeat8(std::uint8_t v) noexcept { return v * 0x0101010101010101ull; }
 
@@ -370,11 +407,31 @@ QUANTAL_INLINE U load_word(const void* p) noexcept {
   return v;
 }
 
-/// out[i] = factor * scales[i] for 16 signed bytes.
+/// The 32 two-bit fields of eight bytes, a byte each.
 template <class A>
-QUANTAL_INLINE void scale_signed16(float factor, const std::int8_t* scales, float* out) noexcept {
-  for (int i = 0; i < 16; i += 8)
-    scale_bytes8<A>(factor, load_word<std::uint64_t>(scales + i) ^ repeat8(128), 128, out + i);
+QUANTAL_INLINE bytes32<A> pairs32(const std::uint8_t* p) noexcept {
+#if XSIMD_WITH_AVX2
+  if constexpr (bytes32<A>::parts == 1) {
+    const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi32(wide, 12)),
+                                             _mm256_set1_epi32(0x000f000f));
+    return {{_mm256_and_si256(_mm256_or_si256(nibbles, _mm256_slli_epi32(nibbles, 6)),
+                              _mm256_set1_epi32(0x03030303))}};
+  }
+#endif
+#if XSIMD_WITH_NEON64
+  if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
+    const uint8x16_t both = vcombine_u8(vld1_u8(p), vdup_n_u8(0));
+    const uint8x16_t place = vcombine_u8(vcreate_u8(0x0101010100000000ull), vcreate_u8(0x0303030302020202ull));
+    const int8x16_t by = vreinterpretq_s8_u32(vdupq_n_u32(0xfafcfe00u));  // 0, -2, -4, -6
+    const auto half = [&](std::uint8_t first) QUANTAL_LAMBDA {
+      return vandq_u8(vshlq_u8(vqtbl1q_u8(both, vaddq_u8(place, vdupq_n_u8(first))), by), vdupq_n_u8(3));
+    };
+    return {{half(0), half(4)}};
+  }
+#endif
+  const auto eight = [&](int i) QUANTAL_LAMBDA { return spread_pairs(load_word<std::uint16_t>(p + 2 * i)); };
+  return bytes32<A>::words(eight(0), eight(1), eight(2), eight(3));
 }
 
 }  // namespace quantal::simd

@@ -142,12 +142,6 @@ QUANTAL_INLINE void block_codes(const iq3_xxs&, const iq3_xxs::block& b, std::ui
 }
 
 template <class A>
-QUANTAL_INLINE void block_scales(const iq3_s&, const iq3_s::block& b, float, float* s, float*,
-                                 const simd::on<A>& t) noexcept {
-  detail::odd_scales8<iq3_s, A>(simd::half_on(b.d, t),
-                                simd::spread_nibbles(simd::load_word<std::uint32_t>(b.scales.bytes)), s);
-}
-template <class A>
 QUANTAL_INLINE void block_codes(const iq3_s&, const iq3_s::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
   detail::store_signed<iq3_s, A>(codes, b.signs, [&](int g) QUANTAL_LAMBDA {
@@ -158,17 +152,6 @@ QUANTAL_INLINE void block_codes(const iq3_s&, const iq3_s::block& b, std::uint8_
   });
 }
 
-template <class F>
-concept scaled_grid16 = std::same_as<F, iq2_xs> || std::same_as<F, iq2_s>;
-
-template <scaled_grid16 F, class A>
-QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float, float* s, float*,
-                                 const simd::on<A>& t) noexcept {
-  const float d = simd::half_on(b.d, t);
-  for (int h = 0; h < 2; ++h)
-    detail::odd_scales8<F, A>(d, simd::spread_nibbles(simd::load_word<std::uint32_t>(b.scales.bytes + 4 * h)),
-                              s + 8 * h);
-}
 template <class A>
 QUANTAL_INLINE void block_codes(const iq2_xs&, const iq2_xs::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {

@@ -1,4 +1,4 @@
-// Decoders of the ternary and binary formats. Their codes + 1 are the stored digits.
+// Decoders of the formats with digits of base 3: iq1_bn and tq1_0. Their codes + 1 are the stored digits.
 #pragma once
 
 #include "quantal/kernel/decode/tables.hpp"
@@ -13,14 +13,6 @@ inline constexpr auto trits_of_byte = [] {
     for (int k = 0; k < 5; ++k)
       t[i] |= static_cast<std::uint64_t>(quantal::detail::trit_byte{static_cast<std::uint8_t>(i)}.get(4 - k))
               << (8 * k);
-  return t;
-}();
-
-/// Four two-bit fields of a byte, a byte each.
-inline constexpr auto pairs_of_byte = [] {
-  std::array<std::uint32_t, 256> t{};
-  for (std::size_t i = 0; i < 256; ++i)
-    t[i] = static_cast<std::uint32_t>(simd::spread_pairs(static_cast<std::uint32_t>(i)));
   return t;
 }();
 
@@ -49,12 +41,6 @@ QUANTAL_INLINE void block_codes(const iq1_bn&, const iq1_bn::block& b, std::uint
   }
 }
 template <class A>
-QUANTAL_INLINE void block_codes(const iq2_bn&, const iq2_bn::block& b, std::uint8_t* codes,
-                                const simd::on<A>&) noexcept {
-  const auto x = simd::bytes32<A>::load_twice(b.qs);
-  simd::store64<A>(codes, simd::fields16<0, 2>(x, 3), simd::fields16<4, 6>(x, 3));
-}
-template <class A>
 QUANTAL_INLINE void block_codes(const tq1_0&, const tq1_0::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(b.qs);
@@ -74,26 +60,4 @@ QUANTAL_INLINE void block_codes(const tq1_0&, const tq1_0::block& b, std::uint8_
     for (int j = 0; j < 4; ++j)
       codes[240 + 4 * k + j] = static_cast<std::uint8_t>(detail::trits_of_byte[b.qh[j].code] >> (32 - 8 * k));
 }
-template <class A>
-QUANTAL_INLINE void block_codes(const tq2_0&, const tq2_0::block& b, std::uint8_t* codes,
-                                const simd::on<A>&) noexcept {
-  detail::store_groups<A>(codes, [&](auto g) QUANTAL_LAMBDA { return detail::pairs32<A>(b.qs.bytes, g); });
-}
-template <class A>
-QUANTAL_INLINE void block_codes(const q1_0&, const q1_0::block& b, std::uint8_t* codes,
-                                const simd::on<A>&) noexcept {
-  for (int c = 0; c < 2; ++c)
-    simd::store64<A>(codes + 64 * c, simd::bits32<A>(b.qs + 8 * c, 2), simd::bits32<A>(b.qs + 8 * c + 4, 2));
-}
-template <class A>
-QUANTAL_INLINE void block_codes(const q2_0&, const q2_0::block& b, std::uint8_t* codes,
-                                const simd::on<A>&) noexcept {
-  const auto word = [&](int i) QUANTAL_LAMBDA {
-    return detail::pairs_of_byte[b.qs[2 * i]] |
-           static_cast<std::uint64_t>(detail::pairs_of_byte[b.qs[2 * i + 1]]) << 32;
-  };
-  simd::store64<A>(codes, simd::bytes32<A>::words(word(0), word(1), word(2), word(3)),
-                   simd::bytes32<A>::words(word(4), word(5), word(6), word(7)));
-}
-
 }  // namespace quantal::kernel

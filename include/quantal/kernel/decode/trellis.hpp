@@ -115,11 +115,6 @@ QUANTAL_INLINE void block_codes(const iq2_kt&, const iq2_kt::block& b, std::uint
 }
 
 template <class A>
-QUANTAL_INLINE void block_scales(const iq3_kt&, const iq3_kt::block& b, float row_scale, float* s, float*,
-                                 const simd::on<A>&) noexcept {
-  simd::scale_bytes8<A>(row_scale, simd::split_nibbles(simd::load_word<std::uint32_t>(b.scales.bytes)), 0, s);
-}
-template <class A>
 QUANTAL_INLINE void block_codes(const iq3_kt&, const iq3_kt::block& b, std::uint8_t* codes,
                                 const simd::on<A>&) noexcept {
   alignas(64) std::uint32_t seeds[32];
