@@ -8,6 +8,8 @@
 
 #include "ceiling.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "support/made_up_formats.hpp"
+#include "support/made_up_ops.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal::bench {
@@ -28,7 +30,7 @@ class rotating_weights {
     copies_ = cold ? (cold_bytes + size_ - 1) / size_ : 1;
     test::rng g(1);
     std::vector<std::byte> some;
-    visit_format(f.gguf_id, [&]<class F>() { some = test::random_rows<F>(g, distinct, cols, row); });
+    test::visit_any_format(f.gguf_id, [&]<class F>() { some = test::random_rows<F>(g, distinct, cols, row); });
     data_.reserve(size_ * copies_);
     while (data_.size() < size_ * copies_)
       data_.insert(data_.end(), some.begin(), some.begin() + std::min(some.size(), size_ * copies_ - data_.size()));
