@@ -101,14 +101,15 @@ constexpr bool codes_are_int8() noexcept {
 template <block_format F>
 inline constexpr bool bytes_in_rows = F::layout.bytes > 0 && F::layout.row_meta >= 0;
 
+template <block_format F>
+inline constexpr bool met = block_divides_slice<F> && block_of_32s<F> && group_of_kernels<F> &&
+                            codes_are_int8<F>() && bytes_in_rows<F>;
+
 }  // namespace demands
 
 /// A format that kernels multiply.
 template <class F>
-concept kernel_format = float_format<F> ||
-    (block_format<F>&& demands::block_divides_slice<F>&& demands::block_of_32s<F>&&
-         demands::group_of_kernels<F>&& demands::codes_are_int8<F>() &&
-     demands::bytes_in_rows<F>);
+concept kernel_format = float_format<F> ||(block_format<F>&& demands::met<F>);
 
 /// Says in one sentence what a format lacks: static_assert(check_format<my_format>()) behind its definition. The list
 /// of formats and the products do so for each of theirs.
@@ -121,9 +122,9 @@ constexpr bool check_format() noexcept {
                 "quantal: layout.bytes is the size of the block");
   static_assert(F::layout.elements % F::layout.group == 0, "quantal: the group divides the block");
   static_assert(any_format<F>,
-                "quantal: a format has name, gguf_id, layout, usage, code(block, e), scale(block, row_scale, "
-                "g), and where "
-                "its layout says so offset(block, row_scale, g) and row_scale(row)");
+                "quantal: a format has name, gguf_id, layout, usage, code(block, e), "
+                "scale(block, row_scale, g), and where its layout says so offset(block, row_scale, g) "
+                "and row_scale(row)");
   if constexpr (block_format<F>) {
     static_assert(demands::block_divides_slice<F>,
                   "quantal: the block divides 256 weights, a slice of the kernels");

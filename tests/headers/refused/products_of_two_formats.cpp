@@ -1,4 +1,4 @@
-// refused: (no matching function for call to .array.quantal::matrix_product<|no viable constructor or deduction guide .* .array)
+// refused: (no matching function for call to .*array.quantal::matrix_product<|no viable constructor or deduction guide .*array)
 #include <quantal/mul_mat_many.hpp>
 
 using namespace quantal;

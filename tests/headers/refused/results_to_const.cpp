@@ -1,4 +1,4 @@
-// refused: no matching function for call to .mul_mat
+// refused: no matching function for call to .*mul_mat
 #include <quantal/runtime.hpp>
 
 using namespace quantal;
