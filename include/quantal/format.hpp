@@ -102,8 +102,8 @@ template <block_format F>
 inline constexpr bool bytes_in_rows = F::layout.bytes > 0 && F::layout.row_meta >= 0;
 
 template <block_format F>
-inline constexpr bool met = block_divides_slice<F> && block_of_32s<F> && group_of_kernels<F> &&
-                            codes_are_int8<F>() && bytes_in_rows<F>;
+inline constexpr bool met =
+    block_divides_slice<F>&& block_of_32s<F>&& group_of_kernels<F>&& codes_are_int8<F>() && bytes_in_rows<F>;
 
 }  // namespace demands
 
