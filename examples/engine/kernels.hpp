@@ -1,8 +1,10 @@
 // Where the engine's kernels come from: the runtime library, or templates compiled into the engine.
 #pragma once
 
-#include <cstdint>
-#include <quantal/runtime/ops.hpp>
+#include <quantal/runtime.hpp>
 
-/// Operations of a GGUF tensor type; null for a type that the engine does not carry.
-const quantal::runtime::format_ops* kernels_of(std::uint32_t gguf_type);
+#include "pool.hpp"
+
+/// out = w x, on the engine's threads. Unsupported: a type that the engine does not carry.
+quantal::status multiply(const quantal::runtime::weight_view& w, const quantal::matrix_view<const float>& x,
+                         const quantal::matrix_view<float>& out, pool& threads);

@@ -1,15 +1,20 @@
 // The formats of this list, for the arch that the compiler was told to build for.
-#include <quantal/runtime/variant.hpp>
+#include <quantal/mul_mat.hpp>
 
 #include "kernels.hpp"
 
-using formats = quantal::format_list<quantal::bf16, quantal::q8_0, quantal::q4_K>;
+using namespace quantal;
+using formats = format_list<bf16, q8_0, q4_K>;
 using arch = xsimd::best_arch;
 
-const quantal::runtime::format_ops* kernels_of(std::uint32_t gguf_type) {
-  const quantal::runtime::format_ops* found = nullptr;
+status multiply(const runtime::weight_view& w, const matrix_view<const float>& x,
+                const matrix_view<float>& out, pool& threads) {
+  status s = status::unsupported;
   formats::for_each([&]<class F>() {
-    if (F::gguf_id == gguf_type) found = &quantal::runtime::make_ops<F, arch>;
+    if (F::gguf_id != w.gguf_id) return;
+    const weight_view<F> typed(w.data, w.rows, w.cols, w.stride);
+    std::vector<std::byte> workspace(mul_mat_workspace<arch>(typed, x, activation::q8));
+    s = mul_mat<arch>(typed, x, out, {.executor = threads, .workspace = workspace});
   });
-  return found;
+  return s;
 }

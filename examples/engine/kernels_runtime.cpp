@@ -1,7 +1,10 @@
 // Every format, for the best arch of the machine that runs the engine.
 #include "kernels.hpp"
 
-const quantal::runtime::format_ops* kernels_of(std::uint32_t gguf_type) {
-  static const auto best = quantal::runtime::dispatcher::best();
-  return best.find(gguf_type);
+using namespace quantal;
+
+status multiply(const runtime::weight_view& w, const matrix_view<const float>& x,
+                const matrix_view<float>& out, pool& threads) {
+  std::vector<std::byte> workspace(runtime::mul_mat_workspace(w, x, activation::q8));
+  return runtime::mul_mat(w, x, out, {.executor = threads, .workspace = workspace});
 }

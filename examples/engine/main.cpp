@@ -4,10 +4,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <quantal/dequantize.hpp>
-#include <quantal/gguf/reader.hpp>
+#include <quantal/gguf.hpp>
 
 #include "kernels.hpp"
-#include "pool.hpp"
 
 namespace {
 
@@ -34,25 +33,20 @@ int main(int argc, char** argv) {
   if (!model) return fail(model.error().message);
   const auto* t = model->find(argv[2]);
   if (!t) return fail(std::string(argv[1]) + ": no tensor '" + argv[2] + "'");
-  const auto* kernels = kernels_of(t->type);
-  if (!kernels) return fail(t->name + ": no kernels for " + quantal::gguf::type_name(t->type));
   const auto bytes = model->data(*t);
   if (!bytes) return fail(bytes.error().message);
 
   const std::vector<float> ones(static_cast<std::size_t>(t->cols()), 1.0f);
   std::vector<float> out(static_cast<std::size_t>(t->rows()));
-  const std::int64_t stride = quantal::find_format(t->type)->row_bytes(t->cols());
-  const quantal::mul_mat_args a{bytes->data(), t->rows(),  t->cols(), stride, ones.data(), 1,
-                                t->cols(),     out.data(), t->rows()};
-  std::vector<std::byte> workspace(kernels->mul_mat_workspace(a, quantal::activation::q8));
+  const quantal::runtime::weight_view weights(t->type, *bytes, t->rows(), t->cols());
   pool threads(argc > 3 ? std::max(std::atoi(argv[3]), 1) : 2);
-  if (const auto s = kernels->mul_mat(a, quantal::activation::q8, threads, workspace);
+  if (const auto s = multiply(weights, {ones, 1, t->cols()}, {out, 1, t->rows()}, threads);
       s != quantal::status::ok)
-    return fail(std::string(quantal::to_string(s)));
+    return fail(t->name + ": " + std::string(quantal::to_string(s)));
 
   double mean = 0;
   for (const float v : out) mean += v / static_cast<double>(t->rows());
-  const double want = mean_row_sum(*t, bytes->data(), stride);
+  const double want = mean_row_sum(*t, bytes->data(), weights.stride);
   std::printf("%s, %s: mean output %.6f, mean row sum %.6f\n", t->name.c_str(),
               quantal::gguf::type_name(t->type).c_str(), mean, want);
   return std::abs(mean - want) < 1e-2 * (1 + std::abs(want)) ? 0 : fail("they differ");

@@ -88,6 +88,7 @@ struct format_info {
 namespace detail {
 template <class... Fs>
 constexpr auto make_format_table(format_list<Fs...>) {
+  static_assert((check_format<Fs>() && ...));
   return std::array<format_info, sizeof...(Fs)>{
       format_info{Fs::name, Fs::gguf_id, Fs::layout, Fs::usage, float_format<Fs>}...};
 }

@@ -26,6 +26,7 @@ enum class [[nodiscard]] status : std::uint8_t{
     device_error,    ///< a CUDA call failed; cudaGetLastError() says how
     overlap,  ///< results or the workspace share memory with what the function reads, or with each other
     executor_failed,  ///< the executor's run threw; results are unspecified
+    short_buffer,     ///< the memory of a view is shorter than its extents and stride say
 };
 
 constexpr std::string_view to_string(status s) noexcept {
@@ -47,6 +48,7 @@ constexpr std::string_view to_string(status s) noexcept {
       return "memory overlaps";
     case status::executor_failed:
       return "executor threw an exception";
+    case status::short_buffer: return "memory is shorter than its extents";
   }
   return "unknown status";
 }

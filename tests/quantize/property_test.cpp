@@ -120,7 +120,7 @@ void check_exact() {
   };
   // What is stored of scales may round a little either way.
   for (const auto& [name, x] : all_inputs())
-    EXPECT_LE(error.template operator()<quantize_policy{.exact = true}>(x),
+    EXPECT_LE(error.template operator()<quantize_policy{.thorough = true}>(x),
               error.template operator()<quantize_policy{}>(x) * 1.001)
         << F::name << name;
 }

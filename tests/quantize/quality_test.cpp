@@ -90,7 +90,7 @@ void check_exact_policy(const std::vector<float>& x, const std::vector<float>& w
     return e.nmse_weighted();
   };
   // Rounding the scale to what the block stores may cost a little either way.
-  EXPECT_LE(error.template operator()<quantize_policy{.exact = true}>(),
+  EXPECT_LE(error.template operator()<quantize_policy{.thorough = true}>(),
             error.template operator()<quantize_policy{}>() * 1.0005)
       << F::name;
 }

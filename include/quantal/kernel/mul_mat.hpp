@@ -64,6 +64,7 @@ inline constexpr lane_map plain_lanes = transposed_lanes<4>();
 
 template <any_format F, class A>
 constexpr weight_format weight_format_of() noexcept {
+  static_assert(check_format<F>());
   weight_format f{};
   f.floats = float_decoder_of<F, A>();
   f.elements = F::layout.elements;

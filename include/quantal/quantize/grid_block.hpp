@@ -465,18 +465,18 @@ inline void encode_block(const float* x, const float* w, const quantize_policy& 
   float wish[std::size_t{groups}], top = 0;
   for (int g = 0; g < groups; ++g) {
     group[g].load(x + g * n, w + g * n);
-    top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.exact));
+    top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.searches_longer()));
   }
   detail::grid_plan<F> best =
-      detail::plan_grid<F>(group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.exact);
+      detail::plan_grid<F>(group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.searches_longer());
   if (best.xq > 0 && best.qq > 0) {
-    const auto refitted = detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.exact);
+    const auto refitted = detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.searches_longer());
     if (refitted.error < best.error) best = refitted;
   }
   if (const float wanted = top / (F::scale_unit * (2 * F::max_sub_scale + 1)); wanted < coarse_half) {
     for (int k = 0; k < 6; ++k) {
       const float d = (half_units(wanted) + static_cast<float>(k)) * smallest_half;
-      const auto coarse = detail::plan_grid<F>(group, wish, d, p.exact);
+      const auto coarse = detail::plan_grid<F>(group, wish, d, p.searches_longer());
       if (coarse.error < best.error) best = coarse;
     }
     if (!(best.error < 0.0f)) return;

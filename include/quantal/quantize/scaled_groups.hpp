@@ -278,12 +278,12 @@ constexpr auto shared_candidates() noexcept {
 }
 template <class F>
 constexpr std::size_t candidate_count(const quantize_policy& p) noexcept {
-  return p.exact || F::max_sub_scale <= 15 ? 6 : 1;
+  return p.searches_longer() || F::max_sub_scale <= 15 ? 6 : 1;
 }
 /// Least-squares rounds after them.
 template <class F>
 constexpr int refit_count(const quantize_policy& p) noexcept {
-  return p.exact ? 4 : F::max_sub_scale > 31 ? 1 : 2;
+  return p.searches_longer() ? 4 : F::max_sub_scale > 31 ? 1 : 2;
 }
 
 /// What groups make of one shared scale.
@@ -326,7 +326,7 @@ float search_shared(float extreme, float hint, bool mirrored, const quantize_pol
     for (std::size_t i = 1; i < ends.size(); i += 2) follow(stored(extreme / ends[i]));
     return best;
   }
-  if (p.exact || count == 1) {
+  if (p.searches_longer() || count == 1) {
     for (std::size_t i = 0; i < count; ++i) follow(stored(extreme / ends[i]));
     return best;
   }

@@ -135,7 +135,7 @@ inline constexpr std::array super_factors{super_pair{1, 1}, super_pair{0.85f, 0.
                                           super_pair{0.8f, 1.0f}, super_pair{1.1f, 1.0f}};
 template <class F>
 constexpr std::size_t super_factor_count(const quantize_policy& p) noexcept {
-  return p.exact ? super_factors.size() : F::max_sub_scale < 32 ? 2 : 1;
+  return p.searches_longer() ? super_factors.size() : F::max_sub_scale < 32 ? 2 : 1;
 }
 
 }  // namespace detail
@@ -144,7 +144,7 @@ template <super_affine F>
 void encode_block(const float* x, const float* w, const quantize_policy& p, row_state& row,
                   typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
-  const int refits = p.exact ? 6 : F::max_sub_scale < 32 ? 1 : 3;
+  const int refits = p.searches_longer() ? 6 : F::max_sub_scale < 32 ? 1 : 3;
   affine_group<F> g[std::size_t{groups}];
   affine_fit wish[std::size_t{groups}];
   float top = 0, top_min = 0;

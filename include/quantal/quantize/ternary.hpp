@@ -239,7 +239,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   constexpr int n = F::layout.elements;
   row_view row = whole;
   if constexpr (F::layout.row_meta == 4) row.unit = unit_of(row.largest);
-  if (!p.exact && p.magnitude == 0.0f && row.unit == 1.0f) {
+  if (!p.searches_longer() && p.magnitude == 0.0f && row.unit == 1.0f) {
     F::set_row_scale(out, F::layout.row_meta == 2 ? stored_half(detail::ternary_scale<F>(row))
                                                   : detail::ternary_scale<F>(row));
     const float d = F::row_scale(out), threshold = d > 0.0f ? 0.5f * d : std::numeric_limits<float>::max();

@@ -257,7 +257,7 @@ struct trellis_reach {
 };
 template <class F>
 constexpr trellis_reach reach_of(const quantize_policy& p) noexcept {
-  if (p.exact) return {1.01f, 1.01f};
+  if (p.searches_longer()) return {1.01f, 1.01f};
   return {0.1f, F::vector < 8 ? 0.3f : signed_trellis<F> ? 0.2f : 0.15f};
 }
 

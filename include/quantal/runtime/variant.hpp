@@ -31,9 +31,10 @@ inline constexpr packed_ops make_packed_ops{
     &P::bytes, &P::pack, &P::dense_workspace, &P::dense, &P::routed_workspace, &P::routed};
 
 template <any_format F, class A>
-inline constexpr format_ops make_ops{
-    &dequantize_row_on<F, A>, &mul_mat_workspace<F, A>,       &mul_mat<F, A>,     &mul_mat_id_workspace<F, A>,
-    &mul_mat_id<F, A>,        &kernel::weight_format_v<F, A>, &make_packed_ops<A>};
+inline constexpr format_ops make_ops{&dequantize_row_on<F, A>,   &quantal::mul_mat_workspace<F, A>,
+                                     &quantal::mul_mat<F, A>,    &quantal::mul_mat_id_workspace<F, A>,
+                                     &quantal::mul_mat_id<F, A>, &kernel::weight_format_v<F, A>,
+                                     &make_packed_ops<A>};
 
 template <class A, std::size_t P>
 void add_part(ops_table& table) noexcept {

@@ -1,0 +1,22 @@
+# cmake -DCOMPILER=... -DSOURCE=... -DFLAGS=... -P compile.cmake: compiles a snippet, for its errors only. Its first line
+# says `accepted`, or `refused:` and a regular expression that a line of the errors matches.
+file(STRINGS ${SOURCE} first LIMIT_COUNT 1)
+execute_process(COMMAND ${COMPILER} -std=c++20 -fsyntax-only ${FLAGS} ${SOURCE}
+  RESULT_VARIABLE failed ERROR_VARIABLE errors OUTPUT_QUIET)
+if(first MATCHES "^// accepted$")
+  if(failed)
+    message(FATAL_ERROR "was refused:\n${errors}")
+  endif()
+elseif(first MATCHES "^// refused: (.+)$")
+  set(wanted ${CMAKE_MATCH_1})
+  if(NOT failed)
+    message(FATAL_ERROR "was accepted")
+  endif()
+  string(REGEX MATCHALL "error: [^\n]*" lines "${errors}")
+  list(FILTER lines INCLUDE REGEX "${wanted}")
+  if(NOT lines)
+    message(FATAL_ERROR "was refused, but not with '${wanted}':\n${errors}")
+  endif()
+else()
+  message(FATAL_ERROR "the first line says neither '// accepted' nor '// refused: PATTERN'")
+endif()
