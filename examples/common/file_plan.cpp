@@ -44,7 +44,7 @@ bool same_place(const output_target& a, const output_target& b) {
 
 }  // namespace
 
-file_plan& file_plan::input(std::string name, const fs::path& path) {
+file_plan& file_plan::input(const std::string& name, const fs::path& path) {
   if (path.empty()) return *this;
   inputs_.push_back({name, path});
   std::error_code ignored;

@@ -14,7 +14,7 @@ class file_plan {
  public:
   /// Empty paths are skipped: the option was not given. Of a split model the first file stands for all, a folder for
   /// the files in it. `name` is the option or argument, for messages.
-  file_plan& input(std::string name, const std::filesystem::path& path);
+  file_plan& input(const std::string& name, const std::filesystem::path& path);
   file_plan& output(std::string name, const std::filesystem::path& path);
   template <class Paths>
   file_plan& inputs(const std::string& name, const Paths& paths) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -33,7 +34,7 @@ inline std::string human_size(std::uint64_t bytes) {
 /// "2.345 s", "3m05s", "1h02m".
 inline std::string human_time(double seconds) {
   if (seconds < 60) return format("%.3f s", seconds);
-  const auto s = static_cast<long long>(seconds + 0.5);
+  const auto s = std::llround(seconds);
   if (s < 3600) return format("%lldm%02llds", s / 60, s % 60);
   return format("%lldh%02lldm", s / 3600, s % 3600 / 60);
 }

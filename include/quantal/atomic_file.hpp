@@ -178,7 +178,7 @@ class atomic_file {
     static std::atomic<unsigned> serial{0};
     const auto stem = target_.path.filename().string().substr(0, 200);
     for (int attempt = 0; attempt < 100; ++attempt) {
-      const auto name = (target_.path.parent_path() / (stem + ".tmp." + std::to_string(::getpid()) + "." +
+      auto name = (target_.path.parent_path() / (stem + ".tmp." + std::to_string(::getpid()) + "." +
                                                        std::to_string(serial.fetch_add(1)))).string();
       if (take(name.c_str())) return name;
       if (errno != EEXIST) return {};
