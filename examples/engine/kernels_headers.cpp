@@ -4,7 +4,7 @@
 #include "kernels.hpp"
 
 using formats = quantal::format_list<quantal::bf16, quantal::q8_0, quantal::q4_K>;
-using arch = xsimd::best_arch;
+using arch = quantal::simd::native;
 
 const quantal::runtime::format_ops* kernels_of(std::uint32_t gguf_type) {
   const quantal::runtime::format_ops* found = nullptr;
