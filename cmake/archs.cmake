@@ -1,11 +1,4 @@
-# Which archs quantal::runtime is built for: quantal_archs, from QUANTAL_ARCHS.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set(quantal_known_archs neon64_i8mm neon64_dotprod neon64 scalar)
-  set(quantal_baseline_archs neon64 scalar)
-else()
-  set(quantal_known_archs avx512_vnni avx512 avx2_vnni avx2 scalar)
-  set(quantal_baseline_archs scalar)
-endif()
+# Which archs of arch_table.cmake quantal::runtime is built for: quantal_archs, from QUANTAL_ARCHS.
 set(QUANTAL_ARCHS all CACHE STRING
   "Variants of quantal::runtime: `all`, `native` (the best that this machine runs, and scalar), or a list, best first, that ends in one that every machine runs: scalar, on AArch64 also neon64")
 
@@ -35,7 +28,7 @@ function(quantal_native_arch out)
 endfunction()
 
 if(QUANTAL_ARCHS STREQUAL "all")
-  set(quantal_archs ${quantal_known_archs})
+  set(quantal_archs ${quantal_usual_archs})
 elseif(QUANTAL_ARCHS STREQUAL "native")
   quantal_native_arch(quantal_archs)
   list(APPEND quantal_archs scalar)

@@ -7,6 +7,9 @@ install(DIRECTORY cuda/include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} F
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/quantal)
 
 install(TARGETS quantal EXPORT quantalTargets)
+foreach(arch ${quantal_known_archs} native)
+  install(TARGETS quantal_${arch} EXPORT quantalTargets)
+endforeach()
 if(TARGET quantal_runtime)
   install(TARGETS quantal_runtime EXPORT quantalTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()

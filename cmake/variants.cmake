@@ -3,17 +3,6 @@
 # their decoders.
 include(archs)
 
-set(quantal_flags_scalar "")
-set(quantal_flags_avx2 -mavx2 -mfma -mf16c)
-set(quantal_flags_avx2_vnni ${quantal_flags_avx2} -mavxvnni)
-set(quantal_flags_avx512 ${quantal_flags_avx2} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl
-  -mprefer-vector-width=512)
-set(quantal_flags_avx512_vnni ${quantal_flags_avx512} -mavx512ifma -mavx512vbmi -mavx512vbmi2
-  -mavx512vnni)
-set(quantal_flags_neon64 "")
-set(quantal_flags_neon64_dotprod -march=armv8.2-a+dotprod)
-set(quantal_flags_neon64_i8mm -march=armv8.2-a+dotprod+i8mm)
-
 set(QUANTAL_KERNEL_OPTIMIZATION -O3 CACHE STRING "Optimization of the kernels, whatever the build type")
 set(QUANTAL_PARTS 2)  # as runtime/parts.hpp
 set(QUANTAL_QUANTIZER_PARTS 3)
@@ -23,16 +12,6 @@ set(QUANTAL_QUANTIZER_PARTS 3)
 set(quantal_common_forms "16,false,true" "32,false,true" "128,false,true" "16,true,false" "32,true,false")
 set(quantal_folded_forms "128,true,false")  # kernel/decode/folded.hpp
 set(quantal_signed_forms "16,false,false" "32,false,false" "128,false,false")
-set(quantal_u8_archs scalar avx2_vnni avx512_vnni neon64_i8mm)
-# Archs that use the quantizers of another, as quantizer_arch in runtime/parts.hpp.
-set(quantal_borrowing_archs avx2_vnni neon64_i8mm neon64_dotprod)
-set(quantal_quantizers_of_avx2_vnni avx2)
-set(quantal_quantizers_of_neon64_i8mm neon64)
-set(quantal_quantizers_of_neon64_dotprod neon64)
-if("neon64" IN_LIST quantal_known_archs)  # its baseline: the lanes of scalar's quantizers are NEON's too
-  list(APPEND quantal_borrowing_archs scalar)
-  set(quantal_quantizers_of_scalar neon64)
-endif()
 
 # quantal_form_instances(ARCH OUT_A OUT_B): template names of the arch's form kernels, in two lists of like cost.
 function(quantal_form_instances arch out_a out_b)
@@ -84,6 +63,8 @@ if(NOT DEFINED CMAKE_POSITION_INDEPENDENT_CODE)
   set_target_properties(quantal_runtime PROPERTIES POSITION_INDEPENDENT_CODE ON)
 endif()
 set_target_properties(quantal_runtime PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+# The library's units meet by the names of tags, and nothing that a program compiles has them (simd/arch.hpp).
+target_compile_definitions(quantal_runtime PRIVATE QUANTAL_UNIT=library)
 # Rounding and the order of sums are part of the results, whatever flags a parent project gives its own code.
 target_compile_options(quantal_runtime PRIVATE ${quantal_exact_math})
 
@@ -116,11 +97,7 @@ foreach(QUANTAL_ARCH ${quantal_archs})
     list(APPEND units ${quantal_units}/${QUANTAL_ARCH}_${QUANTAL_PART}.cpp)
   endforeach()
   quantal_add_units(${QUANTAL_ARCH} ${units})
-  if(QUANTAL_ARCH IN_LIST quantal_borrowing_archs)
-    list(APPEND quantal_quantizer_archs ${quantal_quantizers_of_${QUANTAL_ARCH}})
-  else()
-    list(APPEND quantal_quantizer_archs ${QUANTAL_ARCH})
-  endif()
+  list(APPEND quantal_quantizer_archs ${quantal_quantizers_${QUANTAL_ARCH}})
 endforeach()
 
 list(REMOVE_DUPLICATES quantal_quantizer_archs)

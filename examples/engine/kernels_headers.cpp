@@ -5,7 +5,7 @@
 
 using namespace quantal;
 using formats = format_list<bf16, q8_0, q4_K>;
-using arch = xsimd::best_arch;
+using arch = simd::native;
 
 status multiply(const runtime::weight_view& w, const matrix_view<const float>& x,
                 const matrix_view<float>& out, pool& threads) {

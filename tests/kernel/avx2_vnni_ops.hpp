@@ -12,4 +12,7 @@ inline constexpr std::string_view avx2_vnni_formats[] = {"q4_0", "q8_0", "q4_K",
 /// Null for other formats.
 const runtime::format_ops* avx2_vnni_ops(std::string_view format) noexcept;
 
+/// An arch that derives from avx2_vnni, and that quantal::runtime has only where it is named: some of these formats.
+const runtime::format_ops* avx512vl_vnni_ops(std::string_view format) noexcept;
+
 }  // namespace quantal::test

@@ -1,22 +1,17 @@
-# Every function that a variant's object defines must carry its arch in its (mangled) name: a function without it, an
+# Every function that a variant's object defines must carry its arch in its (mangled) name, as the library's units name it
+# (quantal::simd::library::avx2): a function without it, an
 # inline one of a header say, may be merged with another object's copy, and then runs this arch's instructions on
 # machines that lack them. Functions of the scalar variant hold no such instructions but are held to the same rule.
 # xsimd puts each instruction of NEON's baseline into a function of its own, whose address a table holds: those are
 # the same on every arch.
 # Usage: cmake -DNM=nm -DLIBRARY=libquantal_runtime.a "-DARCHS=avx2;scalar" -P symbols.cmake
-set(tag_scalar "8emulated")
-set(tag_avx2 "4fma3IN.*4avx2E")
-set(tag_avx2_vnni "9avx2_vnni")
-set(tag_avx512 "8avx512bw")
-set(tag_avx512_vnni "10avx512vnni")
-set(tag_neon64_i8mm "11neon64_i8mm")
-set(tag_neon64 "6neon64")
-set(tag_neon64_dotprod "14neon64_dotprod")
-if(ARCHS MATCHES "neon64")
-  foreach(arch ${ARCHS})
+foreach(arch ${ARCHS})
+  string(LENGTH ${arch} length)
+  set(tag_${arch} "7library.*${length}${arch}E")
+  if(ARCHS MATCHES "neon64")
     string(APPEND tag_${arch} "|_ZN5xsimd6kernel(4wrap[0-9]+v|6detail).*(Uint|Int|Float)[0-9]+x[0-9]+_t")
-  endforeach()
-endif()
+  endif()
+endforeach()
 
 execute_process(COMMAND ${NM} -A --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols RESULT_VARIABLE result)
 if(NOT result EQUAL 0)

@@ -38,22 +38,22 @@ struct affine_group {
       least = xsimd::min(least, v), most = xsimd::max(most, v);
     }
     low = xsimd::reduce_min(least), high = xsimd::reduce_max(most);
-    centre = 0.5f * low + 0.5f * high;
+    centre = mul(0.5f, low) + mul(0.5f, high);
     sw = sx = 0;
     for (int i = 0; i < size; ++i) {
       x[i] = source[i] - centre;
-      wx[i] = w[i] * x[i];
+      wx[i] = mul(w[i], x[i]);
       sw += w[i], sx += wx[i];
     }
   }
   /// sum w x x of the centred weights: what affine_lanes leaves out of errors.
   float norm() const noexcept {
     float sum = 0;
-    for (int i = 0; i < size; ++i) sum += wx[i] * x[i];
+    for (int i = 0; i < size; ++i) sum += mul(wx[i], x[i]);
     return sum;
   }
   /// The error of all zeros, as affine_lanes counts it.
-  float zeros() const noexcept { return centre * (2.0f * sx + centre * sw); }
+  float zeros() const noexcept { return mul(centre, mul(2.0f, sx) + mul(centre, sw)); }
 };
 
 /// lane_count pairs and the sums of their codes. Offsets are relative to the centre of the group.
@@ -62,10 +62,15 @@ struct affine_lanes {
   alignas(64) float sq[lane_count], sqq[lane_count], sxq[lane_count];
 
   /// Errors of the pairs with these codes, without the constant sum w x x.
+  template <class F>
   QUANTAL_INLINE void errors(float sw, float sx, float* out) const noexcept {
-    for (int k = 0; k < lane_count; ++k) {
-      const float d = scale[k], m = offset[k];
-      out[k] = d * (d * sqq[k] + 2.0f * (m * sq[k] - sxq[k])) + m * (m * sw - 2.0f * sx);
+    using batch = lanes<F>;
+    const batch two(2.0f), weight(sw), twice_sx(2.0f * sx);
+    for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+      const batch d = batch::load_aligned(scale + k), m = batch::load_aligned(offset + k);
+      const batch codes = batch::load_aligned(sq + k), squares = batch::load_aligned(sqq + k);
+      const batch slope = d * squares + two * (m * codes - batch::load_aligned(sxq + k));
+      (d * slope + m * (m * weight - twice_sx)).store_unaligned(out + k);
     }
   }
 };
@@ -120,12 +125,12 @@ int balanced_lane(const affine_group<F>& g, const affine_lanes& at, const float*
   affine_lanes sums = at;
   add_up(plain, sums);
   float total = 0, norm = 0;
-  for (int i = 0; i < n; ++i) total += g.x[i], norm += g.wx[i] * g.x[i];
+  for (int i = 0; i < n; ++i) total += g.x[i], norm += mul(g.wx[i], g.x[i]);
   int best = smallest<F, lane_count>(error);
   const float limit = error_balance::limit(error[best], left_out, norm);
   float bias = 0, least = std::numeric_limits<float>::max();
   for (int k = 0; k < lane_count; ++k) {
-    const float b = at.scale[k] * sums.sq[k] + at.offset[k] * n - total, cost = error[k] + balance.cost(b);
+    const float b = mul(at.scale[k], sums.sq[k]) + mul(at.offset[k], n) - total, cost = error[k] + balance.cost(b);
     if (error[k] <= limit && cost < least) least = cost, best = k, bias = b;
   }
   balance.sum += bias;
@@ -136,13 +141,13 @@ int balanced_lane(const affine_group<F>& g, const affine_lanes& at, const float*
 template <class F>
 void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
   for (int k = 0; k < lane_count; ++k) {
-    const float det = g.sw * at.sqq[k] - at.sq[k] * at.sq[k];
+    const float det = mul(g.sw, at.sqq[k]) - mul(at.sq[k], at.sq[k]);
     const bool good = det > 1e-6f * g.sw * at.sqq[k];
     const float inverse = 1.0f / (good ? det : 1.0f);
-    float d = (g.sw * at.sxq[k] - g.sx * at.sq[k]) * inverse;
-    float m = (at.sqq[k] * g.sx - at.sq[k] * at.sxq[k]) * inverse;
+    float d = mul(mul(g.sw, at.sxq[k]) - mul(g.sx, at.sq[k]), inverse);
+    float m = mul(mul(at.sqq[k], g.sx) - mul(at.sq[k], at.sxq[k]), inverse);
     const bool clip = non_positive && m > -g.centre;
-    const float alone = (at.sxq[k] + g.centre * at.sq[k]) / (at.sqq[k] > 0.0f ? at.sqq[k] : 1.0f);
+    const float alone = (at.sxq[k] + mul(g.centre, at.sq[k])) / (at.sqq[k] > 0.0f ? at.sqq[k] : 1.0f);
     m = clip ? -g.centre : m;
     d = clip ? alone : d;
     const bool take = (good || clip) && d > 0.0f;
@@ -181,7 +186,7 @@ void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice,
 template <class F>
 affine_fit best_affine(const affine_group<F>& g, const affine_lanes& at) noexcept {
   alignas(64) float error[lane_count];
-  at.errors(g.sw, g.sx, error);
+  at.template errors<F>(g.sw, g.sx, error);
   const int best = smallest<F, lane_count>(error);
   return {at.scale[best], at.offset[best] + g.centre};
 }

@@ -27,12 +27,12 @@ struct error_balance {
   /// The largest error that may be chosen where `least` is possible. Of both the part `left_out` of the sum of
   /// squares, `norm`, is missing.
   QUANTAL_INLINE static float limit(float least, float left_out, float norm) noexcept {
-    return worse * least + (worse - 1.0f) * left_out + rounding * norm;
+    return mul(worse, least) + mul(worse - 1.0f, left_out) + mul(rounding, norm);
   }
 
   /// What errors that add up to `bias` cost the row, next to the sum of their squares.
   QUANTAL_INLINE float cost(float bias) const noexcept {
-    return square_of_mean * bias * (2.0f * sum + bias);
+    return mul(square_of_mean * bias, mul(2.0f, sum) + bias);
   }
 };
 

@@ -291,22 +291,31 @@ class nearest_tracker {
 /// error(s).
 struct code_sums {
   float xq = 0.0f, qq = 0.0f;
-  QUANTAL_INLINE float error(float s) const noexcept { return s * (s * qq - 2.0f * xq); }
+  QUANTAL_INLINE float error(float s) const noexcept { return mul(s, mul(s, qq) - mul(2.0f, xq)); }
 };
 
 /// Sums in sixteen lanes that are added up in one order on every arch.
-template <int n>
+template <class F, int n>
 QUANTAL_INLINE code_sums sums_of(const float* x, const float* w, const std::int8_t* code) noexcept {
-  alignas(64) float xq[lane_count] = {}, qq[lane_count] = {};
-  for (int e = 0; e < n; e += lane_count)
-    for (int l = 0; l < lane_count; ++l) {
-      const float q = static_cast<float>(code[e + l]), wq = w[e + l] * q;
-      xq[l] += wq * x[e + l];
-      qq[l] += wq * q;
+  using batch = lanes<F>;
+  constexpr int width = static_cast<int>(batch::size), registers = lane_count / width;
+  batch xq[std::size_t{registers}], qq[std::size_t{registers}];
+  for (int r = 0; r < registers; ++r) xq[r] = qq[r] = batch(0.0f);
+  for (int e = 0; e < n; e += lane_count) {
+    alignas(64) float codes[lane_count];
+    for (int l = 0; l < lane_count; ++l) codes[l] = static_cast<float>(code[e + l]);
+    for (int r = 0; r < registers; ++r) {
+      const int at = e + r * width;
+      const batch q = batch::load_aligned(codes + r * width), wq = batch::load_unaligned(w + at) * q;
+      xq[r] += wq * batch::load_unaligned(x + at);
+      qq[r] += wq * q;
     }
+  }
+  alignas(64) float sums[2][lane_count];
+  for (int r = 0; r < registers; ++r) xq[r].store_aligned(sums[0] + r * width), qq[r].store_aligned(sums[1] + r * width);
   for (int h = lane_count / 2; h > 0; h /= 2)
-    for (int l = 0; l < h; ++l) xq[l] += xq[l + h], qq[l] += qq[l + h];
-  return {xq[0], qq[0]};
+    for (int l = 0; l < h; ++l) sums[0][l] += sums[0][l + h], sums[1][l] += sums[1][l + h];
+  return {sums[0][0], sums[1][0]};
 }
 
 }  // namespace quantal::quantize

@@ -96,7 +96,7 @@ struct table_search {
  private:
   static std::size_t slot(float v) noexcept {
     v = v < -128.0f ? -128.0f : v > 127.0f ? 127.0f : v;
-    return static_cast<std::size_t>(static_cast<int>(2.0f * v + 256.0f));
+    return static_cast<std::size_t>(static_cast<int>(mul(2.0f, v) + 256.0f));
   }
   static constexpr std::array<std::uint8_t, 512> make_indices() {
     std::array<std::uint8_t, 512> t{};

@@ -285,7 +285,7 @@ requires(!detail::power_scaled<F>) void encode_block(const float* x, const float
     int best = 0;
     float least = std::numeric_limits<float>::max();
     for (int k = 0; k < total; ++k) {
-      const float e = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]);
+      const float e = mul(scale[k], mul(scale[k], qq[k]) - mul(2.0f, xq[k]));
       if (e < least) least = e, best = k;
     }
     detail::set_fp4_scale<F>(out, g, first + best);

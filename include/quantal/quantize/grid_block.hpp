@@ -95,19 +95,20 @@ template <class F, bool flips>
 QUANTAL_INLINE void fill_costs(const float* x, const float* w, float s, int shift,
                                half_costs<halves_of<F>, flips>* halves) noexcept {
   using G = halves_of<F>;
+  const auto level = [&](int l) {
+    return static_cast<float>(shifted_grid<F> ? 8 * G::levels.value[l] + shift : G::levels.value[l]);
+  };
   for (int h = 0; h < 2; ++h) {
-    float linear[G::half], square[G::half];
+    float linear[G::half], square[G::half][G::levels.count];
     for (int k = 0; k < G::half; ++k) {
       const int e = h * G::half + k;
       const float v = shifted_grid<F> ? x[e] : std::fabs(x[e]);
       linear[k] = 2.0f * s * w[e] * v;
-      square[k] = s * s * w[e];
+      for (int l = 0; l < G::levels.count; ++l) square[k][l] = s * s * w[e] * level(l);
+      simd::make_opaque<G::levels.count>(square[k]);
     }
-    const auto level = [&](int l) {
-      return static_cast<float>(shifted_grid<F> ? 8 * G::levels.value[l] + shift : G::levels.value[l]);
-    };
-    halves[h].fill([&](int k, int l) { return level(l) * (square[k] * level(l) - linear[k]); },
-                   [&](int k, int l) { return level(l) * (square[k] * level(l) + linear[k]); });
+    halves[h].fill([&](int k, int l) { return level(l) * (square[k][l] - linear[k]); },
+                   [&](int k, int l) { return level(l) * (square[k][l] + linear[k]); });
   }
 }
 
@@ -291,7 +292,7 @@ inline code_sums choose_from_tiles(const grid_group<F>& g, float s, unit_choice<
   for (int e = 0; e < n; e += unit_weights)
     choose_tiled<F>(g.x + e, g.w + e, tile_searcher<F>(part + e), target + e, g.root + e,
                     out[e / unit_weights], code + e);
-  return sums_of<n>(g.magnitude, g.w, code);
+  return sums_of<F, n>(g.magnitude, g.w, code);
 }
 
 /// Best choices of a group at scale s. Tiles are good to their roundings, and cells hold
@@ -320,7 +321,7 @@ inline code_sums choose_units(const grid_group<F>& g, float s, bool exact, unit_
   alignas(64) std::int8_t code[std::size_t{n}];
   for (int e = 0; e < n; ++e)
     code[e] = static_cast<std::int8_t>(out[e / unit_weights].code(e % unit_weights));
-  return sums_of<n>(g.x, g.w, code);
+  return sums_of<F, n>(g.x, g.w, code);
 }
 
 /// A free scale of a group and what it explains of sum w x^2.

@@ -43,7 +43,7 @@ class grid_cells {
   QUANTAL_INLINE static int cell_part(float v, int k) noexcept {
     constexpr float first = static_cast<float>(G::levels.value[0]),
                     step = static_cast<float>(G::levels.value[1] - G::levels.value[0]);
-    const float at = (v - first) * (1.0f / step) + 0.5f;
+    const float at = mul(v - first, 1.0f / step) + 0.5f;
     return static_cast<int>(at < 0.0f ? 0.0f : at > 7.0f ? 7.0f : at) << (bits * k);
   }
   const code_tile<vector>& near(int cell) const noexcept { return near_[cell]; }

@@ -105,6 +105,8 @@ struct half_costs {
           if (f[l] < f[least_flip]) least_flip = l;
         }
       }
+      simd::make_opaque<levels>(c);  // products, which are not fused with the sums
+      if constexpr (flips) simd::make_opaque<levels>(f);
       // The lowest level last: it overwrites what the others extend.
       for (int l = levels - 1; l >= 0; --l) extend(width, l * width, c[l], flips ? f[l] : 0.0f);
       least_plain += c[least];

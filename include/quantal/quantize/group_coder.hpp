@@ -145,7 +145,7 @@ struct group_coder<F> {
       const float s = table ? shift : 0.0f;
       for (int i = 0; i < size; ++i)
         codes::store(out, group * size + i,
-                     codes::nearest(tables > 1 ? inverse * g.x[i] - s : inverse * g.x[i]));
+                     codes::nearest(tables > 1 ? mul(inverse, g.x[i]) - s : inverse * g.x[i]));
     }
   }
 };
@@ -314,12 +314,12 @@ struct group_coder<F> {
       float least = std::numeric_limits<float>::max();
       for (int j = 0; j < 4; ++j) {
         const int i = place(m, j);
-        const float v = inverse * g.x[i] - (table ? shift : 0.0f);
+        const float v = mul(inverse, g.x[i]) - (table ? shift : 0.0f);
         const int even = even_levels::original(even_levels::nearest(v)),
                   odd = odd_levels::original(odd_levels::nearest(v));
         const float e = v - static_cast<float>(F::level(even, 0)),
                     o = v - static_cast<float>(F::level(odd, 0));
-        const float cost = g.w[i] * (o * o - e * e);
+        const float cost = mul(g.w[i], mul(o, o) - mul(e, e));
         index[j] = cost < 0 ? odd : even, other[j] = cost < 0 ? even : odd;
         parity ^= cost < 0;
         if (std::fabs(cost) < least) least = std::fabs(cost), cheapest = j;

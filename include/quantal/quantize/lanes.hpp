@@ -1,10 +1,9 @@
 // Candidates side by side: the lanes of a register hold scales, and a loop over the weights of a group serves
 // them all.
 //
-// Every lane adds its terms in the order of the weights and nothing is fused, so the chosen blocks do not
-// depend on the width of the registers: quantal::runtime gives the same bytes on every arch. (A compiler that
-// is allowed to contract a * b + c, as GCC is with -march=native, may choose other, equally good blocks in
-// header-only use.)
+// Every lane adds its terms in the order of the weights and nothing is fused (simd/as_written.hpp), so the chosen blocks
+// depend neither on the width of the registers nor on what a compiler is allowed to contract: quantal::runtime gives the
+// same bytes on every arch, and so do the headers.
 #pragma once
 
 #include <bit>
@@ -17,35 +16,17 @@
 
 namespace quantal::quantize {
 
-/// Arch A in the units of quantal::runtime. A program that includes the headers compiles the same templates
-/// with its own flags, say with contraction; under this name the linker does not take its copies for ours.
-template <class A>
-struct in_runtime {};
-
-namespace detail {
-template <class A>
-struct instructions_of {
-  using type = A;
-};
-template <>
-struct instructions_of<simd::scalar> {
-  using type = xsimd::default_arch;
-};
-template <class A>
-struct instructions_of<in_runtime<A>> : instructions_of<A> {};
-}  // namespace detail
-
 /// A format bound to the arch whose instructions its quantizer may use; what is a template on the format
 /// becomes one on the arch too, so that no two variants share a symbol.
 template <class F, class A>
 struct on_arch : F {
-  using arch = typename detail::instructions_of<A>::type;
+  using arch = A;
 };
 
 namespace detail {
 template <class F>
 struct arch_of {
-  using type = xsimd::default_arch;
+  using type = simd::native;
 };
 template <class F>
 requires requires { typename F::arch; }

@@ -80,8 +80,8 @@ lattice_fit lattice_of(const group_view& g) noexcept {
     const float inverse = ends.level[at] * unit, shift = ends.shift[at];
     float xq = 0, qq = 0;
     for (int i = 0; i < n; ++i) {
-      const float q = static_cast<float>(codes::level(codes::nearest(inverse * g.x[i] - shift))) + shift;
-      xq += g.wx[i] * q, qq += g.w[i] * q * q;
+      const float q = static_cast<float>(codes::level(codes::nearest(mul(inverse, g.x[i]) - shift))) + shift;
+      xq += mul(g.wx[i], q), qq += mul(g.w[i] * q, q);
     }
     return {qq > 0.0f ? xq / qq : 0.0f, shift != 0.0f};
   }

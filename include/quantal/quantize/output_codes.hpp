@@ -23,16 +23,16 @@ void choose_codes(std::byte* row, std::int64_t first, const group_target& t, flo
   const int e0 = static_cast<int>(first % F::layout.elements), g = e0 / F::layout.group;
   const float rs = row_scale<F>(row), scale = F::scale(b, rs, g), inverse = safe_inverse(scale);
   float offset = 0.0f, shift = 0.0f;
-  if constexpr (F::layout.has_offset) offset = F::offset(b, rs, g);
+  if constexpr (F::layout.has_offset) offset = simd::opaque(F::offset(b, rs, g));
   if constexpr (book::tables == 2) shift = F::table(b, g) ? static_cast<float>(book::shift) : 0.0f;
   float error[code_group];
   for (int i = 0; i < code_group; ++i) {
     float y = t.y[i];
-    for (int k = 0; k < i; ++k) y += error[k] * t.factor[k * t.stride + i];
+    for (int k = 0; k < i; ++k) y += mul(error[k], t.factor[k * t.stride + i]);
     const float wanted = t.x[i] + y / t.factor[i * t.stride + i];
-    const int index = book::nearest((wanted - offset) * inverse - shift);
+    const int index = book::nearest(mul(wanted - offset, inverse) - shift);
     book::store(b, e0 + i, index);
-    decoded[i] = scale * (static_cast<float>(book::level(index)) + shift);
+    decoded[i] = mul(scale, static_cast<float>(book::level(index)) + shift);
     if constexpr (F::layout.has_offset) decoded[i] += offset;
     error[i] = t.x[i] - decoded[i];
   }
@@ -89,14 +89,14 @@ struct vector_problem {
     float step[std::size_t{n}];
     for (int c = 0; c < n; ++c) {  // step U = z
       float s = z[c];
-      for (int k = 0; k < c; ++k) s -= step[k] * u[k * g.stride + c];
+      for (int k = 0; k < c; ++k) s -= mul(step[k], u[k * g.stride + c]);
       step[c] = s / u[c * g.stride + c];
       t[c] = g.x[i + c] + step[c];
     }
     for (int a = 0; a < n; ++a)
       for (int b = 0; b < n; ++b) {
         float s = 0.0f;
-        for (int c = a > b ? a : b; c < n; ++c) s += u[a * g.stride + c] * u[b * g.stride + c];
+        for (int c = a > b ? a : b; c < n; ++c) s += mul(u[a * g.stride + c], u[b * g.stride + c]);
         metric[a][b] = s;
       }
   }
@@ -105,8 +105,8 @@ struct vector_problem {
     for (int k = 0; k < n; ++k) d[k] = t[k] - q[k];
     for (int a = 0; a < n; ++a) {
       float s = 0.0f;
-      for (int b = 0; b < n; ++b) s += metric[a][b] * d[b];
-      sum += d[a] * s;
+      for (int b = 0; b < n; ++b) s += mul(metric[a][b], d[b]);
+      sum += mul(d[a], s);
     }
     return sum;
   }
@@ -130,7 +130,7 @@ struct vector_choice {
       for (int a = 0; a < n; ++a) {
         if (!pairs && single[a] < least) least = single[a], i = a;
         for (int b = 0; pairs && b < a; ++b) {
-          const float both = single[a] + single[b] + 2.0f * step[a] * step[b] * p.metric[a][b];
+          const float both = single[a] + single[b] + mul(2.0f * step[a] * step[b], p.metric[a][b]);
           if (both < least) least = both, i = a, j = b;
         }
       }
@@ -155,13 +155,16 @@ struct vector_choice {
   /// What each flip adds to the cost.
   QUANTAL_INLINE void price_flips(const vector_problem<n>& p, float* slope, float* step,
                                   float* single) const noexcept {
-    for (int a = 0; a < n; ++a) {
-      slope[a] = 0.0f;
-      for (int b = 0; b < n; ++b) slope[a] += p.metric[a][b] * (p.t[b] - q[b]);
+    for (int a = 0; a < n; ++a) slope[a] = 0.0f;
+    for (int b = 0; b < n; ++b) {  // a symmetric metric, row by row
+      float part[std::size_t{n}];
+      for (int a = 0; a < n; ++a) part[a] = p.metric[b][a] * (p.t[b] - q[b]);
+      simd::make_opaque<n>(part);
+      for (int a = 0; a < n; ++a) slope[a] += part[a];
     }
     for (int k = 0; k < n; ++k) {
       step[k] = 2.0f * q[k];  // of t - q
-      single[k] = step[k] * (2.0f * slope[k] + step[k] * p.metric[k][k]);
+      single[k] = mul(step[k], mul(2.0f, slope[k]) + mul(step[k], p.metric[k][k]));
     }
   }
 };
@@ -204,7 +207,7 @@ vector_choice<F::vector> choose_vector(const vector_problem<F::vector>& p, float
   float wanted[std::size_t{n}], weight[std::size_t{n}];
   int natural = 0, near[shortlist];
   for (int k = 0; k < n; ++k) {
-    const float v = p.t[k] * inverse;
+    const float v = mul(p.t[k], inverse);
     const bool negative = rule != sign_rule::none && v < 0.0f;
     natural |= negative << k;
     wanted[k] = ((negative ? -v : v) - shift) * unit, weight[k] = p.metric[k][k];
@@ -215,7 +218,7 @@ vector_choice<F::vector> choose_vector(const vector_problem<F::vector>& p, float
   for (int l = 0; l < shortlist; ++l) {
     vector_choice<n> c{near[l], natural, 0.0f, {}};
     for (int k = 0; k < n; ++k) {
-      const float v = scale * (factor * table.component[k][near[l]] + shift);
+      const float v = mul(scale, mul(factor, table.component[k][near[l]]) + shift);
       c.q[k] = natural >> k & 1 ? -v : v;
     }
     c.cost = p.cost(c.q);
@@ -245,7 +248,7 @@ void choose_codes(std::byte* row, std::int64_t first, const group_target& t, flo
     float z[std::size_t{n}];
     for (int c = 0; c < n; ++c) {
       z[c] = t.y[i + c];
-      for (int k = 0; k < i; ++k) z[c] += error[k] * t.factor[k * t.stride + i + c];
+      for (int k = 0; k < i; ++k) z[c] += mul(error[k], t.factor[k * t.stride + i + c]);
     }
     vector_problem<n> p;
     p.load(t, i, z);
@@ -267,7 +270,7 @@ template <class F>
 concept output_codable = quantizable<F> && block_format<F> &&(single_codes<F> || vector_codes<F>);
 
 /// F's coder on arch A. The bytes do not depend on it.
-template <output_codable F, class A = xsimd::default_arch>
+template <output_codable F, class A = simd::native>
 constexpr output_coder coder_of() noexcept {
   using G = on_arch<F, A>;
   return {F::layout.elements, &row_bytes<G>, &quantize_row<F, quantize_policy{}, A>, &dequantize_row<G>,

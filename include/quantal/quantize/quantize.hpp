@@ -84,7 +84,7 @@ concept quantizable = float_format<F> || quantize::simple_format<F> || quantize:
 /// alone.
 /// The vectors are those of arch A, which the calling unit must be compiled for; the bytes do not depend on
 /// it.
-template <quantizable F, quantize_policy P = quantize_policy{}, class A = xsimd::default_arch>
+template <quantizable F, quantize_policy P = quantize_policy{}, class A = simd::native>
 status quantize_row(const float* x, const float* importance, std::byte* out, std::int64_t cols) noexcept {
   if (const status s = checks::check_row(checks::row_layout_of<F>, out, x, importance, cols); s != status::ok)
     return s;

@@ -7,6 +7,7 @@
 #include "quantal/config.hpp"
 #include "quantal/format/detail/half.hpp"
 #include "quantal/quantize/policy.hpp"
+#include "quantal/simd/as_written.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal::quantize {
@@ -47,13 +48,17 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   }
   if (p.magnitude > 0.0f)
     for (int e = 0; e < n; ++e)
-      w[e] *= std::sqrt(row.mean_square * (row.unit * row.unit) + x[e] * x[e]);
+      w[e] *= std::sqrt(mul(row.mean_square, row.unit * row.unit) + mul(x[e], x[e]));
   // Sixteen sums in units of 2^16, added up in one order: they cannot overflow, and what underflows counts as
   // nothing anyway.
   constexpr float unit = 65536.0f;
   float sums[16] = {};
-  for (int e = 0; e < n; e += 16)
-    for (int l = 0; l < 16; ++l) sums[l] += w[e + l] * (1.0f / unit);
+  for (int e = 0; e < n; e += 16) {
+    float part[16];
+    for (int l = 0; l < 16; ++l) part[l] = w[e + l] * (1.0f / unit);
+    simd::make_opaque<16>(part);
+    for (int l = 0; l < 16; ++l) sums[l] += part[l];
+  }
   for (int l = 0; l < 8; ++l) sums[l] += sums[l + 8];
   for (int l = 0; l < 4; ++l) sums[l] += sums[l + 4];
   const float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
@@ -62,7 +67,9 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
     return 0.0f;
   }
   const float scale = n / sum * (1.0f / unit);
-  for (int e = 0; e < n; ++e) w[e] = w[e] * scale + 1e-6f;
+  for (int e = 0; e < n; ++e) w[e] *= scale;
+  simd::make_opaque<n>(w);
+  for (int e = 0; e < n; ++e) w[e] += 1e-6f;
   return sum * (unit / n);
 }
 

@@ -18,7 +18,7 @@ namespace detail {
 
 /// Archs whose fused multiply-add xsimd uses. On others its fma rounds twice.
 template <class A>
-concept fused_multiply_add = std::is_base_of_v<simd::avx2, A> || std::is_base_of_v<xsimd::avx512f, A> ||
+concept fused_multiply_add = std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A> || std::is_base_of_v<xsimd::avx512f, A> ||
     std::is_base_of_v<xsimd::neon64, A>;
 
 /// A register of floats and its fused multiply-add.
@@ -49,9 +49,6 @@ struct product_lanes<A> {
   using type = xsimd::batch<float, A>;
   static QUANTAL_INLINE type multiply_add(type a, type b, type c) noexcept { return xsimd::fma(a, b, c); }
 };
-
-template <class A>
-struct product_lanes<in_runtime<A>> : product_lanes<A> {};
 
 /// R rows by V registers of y, over all of k.
 template <class A, int R, int V>

@@ -61,7 +61,7 @@ float balanced_scale(const group_view& g, const float* scale, const float* error
       coder::template errors<K>(g, mirrored, inverse, loss);
     coder::template sums<K>(plain, inverse, inverse, sum, unused);
     for (int k = 0; k < K; ++k) {
-      const float b = mirrored[k] * sum[k] - total, cost = loss[k] + balance.cost(b);
+      const float b = mul(mirrored[k], sum[k]) - total, cost = loss[k] + balance.cost(b);
       if (loss[k] <= limit && cost < least) least = cost, best = mirrored[k], bias = b;
     }
   }
@@ -120,8 +120,8 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
     double xq = 0, qq = 0;
     for (int i = 0; i < n; ++i) {
       const double q = C::level(zero);
-      xq += w[i] * static_cast<double>(sign) * x[i] * q;
-      qq += w[i] * q * q;
+      xq += mul(w[i] * static_cast<double>(sign) * x[i], q);
+      qq += mul(w[i] * q, q);
       const float v = sign * x[i];
       if (std::fabs(v) < 1e-30f) continue;
       if (v > 0)
@@ -137,8 +137,8 @@ inline scale_fit search_scale_exact(const float* x, const float* w, int n) noexc
     for (int k = 0; k < count; ++k) {
       const int i = events[k].element, to = events[k].index, from = sign * x[i] > 0 ? to - 1 : to + 1;
       const double a = C::level(from), b = C::level(to);
-      xq += w[i] * static_cast<double>(sign) * x[i] * (b - a);
-      qq += w[i] * (b * b - a * a);
+      xq += mul(w[i] * static_cast<double>(sign) * x[i], b - a);
+      qq += mul(w[i], mul(b, b) - mul(a, a));
       if (xq > 0 && qq > 0 && xq * xq / qq > best.gain)
         best = {static_cast<float>(sign * xq / qq), static_cast<float>(xq * xq / qq)};
     }

@@ -156,7 +156,7 @@ QUANTAL_INLINE sub_scale_trials trials_around(const group_wishes& wish, float un
   constexpr int top = (F::max_sub_scale - F::min_sub_scale) / step;
   sub_scale_trials t;
   for (int c = 0; c < group_wishes::count; ++c) {
-    const float at = (wish.scale[c] * unit - F::min_sub_scale) * (1.0f / step);
+    const float at = (mul(wish.scale[c], unit) - F::min_sub_scale) * (1.0f / step);
     const int first = std::clamp(rounded(at, 0, top) - (each / 2 - 1), 0, std::max(top + 1 - each, 0));
     const float start = static_cast<float>(F::min_sub_scale + step * first);
     const float shift = group_wishes::table(wish.scale[c]) ? coder::shift : 0.0f;
@@ -168,6 +168,16 @@ QUANTAL_INLINE sub_scale_trials trials_around(const group_wishes& wish, float un
   return t;
 }
 
+/// Errors at these scales without the constant sum w x x.
+template <class F>
+QUANTAL_INLINE void errors_of(const float* scale, const float* xq, const float* qq, float* error) noexcept {
+  using batch = lanes<F>;
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    const batch s = batch::load_aligned(scale + k), twice = batch(2.0f) * batch::load_aligned(xq + k);
+    (s * (s * batch::load_aligned(qq + k) - twice)).store_aligned(error + k);
+  }
+}
+
 template <class F>
 group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, float shared) noexcept {
   using coder = group_coder<F>;
@@ -177,7 +187,7 @@ group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, flo
   for (int k = 0; k < lane_count; ++k) scale[k] = shared * t.sub[k];
   for (int k = 0; k < lane_count; ++k) inverse[k] = safe_inverse(scale[k]);
   coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
-  for (int k = 0; k < lane_count; ++k) error[k] = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]);
+  errors_of<F>(scale, xq, qq, error);
   const int best = smallest<F, lane_count>(error);
   const float s = t.sub[best];
   return {static_cast<int>(s), t.shifts[best] != 0.0f, error[best], s * xq[best], s * s * qq[best]};
@@ -203,7 +213,7 @@ group_choice choose_balanced_sub_scale(const group_view& g, const group_wishes& 
     coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
     coder::template sums<lane_count>(plain, inverse, t.shifts, sum, unused);
     for (int k = 0; k < lane_count; ++k) {
-      const float error = scale[k] * (scale[k] * qq[k] - 2.0f * xq[k]), b = scale[k] * sum[k] - total;
+      const float error = mul(scale[k], mul(scale[k], qq[k]) - mul(2.0f, xq[k])), b = mul(scale[k], sum[k]) - total;
       if (const float cost = error + balance.cost(b); error <= limit && cost < least) {
         const float s = t.sub[k];
         least = cost, bias = b;
@@ -401,7 +411,7 @@ shared_fit fit_row(const row_view& row, const quantize_policy& p, const std::byt
     std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
     group_plan<F> plan;
     plan_groups(source, wish, shared, plan);
-    sum.error += mass * plan.error, sum.xq += mass * plan.xq, sum.qq += mass * plan.qq;
+    sum.error += mul(mass, plan.error), sum.xq += mul(mass, plan.xq), sum.qq += mul(mass, plan.qq);
   }
   return sum;
 }

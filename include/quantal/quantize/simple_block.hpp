@@ -64,12 +64,12 @@ void balance_zeros(const float* x, float d, typename F::block& out) noexcept {
   if (free == 0) return;
   float sum = 0;
   for (int e = 0; e < n; ++e)
-    if (!is_signless(x[e], magnitude)) sum += d * static_cast<float>(F::code(out, e)) - x[e];
+    if (!is_signless(x[e], magnitude)) sum += mul(d, static_cast<float>(F::code(out, e))) - x[e];
   for (int e = 0; e < n; ++e)
     if (is_signless(x[e], magnitude)) {
       const int index = (sum > 0.0f) != (d > 0.0f) ? 1 : 0;
       F::set_index(out, e, index);
-      sum += d * static_cast<float>(F::level(index));
+      sum += mul(d, static_cast<float>(F::level(index)));
     }
 }
 
@@ -120,7 +120,7 @@ void coarse_pairs(const affine_group<F>& g, affine_lanes& at) noexcept {
   const float low = std::floor(g.low / smallest_half);
   for (int k = 0; k < lane_count; ++k) {
     at.scale[k] = (step + static_cast<float>(k / side)) * smallest_half;
-    at.offset[k] = (low + static_cast<float>(k % side - 1)) * smallest_half - g.centre;
+    at.offset[k] = mul(low + static_cast<float>(k % side - 1), smallest_half) - g.centre;
   }
 }
 
@@ -150,7 +150,7 @@ void encode_block(const float* x, const float* w, const quantize_policy&, row_st
   if (row.on_lattice)
     direct_errors(g, at, error);
   else
-    at.errors(g.sw, g.sx, error);
+    at.template errors<F>(g.sw, g.sx, error);
   const auto left_out = [&] { return row.on_lattice ? 0.0f : g.norm(); };
   const int best = row.balance.active ? balanced_lane(g, at, error, left_out(), row.balance)
                                       : smallest<F, lane_count>(error);

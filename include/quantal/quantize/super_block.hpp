@@ -38,9 +38,9 @@ struct affine_plan {
 
   /// The least-squares pair, `now` where there is none with both parts non-negative.
   super_pair refit(const super_pair& now) const noexcept {
-    const double det = aa * bb - ab * ab;
+    const double det = mul(aa, bb) - mul(ab, ab);
     if (det > 1e-9 * aa * bb) {
-      const double d = (bb * xa - ab * xb) / det, m = (aa * xb - ab * xa) / det;
+      const double d = (mul(bb, xa) - mul(ab, xb)) / det, m = (mul(aa, xb) - mul(ab, xa)) / det;
       if (d >= 0 && m >= 0) return {stored_half(static_cast<float>(d)), stored_half(static_cast<float>(m))};
     }
     if (aa > 0 && xa > 0 && !(bb > 0)) return {stored_half(static_cast<float>(xa / aa)), now.min};
@@ -62,25 +62,26 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
   for (int k = 0; k < lane_count; ++k) {
     at.scale[k] = super.scale * static_cast<float>(s0 + k / side);
     m[k] = -(super.min * static_cast<float>(m0 + k % side));
-    at.offset[k] = m[k] - g.centre;
   }
+  simd::make_opaque<lane_count>(m);  // no product is fused with the difference
+  for (int k = 0; k < lane_count; ++k) at.offset[k] = m[k] - g.centre;
   add_up(g, at);
   alignas(64) float error[lane_count];
   const float left_out = on_lattice ? g.norm() : 0.0f;
   if (on_lattice)
     direct_errors(g, at, error);
   else
-    at.errors(g.sw, g.sx, error);
+    at.template errors<F>(g.sw, g.sx, error);
   const int best = balance ? balanced_lane(g, at, error, on_lattice ? 0.0f : g.norm(), *balance)
                            : smallest<F, lane_count>(error);
   const double s = plan.sub[group] = s0 + best / side, n = plan.min[group] = m0 + best % side;
   const double sq = at.sq[best];
   plan.error += static_cast<double>(error[best]) - left_out;
-  plan.aa += s * s * at.sqq[best];
-  plan.ab -= s * n * sq;
-  plan.bb += n * n * g.sw;
-  plan.xa += s * (at.sxq[best] + g.centre * sq);
-  plan.xb -= n * (g.sx + static_cast<double>(g.centre) * g.sw);
+  plan.aa += mul(s * s, at.sqq[best]);
+  plan.ab -= mul(s * n, sq);
+  plan.bb += mul(n * n, g.sw);
+  plan.xa += mul(s, at.sxq[best] + mul(g.centre, sq));
+  plan.xb -= mul(n, g.sx + mul(static_cast<double>(g.centre), g.sw));
 }
 
 /// With a balance, choices count what they cost the row.
@@ -120,7 +121,7 @@ super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
     for (std::size_t i = 0; i < groups; ++i) {
       const int used = rounded((g[i].high - g[i].low) * safe_inverse(scale[i]), 0, F::max_code);
       for (int t = 0; t <= F::max_code - used; ++t) {
-        const float m = min[i] + static_cast<float>(t) * scale[i], times = m / unit.min;
+        const float m = min[i] + mul(static_cast<float>(t), scale[i]), times = m / unit.min;
         if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) > lattice_tolerance) continue;
         wish[i].offset = -m;
         break;

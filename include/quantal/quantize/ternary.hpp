@@ -38,8 +38,8 @@ class magnitude_classes {
   void add(const float* x, const float* w, double mass) noexcept {
     for (int i = 0; i < n; ++i) {
       const int c = std::min(top_ - bits(std::fabs(x[i])), count - 1);
-      weight_[c] += mass * w[i];
-      sum_[c] += mass * w[i] * std::fabs(x[i]);
+      weight_[c] += mul(mass, w[i]);
+      sum_[c] += mul(mass * w[i], std::fabs(x[i]));
     }
   }
   /// The best d; 0 if there is no weight at all.
@@ -82,7 +82,7 @@ inline double ternary_error(const float* x, const float* w, int n, float d) noex
   double sum = 0;
   for (int i = 0; i < n; ++i) {
     const float a = std::fabs(x[i]), e = a > d * 0.5f ? a - d : a;
-    sum += static_cast<double>(w[i]) * e * e;
+    sum += mul(static_cast<double>(w[i]) * e, e);
   }
   return sum;
 }

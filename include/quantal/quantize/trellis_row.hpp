@@ -274,7 +274,7 @@ trellis_choice<F> choose_codewords(const trellis_group<F>& g, const trellis_targ
     c.index[v] = index.id[tile][lane];
     index.tile[tile].get(lane, code + v * F::vector);
   }
-  c.sums = sums_of<trellis_choice<F>::n>(g.x, g.w, code);
+  c.sums = sums_of<F, trellis_choice<F>::n>(g.x, g.w, code);
   return c;
 }
 
@@ -310,7 +310,7 @@ float free_trellis_scale(const trellis_group<F>& g, float reach) noexcept {
   for (int e = 0; e < g.n; e += lane_count)
     for (int l = 0; l < lane_count; ++l) {
       const float x = std::fabs(g.x[e + l]), w = g.w[e + l];
-      xx[l] += w * x * x, ww[l] += w;
+      xx[l] += mul(w * x, x), ww[l] += w;
       most[l] = x > most[l] ? x : most[l];
     }
   for (int l = 1; l < lane_count; ++l) {
@@ -323,7 +323,7 @@ float free_trellis_scale(const trellis_group<F>& g, float reach) noexcept {
   const float low = 0.75f * even, high = std::fmax(1.4f * even, most[0] / 105.0f);
   float best = 0.0f, gain = 0.0f;
   for (int i = 0; i < starts; ++i) {
-    const float start = low + (high - low) * (1.0f / (starts - 1)) * static_cast<float>(i);
+    const float start = low + mul((high - low) * (1.0f / (starts - 1)), static_cast<float>(i));
     const code_sums c = choose_codewords<F>(g, start, reach).sums;
     if (!(c.xq > 0 && c.qq > 0)) continue;
     const float free = c.xq / c.qq;
@@ -388,7 +388,7 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
   const auto* blocks = row_blocks<F>(out);
   double error[tries] = {};
   const auto candidate = [&](int t) {
-    return largest / levels::largest * (0.88f + 0.01f * static_cast<float>(t));
+    return largest / levels::largest * (0.88f + mul(0.01f, static_cast<float>(t)));
   };
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
@@ -401,8 +401,8 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
       for (int t = 0; t < tries; ++t) {
         int at[levels::tried];
         levels::nearest(wish[g], candidate(t), at);
-        const double miss = std::fabs(candidate(t) * static_cast<float>(levels::level(at[0]))) - wish[g];
-        error[t] += static_cast<double>(mass) * weight * miss * miss;
+        const double miss = std::fabs(mul(candidate(t), static_cast<float>(levels::level(at[0])))) - wish[g];
+        error[t] += mul(static_cast<double>(mass) * weight * miss, miss);
       }
     }
   }
@@ -494,7 +494,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
       levels::store(blocks[b], g, level);
       detail::store_group<F>(best, group, g, blocks[b]);
       const double l = levels::level(level);
-      xq += mass * l * best.sums.xq, qq += mass * l * l * best.sums.qq;
+      xq += mul(mass * l, best.sums.xq), qq += mul(mass * l * l, best.sums.qq);
     }
   }
   F::set_row_scale(out, (qq > 0 ? static_cast<float>(xq / qq) : d) / row.unit);

@@ -13,12 +13,12 @@ void add_quantizers(quantizer_table& table) noexcept {
   const auto add = [&]<class F>() {
     constexpr std::size_t i = *format_index(F::gguf_id);
     if constexpr (i % quantizer_parts == P && quantizable<F>)
-      table.rows[i] = &quantal::quantize_row<F, quantize_policy{}, quantize::in_runtime<A>>;
+      table.rows[i] = &quantal::quantize_row<F, quantize_policy{}, A>;
     if constexpr (i % quantizer_parts == P && quantize::output_codable<F>)
-      table.coders[i] = quantize::coder_of<F, quantize::in_runtime<A>>();
+      table.coders[i] = quantize::coder_of<F, A>();
   };
   all_formats::for_each(add);
-  if constexpr (P == 0) table.product = &quantize::add_row_product<quantize::in_runtime<A>>;
+  if constexpr (P == 0) table.product = &quantize::add_row_product<A>;
 }
 
 }  // namespace quantal::runtime

@@ -205,18 +205,6 @@ enum class code_kind : std::uint8_t {
   s8,  ///< unsigned byte minus 128, for archs whose instructions cannot take all of u8
 };
 
-/// Does the arch's short form take any unsigned byte?
-template <class A>
-inline constexpr bool dot_takes_u8 = false;
-template <>
-inline constexpr bool dot_takes_u8<scalar> = true;
-template <>
-inline constexpr bool dot_takes_u8<avx2_vnni> = true;
-template <>
-inline constexpr bool dot_takes_u8<avx512_vnni> = true;
-template <>
-inline constexpr bool dot_takes_u8<neon64_i8mm> = true;
-
 /// acc[i] += sum over j < 4 of code[4i + j] * s[4i + j], the codes given as unsigned bytes.
 template <class A, code_kind kind>
 QUANTAL_INLINE i32<A> dot4_of(i32<A> acc, u8<A> u, s8<A> s) noexcept {

@@ -12,7 +12,7 @@ namespace quantal::simd {
 namespace detail {
 #if XSIMD_WITH_AVX2
 template <class A>
-using byte_arch = std::conditional_t<std::is_same_v<A, scalar>, A, xsimd::avx2>;
+using byte_arch = std::conditional_t<std::is_same_v<A, scalar>, A, avx2>;
 #else
 template <class A>
 using byte_arch = A;

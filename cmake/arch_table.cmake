@@ -1,0 +1,61 @@
+# The archs and their flags, read from the rows of include/quantal/simd/archs.hpp, which says what the columns are.
+#   quantal_known_archs       those of this family of machines, best first
+#   quantal_usual_archs       those that quantal::runtime has by itself
+#   quantal_flags_ARCH        compiler flags
+#   quantal_quantizers_ARCH   the arch whose quantizers it uses
+#   quantal_u8_archs          those whose short dot product takes any unsigned byte
+#   quantal::ARCH             a target: the headers and the arch's flags; quantal::native: those of the machine that builds
+set(quantal_arch_table ${CMAKE_CURRENT_LIST_DIR}/../include/quantal/simd/archs.hpp)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${quantal_arch_table})
+
+set(quantal_baseline scalar)
+set(quantal_baseline_archs scalar)
+set(quantal_family x86)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(quantal_baseline neon64)
+  set(quantal_baseline_archs neon64 scalar)
+  set(quantal_family arm)
+endif()
+
+file(READ ${quantal_arch_table} quantal_rows)
+string(REGEX REPLACE ".*#define QUANTAL_ARCHS\\(ROW\\)" "" quantal_rows "${quantal_rows}")
+string(REGEX REPLACE "\" +\\\\\n +\"" "" quantal_rows "${quantal_rows}")
+string(REGEX REPLACE "\\\\\n +" "" quantal_rows "${quantal_rows}")
+string(REGEX MATCHALL "ROW\\([a-z0-9_]+,[^\"]*\"[^\"]*\"\\)" quantal_rows "${quantal_rows}")
+set(quantal_known_archs "")
+set(quantal_usual_archs "")
+set(quantal_u8_archs "")
+foreach(row ${quantal_rows})
+  #                           name          base    family       builds       quantizers    takes_u8     features   flags
+  if(NOT row MATCHES "^ROW\\(([a-z0-9_]+), [^,]+, ([a-z0-9]+), ([a-z]+), +([a-z0-9_]+), ([a-z]+), +\\([^)]*\\), *\"([^\"]*)\"\\)$")
+    message(FATAL_ERROR "${quantal_arch_table}: not a row: ${row}")
+  endif()
+  set(arch ${CMAKE_MATCH_1})
+  set(builds ${CMAKE_MATCH_3})
+  set(takes_u8 ${CMAKE_MATCH_5})
+  string(REPLACE baseline ${quantal_baseline} quantal_quantizers_${arch} ${CMAKE_MATCH_4})
+  string(REPLACE " " ";" quantal_flags_${arch} "${CMAKE_MATCH_6}")
+  if(CMAKE_MATCH_2 STREQUAL quantal_family OR CMAKE_MATCH_2 STREQUAL "any")
+    list(PREPEND quantal_known_archs ${arch})
+    if(builds STREQUAL "all")
+      list(PREPEND quantal_usual_archs ${arch})
+    endif()
+    if(takes_u8)
+      list(APPEND quantal_u8_archs ${arch})
+    endif()
+  endif()
+endforeach()
+if(NOT "scalar" IN_LIST quantal_known_archs)
+  message(FATAL_ERROR "${quantal_arch_table}: no rows found")
+endif()
+
+foreach(arch ${quantal_known_archs} native)
+  if(arch STREQUAL "native")
+    set(quantal_flags_native -march=native)
+  endif()
+  add_library(quantal_${arch} INTERFACE)
+  add_library(quantal::${arch} ALIAS quantal_${arch})
+  set_target_properties(quantal_${arch} PROPERTIES EXPORT_NAME ${arch})
+  target_link_libraries(quantal_${arch} INTERFACE quantal)
+  target_compile_options(quantal_${arch} INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${quantal_flags_${arch}}>")
+endforeach()

@@ -1,0 +1,28 @@
+# Fails if a program's object and the library define the same function: the linker keeps one copy of it, and the library's
+# variants might run the other's instructions. Functions of the standard library are the program's own risk, but the
+# objects of variants define none of them (symbols.cmake).
+# Usage: cmake -DNM=nm -DLIBRARY=libquantal_runtime.a -DOBJECT=unit.o -P shared_symbols.cmake
+foreach(file LIBRARY OBJECT)
+  execute_process(COMMAND ${NM} -A --defined-only ${${file}} OUTPUT_VARIABLE symbols RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${NM} cannot read ${${file}}")
+  endif()
+  string(REGEX MATCHALL " [WT] _Z[^\n]*quantal[^\n]*" ${file}_functions "${symbols}")
+  list(TRANSFORM ${file}_functions REPLACE " [WT] " "")
+  list(REMOVE_DUPLICATES ${file}_functions)
+endforeach()
+list(LENGTH LIBRARY_functions in_library)
+list(LENGTH OBJECT_functions in_object)
+if(in_library EQUAL 0 OR in_object EQUAL 0)
+  message(FATAL_ERROR "no functions of quantal: ${in_library} in the library, ${in_object} in the object")
+endif()
+set(shared "")
+foreach(function ${OBJECT_functions})
+  if(function IN_LIST LIBRARY_functions)
+    string(APPEND shared "\n  ${function}")
+  endif()
+endforeach()
+if(shared)
+  message(SEND_ERROR "defined by both:${shared}")
+endif()
+message(STATUS "${in_library} functions in the library, ${in_object} in the object")
