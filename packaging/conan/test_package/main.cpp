@@ -1,6 +1,6 @@
 // A row to q8_0 and back.
 #include <quantal/dequantize.hpp>
-#include <quantal/quantize/quantize.hpp>
+#include <quantal/quantize.hpp>
 
 int main() {
   float x[32], back[32];

@@ -1,5 +1,5 @@
 #include <quantal/dequantize.hpp>
-#include <quantal/runtime/ops.hpp>
+#include <quantal/runtime.hpp>
 
 /// The largest difference between a row of weights and what q6_K keeps of it; negative on an error.
 extern "C" float largest_difference() {

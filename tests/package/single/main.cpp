@@ -16,9 +16,9 @@ int main() {
   for (int i = 0; i < cols; ++i)
     if (!(std::fabs(back[i] - x[i]) < 1e-2f)) return 2;
   float out = 0;
-  serial_executor here;
-  const mul_mat_args a{row, 1, cols, static_cast<std::int64_t>(sizeof row), ones, 1, cols, &out, 1};
-  if (mul_mat<q8_0, simd::scalar>(a, activation::exact, here, {}) != status::ok) return 3;
+  const weight_view<q8_0> weights(row, 1, cols);
+  const product_options options{.policy = activation::exact};
+  if (mul_mat<simd::scalar>(weights, {ones, 1, cols}, {{&out, 1}, 1, 1}, options) != status::ok) return 3;
   if (!(std::fabs(out - sum) < 0.2)) return 4;
   return name_of(q8_0::gguf_id) == "q8_0" ? 0 : 5;
 }
