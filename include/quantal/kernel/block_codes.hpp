@@ -1,6 +1,7 @@
 // The block decoders of every family, see decode/codes.hpp.
 #pragma once
 
+#include "quantal/kernel/decode/avx512_vnni/slices.hpp"
 #include "quantal/kernel/decode/grids.hpp"
 #include "quantal/kernel/decode/k.hpp"
 #include "quantal/kernel/decode/legacy.hpp"
