@@ -46,7 +46,8 @@ void decode_lanes(const std::byte* row, int count, lane_weights& out) {
 template <block_format F>
 void decode_natural(const std::byte* row, int, lane_weights& out) {
   kernel::coded_slice s;
-  kernel::slice_codes(F{}, row_blocks<F>(row), s.codes, s.scales, s.offsets, simd::on<A>{});
+  kernel::slice_codes(F{}, row_blocks<F>(row), row_scale<F>(row), s.codes, s.scales, s.offsets,
+                      simd::on<A>{});
   for (int i = 0; i < 256; ++i) {
     out.code[i] = s.codes[i];
     out.weight[i] = i;

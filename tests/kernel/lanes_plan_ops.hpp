@@ -1,9 +1,9 @@
 // Lane decoders of avx512_vnni in a unit of their own: it has that arch's instructions, the tests have not.
 #pragma once
 
+#include "quantal/formats.hpp"
 #include "support/made_up_formats.hpp"
 #include "support/q5_64.hpp"
-#include "quantal/formats.hpp"
 
 namespace quantal::test {
 

@@ -1,5 +1,5 @@
-// What the lane decoders of avx512_vnni make of random blocks is what code(), scale() and offset() say, for the weights
-// that the decoders' maps name.
+// What the lane decoders of avx512_vnni make of random blocks is what code(), scale() and offset() say, for
+// the weights that the decoders' maps name.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,10 +34,12 @@ void check(const std::byte* row, int count, const lane_weights& got) {
     const int e = w % F::layout.elements, g = e / F::layout.group;
     ASSERT_EQ(got.code[p] - code_bias<F>, F::code(b, e)) << F::name << ", weight " << w << ", position " << p;
     const float scale = F::scale(b, row_factor, g);
-    ASSERT_TRUE(same_number(got.scale[p], scale)) << F::name << ", weight " << w << ": " << got.scale[p] << ", not " << scale;
+    ASSERT_TRUE(same_number(got.scale[p], scale))
+        << F::name << ", weight " << w << ": " << got.scale[p] << ", not " << scale;
     if constexpr (F::layout.has_offset) {
       const float offset = F::offset(b, row_factor, g);
-      ASSERT_TRUE(same_number(got.offset[p], offset)) << F::name << ", weight " << w << ": " << got.offset[p] << ", not " << offset;
+      ASSERT_TRUE(same_number(got.offset[p], offset))
+          << F::name << ", weight " << w << ": " << got.offset[p] << ", not " << offset;
     }
   }
 }
@@ -47,7 +49,8 @@ template <block_format F>
 std::vector<std::byte> random_slice(rng& g, int count, bool any_scales) {
   const std::int64_t bytes = row_bytes<F>(count);
   auto row = random_rows<F>(g, 1, count, bytes);
-  if (any_scales) std::generate(row.begin() + F::layout.row_meta, row.end(), [&] { return static_cast<std::byte>(g()); });
+  if (any_scales)
+    std::generate(row.begin() + F::layout.row_meta, row.end(), [&] { return static_cast<std::byte>(g()); });
   return row;
 }
 

@@ -1,5 +1,5 @@
-// Formats that no model file holds, of layouts that the list does not have: what reads formats by their bit plans is held
-// to reading these.
+// Formats that no model file holds, of layouts that the list does not have: what reads formats by their bit
+// plans is held to reading these.
 #pragma once
 
 #include "quantal/format.hpp"
@@ -73,9 +73,13 @@ struct two_tables {
   };
 
   static constexpr int levels = 16;
-  QUANTAL_HD static constexpr int level(int index, int table) noexcept { return index * index - 105 - 12 * table; }
+  QUANTAL_HD static constexpr int level(int index, int table) noexcept {
+    return index * index - 105 - 12 * table;
+  }
   QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return b.qs.get(e); }
-  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept { return detail::bit(b.tables, 2 * g); }
+  QUANTAL_HD static constexpr int table(const block& b, int g) noexcept {
+    return detail::bit(b.tables, 2 * g);
+  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return level(index(b, e), table(b, e / layout.group));
   }
@@ -98,7 +102,9 @@ struct sub_scaled_128 : detail::super_scaled<sub_scaled_128> {
     detail::half_bits d;
   };
 
-  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return b.qs[e / 64].get(e % 64) - 8; }
+  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
+    return b.qs[e / 64].get(e % 64) - 8;
+  }
   QUANTAL_HD static constexpr int sub_scale(const block& b, int g) noexcept {
     return b.low.get(g) + 16 * detail::bit(b.high, g) - 16;
   }

@@ -46,7 +46,7 @@ constexpr code_form form_of() noexcept {
 /// Is there a decoder of whole slices of several blocks?
 template <block_format F, class A>
 inline constexpr bool has_slice_codes = requires(const typename F::block* b, std::uint8_t* codes, float* scales) {
-  slice_codes(F{}, b, codes, scales, scales, simd::on<A>{});
+  slice_codes(F{}, b, 1.0f, codes, scales, scales, simd::on<A>{});
 };
 
 /// Decodes weights [first, first + count) of a row; both are multiples of the block, count <= slice_weights.
@@ -61,7 +61,7 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
     block_scales(F{}, *block, row_scale, out.scales, out.offsets, simd::on<A>{});
   } else if (has_slice_codes<F, A> && count == slice_weights) {
     if constexpr (has_slice_codes<F, A>)
-      slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{});
+      slice_codes(F{}, block, row_scale, out.codes, out.scales, out.offsets, simd::on<A>{});
   } else if (half_scaled<F> && count == slice_weights) {
     simd::unroll<slice_weights / n>(
         [&](auto i) QUANTAL_LAMBDA { block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{}); });

@@ -63,12 +63,6 @@ QUANTAL_INLINE void block_codes(const iq4_nl&, const iq4_nl::block& b, std::uint
   simd::lookup16<A>(level_codes<iq4_nl, 16>.data(), simd::nibbles16<A>(b.qs)).store(codes);
 }
 
-/// Formats of 32-weight blocks with 16 bytes of nibbles, decoded a slice of eight blocks at a time where the
-/// arch permutes bytes freely.
-template <class F>
-concept nibble_blocks = std::same_as<F, q4_0> || std::same_as<F, q4_1> || std::same_as<F, q5_0> ||
-    std::same_as<F, q5_1> || std::same_as<F, iq4_nl>;
-
 template <class F>
 concept activation_format = std::same_as<F, q8_1> || std::same_as<F, q8_K>;
 

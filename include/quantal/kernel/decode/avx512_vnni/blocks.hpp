@@ -14,19 +14,10 @@ static_assert(weights == slice_weights);
 template <arch A>
 using lane_registers = lane_group<A, 4>;
 
-/// The weights of an order by position, and its map.
-template <lane_order order>
-inline constexpr auto weights_of = [] {
-  std::array<std::uint8_t, slice_weights> t{};
-  for (int i = 0; i < slice_weights; ++i)
-    t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(order.weight(i / 64, i % 64));
-  return t;
-}();
 template <lane_order order>
 inline constexpr lane_map map_of = [] {
   lane_map m{4, {}};
-  if (!order.keeps_words()) m.weight = &weights_of<order>;
-  for (int t = 0; order.keeps_words() && t < 64; ++t)
+  for (int t = 0; t < 64; ++t)
     m.word[static_cast<std::size_t>(t)] = static_cast<std::uint8_t>(order.weight(t / 16, t % 16 * 4) / 4);
   return m;
 }();

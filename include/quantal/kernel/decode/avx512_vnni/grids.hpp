@@ -1,4 +1,5 @@
-// Grids: level numbers of two or three bits in registers that byte and word permutations index, no load per point.
+// Grids: level numbers of two or three bits in registers that byte and word permutations index, no load per
+// point.
 #pragma once
 
 #include "quantal/kernel/decode/avx512_vnni/blocks.hpp"
@@ -193,7 +194,7 @@ QUANTAL_INLINE __m512i paired_points(const std::array<std::uint64_t, n>& points,
 }  // namespace avx512_vnni
 
 template <class F>
-concept grid_with_words = block_format<F> && (std::same_as<F, iq2_xxs> || std::same_as<F, iq3_xxs>);
+concept grid_with_words = block_format<F> &&(std::same_as<F, iq2_xxs> || std::same_as<F, iq3_xxs>);
 
 template <grid_with_words F, avx512_vnni::arch A>
 struct lane_decoder<F, A> : avx512_vnni::slice_decoder<F, A, lane_decoder<F, A>> {
@@ -211,7 +212,8 @@ struct lane_decoder<F, A> : avx512_vnni::slice_decoder<F, A, lane_decoder<F, A>>
       const __m512i points = avx512_vnni::entries_at(avx512_vnni::grid_of<F>.words, index);
       const avx512_vnni::sign_masks signs = avx512_vnni::masks_of_words(words);
       simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
-        this->decoded.codes[i] = avx512_vnni::negated<F>(avx512_vnni::octet_codes<F, i, false>(points), signs.mask[i]);
+        this->decoded.codes[i] =
+            avx512_vnni::negated<F>(avx512_vnni::octet_codes<F, i, false>(points), signs.mask[i]);
       });
     } else {
       words = _mm512_permutexvar_epi32(
@@ -219,8 +221,7 @@ struct lane_decoder<F, A> : avx512_vnni::slice_decoder<F, A, lane_decoder<F, A>>
           _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.w))));
       avx512_vnni::quads<F>(b.qs, 0, avx512_vnni::masks_of_words(words), this->decoded);
     }
-    this->decoded.scale =
-        avx512_vnni::scales_of_words<F>(avx512_vnni::half_of(b.d), words);
+    this->decoded.scale = avx512_vnni::scales_of_words<F>(avx512_vnni::half_of(b.d), words);
   }
 };
 
@@ -303,9 +304,9 @@ struct lane_decoder<iq2_xs, A> : avx512_vnni::slice_decoder<iq2_xs, A, lane_deco
     const __m512i all = _mm512_loadu_si512(b.qs);
     const __m256i signs = _mm512_cvtepi16_epi8(_mm512_srli_epi16(all, 9));
     avx512_vnni::octets<iq2_xs>(_mm512_and_si512(all, _mm512_set1_epi16(511)),
-                           avx512_vnni::even_parity(_mm512_castsi256_si512(signs)), this->decoded);
+                                avx512_vnni::even_parity(_mm512_castsi256_si512(signs)), this->decoded);
     this->decoded.scale = avx512_vnni::odd_scale_lanes<iq2_xs>(avx512_vnni::half_of(b.d),
-                                                    avx512_vnni::nibble_lanes(b.scales.bytes));
+                                                               avx512_vnni::nibble_lanes(b.scales.bytes));
   }
 };
 
@@ -327,7 +328,7 @@ struct lane_decoder<iq2_s, A> : avx512_vnni::slice_decoder<iq2_s, A, lane_decode
         _mm512_or_si512(low, _mm512_slli_epi16(high, 8)),
         _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), this->decoded);
     this->decoded.scale = avx512_vnni::odd_scale_lanes<iq2_s>(avx512_vnni::half_of(b.d),
-                                                   avx512_vnni::nibble_lanes(b.scales.bytes));
+                                                              avx512_vnni::nibble_lanes(b.scales.bytes));
   }
 };
 
@@ -347,11 +348,11 @@ struct lane_decoder<iq1_s, A> : avx512_vnni::slice_decoder<iq1_s, A, lane_decode
     _mm512_store_si512(at, _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi16(0x700), 0xf8));
     const __m512i shift = _mm512_mask_set1_epi64(_mm512_set1_epi8(2), _mm_movepi16_mask(fields), 0);
     simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
-      this->decoded.codes[i] = _mm512_add_epi8(avx512_vnni::eight_points<i, 4>(avx512_vnni::grid_points<iq1_s>, at), shift);
+      this->decoded.codes[i] =
+          _mm512_add_epi8(avx512_vnni::eight_points<i, 4>(avx512_vnni::grid_points<iq1_s>, at), shift);
     });
-    this->decoded.scale =
-        avx512_vnni::odd_scale_lanes<iq1_s>(avx512_vnni::half_of(b.d),
-                                       _mm512_and_si512(_mm512_srli_epi32(spread, 28), _mm512_set1_epi32(7)));
+    this->decoded.scale = avx512_vnni::odd_scale_lanes<iq1_s>(
+        avx512_vnni::half_of(b.d), _mm512_and_si512(_mm512_srli_epi32(spread, 28), _mm512_set1_epi32(7)));
   }
 };
 
@@ -373,8 +374,8 @@ struct lane_decoder<iq1_m, A> : avx512_vnni::slice_decoder<iq1_m, A, lane_decode
       avx512_vnni::points_of_sixteens<iq1_m, c>(at, halves);
       const __mmask16 up = _mm512_testn_epi32_mask(nibbles, _mm512_set1_epi32(c ? 0x80000 : 8));
       const __m512i shift = _mm512_maskz_set1_epi32(up, 0x02020202);
-      simd::unroll<2>([&](auto h)
-                          QUANTAL_LAMBDA { this->decoded.codes[2 * c + h] = _mm512_add_epi8(halves[h], shift); });
+      simd::unroll<2>(
+          [&](auto h) QUANTAL_LAMBDA { this->decoded.codes[2 * c + h] = _mm512_add_epi8(halves[h], shift); });
     });
     this->decoded.scale = scales(b);
   }

@@ -1,5 +1,5 @@
-// 64 bytes from anywhere in a slice of weights, in any order: the fewest permutations that bring them together, chosen
-// when the program is compiled.
+// 64 bytes from anywhere in a slice of weights, in any order: the fewest permutations that bring them
+// together, chosen when the program is compiled.
 #pragma once
 
 #include "quantal/kernel/decode/avx512_vnni/registers.hpp"
@@ -20,15 +20,18 @@ constexpr byte_positions positions_of(Fn at) {
   return p;
 }
 
-/// One register of 64 bytes, or two that follow each other or overlap, which a permutation takes its bytes from.
+/// One register of 64 bytes, or two that follow each other or overlap, which a permutation takes its bytes
+/// from.
 struct source {
   int count = 0;  ///< none: the bytes lie too far apart
   int at[2] = {};
 
-  constexpr int index(int byte) const noexcept { return byte < at[0] + 64 ? byte - at[0] : byte - at[1] + 64; }
+  constexpr int index(int byte) const noexcept {
+    return byte < at[0] + 64 ? byte - at[0] : byte - at[1] + 64;
+  }
 };
-/// Bytes [first, last] of a slice of `size`. Loads end where the slice does. Where words are permuted, they begin at
-/// `step` 4 from `first`.
+/// Bytes [first, last] of a slice of `size`. Loads end where the slice does. Where words are permuted, they
+/// begin at `step` 4 from `first`.
 constexpr source source_of(int first, int last, int step, int size) noexcept {
   const auto start = [&](int from) {
     const int latest = size < 64 ? 0 : size - 64;
@@ -40,6 +43,20 @@ constexpr source source_of(int first, int last, int step, int size) noexcept {
   s.count = 2;
   s.at[1] = start(s.at[0] + 64);
   return last < s.at[1] + 64 ? s : source{};
+}
+
+/// Where loads begin best: where those of other registers do.
+struct load_starts {
+  int words[4] = {-1, -1, -1,
+                  -1};  ///< by position modulo 4, the lowest word that a plane's registers take; or none
+};
+/// The source of fewest registers. Bytes are taken from the slice's beginning, so that all permutations share
+/// loads.
+constexpr source best_source(int first, int last, int step, int size, const load_starts& starts) noexcept {
+  const int shared = step == 1 ? 0 : starts.words[first % 4];
+  const source own = source_of(first, last, step, size);
+  const source s = shared < 0 ? own : source_of(shared, last, step, size);
+  return s.count > 0 && s.count <= own.count ? s : own;
 }
 
 /// How 64 bytes come together: the first source's, and where the mask is set the second's.
@@ -60,7 +77,8 @@ constexpr bool in_words(const byte_positions& p) noexcept {
 }
 /// Byte k is of the second source where second(position) says so.
 template <class Second>
-constexpr void try_permutation(byte_pick& best, const byte_positions& p, int size, bool words, Second second) noexcept {
+constexpr void try_permutation(byte_pick& best, const byte_positions& p, int size, const load_starts& starts,
+                               bool words, Second second) noexcept {
   if (best.cost == 1) return;
   byte_pick t;
   t.words = words;
@@ -74,7 +92,7 @@ constexpr void try_permutation(byte_pick& best, const byte_positions& p, int siz
       if (p.at[k] + step - 1 > last) last = p.at[k] + step - 1;
     }
     if (last < 0) continue;
-    t.from[part] = source_of(first, last, step, size);
+    t.from[part] = best_source(first, last, step, size, starts);
     if (t.from[part].count == 0) return;
     t.cost += words ? 1 : t.from[part].count;
     for (int k = 0; k < 64; k += step) {
@@ -88,7 +106,7 @@ constexpr void try_permutation(byte_pick& best, const byte_positions& p, int siz
   if (t.cost < best.cost) best = t;
 }
 
-constexpr byte_pick pick_of(const byte_positions& p, int size) noexcept {
+constexpr byte_pick pick_of(const byte_positions& p, int size, const load_starts& starts = {}) noexcept {
   byte_pick best;
   const int first = p.at[0];
   int low = first;
@@ -105,15 +123,16 @@ constexpr byte_pick pick_of(const byte_positions& p, int size) noexcept {
     return best;
   }
   const auto none = [](int) { return false; };
-  const auto far = [&](int at) { return at >= low + 128; };
   if (in_words(p)) {
-    try_permutation(best, p, size, true, none);
-    try_permutation(best, p, size, true, far);
+    const int start = starts.words[low % 4] < 0 ? low : starts.words[low % 4];
+    try_permutation(best, p, size, starts, true, none);
+    try_permutation(best, p, size, starts, true, [&](int at) { return at >= start + 128; });
     // Blocks of an odd number of half-words: every second one is at another place in its words.
-    try_permutation(best, p, size, true, [&](int at) { return (at - first) % 4 != 0; });
+    try_permutation(best, p, size, starts, true, [&](int at) { return (at - first) % 4 != 0; });
   }
-  try_permutation(best, p, size, false, none);
-  try_permutation(best, p, size, false, far);
+  try_permutation(best, p, size, starts, false, none);
+  try_permutation(best, p, size, starts, false, [](int at) { return at >= 128; });
+  try_permutation(best, p, size, starts, false, [&](int at) { return at >= low + 128; });
   return best;
 }
 
@@ -138,8 +157,8 @@ QUANTAL_INLINE __m512i picked(const std::uint8_t* slice) noexcept {
       constexpr auto mask = static_cast<__mmask16>(pick.mask);
       if constexpr (b.count == 2) {
         // The indices of the second source pass through the first permutation.
-        const __m512i x =
-            _mm512_mask2_permutex2var_epi32(from(a.at[0]), index, static_cast<__mmask16>(~mask), from(a.at[a.count - 1]));
+        const __m512i x = _mm512_mask2_permutex2var_epi32(from(a.at[0]), index, static_cast<__mmask16>(~mask),
+                                                          from(a.at[a.count - 1]));
         return _mm512_mask2_permutex2var_epi32(from(b.at[0]), x, mask, from(b.at[1]));
       } else {
         const __m512i x = a.count == 2 ? _mm512_permutex2var_epi32(from(a.at[0]), index, from(a.at[1]))

@@ -11,14 +11,16 @@ namespace avx512_vnni {
 
 /// Values of block_scales in lanes: for formats whose scales are read by no plan.
 template <block_format F, class Lanes, arch A>
-QUANTAL_INLINE void stated_scales(const typename F::block* b, float row_scale, lane_registers<A>& out) noexcept {
+QUANTAL_INLINE void stated_scales(const typename F::block* b, float row_scale,
+                                  lane_registers<A>& out) noexcept {
   constexpr int per_block = F::layout.elements / sub_group<F>;
   alignas(64) static constexpr auto index = lanes_of([](int l) { return Lanes::weight(l) / sub_group<F>; });
   alignas(64) float scales[16] = {}, offsets[16] = {};
   for (int i = 0; i < slice_blocks<F>; ++i)
     block_scales(F{}, b[i], row_scale, scales + per_block * i, offsets + per_block * i, simd::on<A>{});
   out.scale = _mm512_permutexvar_ps(load(index), _mm512_load_ps(scales));
-  if constexpr (F::layout.has_offset) out.offset = _mm512_permutexvar_ps(load(index), _mm512_load_ps(offsets));
+  if constexpr (F::layout.has_offset)
+    out.offset = _mm512_permutexvar_ps(load(index), _mm512_load_ps(offsets));
 }
 
 }  // namespace avx512_vnni

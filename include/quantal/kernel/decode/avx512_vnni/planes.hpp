@@ -1,6 +1,7 @@
-// Codes of a slice in four registers, read by the format's bit plan (format/bit_plan.hpp): of every plane and register
-// one permutation that brings the bytes there, one shift, and one operation that takes the plane's bits of it. Levels
-// are one permutation more. Bound by the shuffle units; permutations that several registers share are done once.
+// Codes of a slice in four registers, read by the format's bit plan (format/bit_plan.hpp): of every plane and
+// register one permutation that brings the bytes there, one shift, and one operation that takes the plane's
+// bits of it. Levels are one permutation more. Bound by the shuffle units; permutations that several
+// registers share are done once.
 #pragma once
 
 #include "quantal/format/bit_plan.hpp"
@@ -13,7 +14,7 @@ namespace quantal::kernel::avx512_vnni {
 template <block_format F>
 inline constexpr int slice_blocks = weights / F::layout.elements;
 template <block_format F>
-inline constexpr int slice_bytes = slice_blocks<F> * F::layout.bytes;
+inline constexpr int slice_bytes = slice_blocks<F>* F::layout.bytes;
 
 /// Formats whose slices are read by plan: every lane has one scale, and every permutation reaches its bytes.
 template <class F>
@@ -73,31 +74,49 @@ inline constexpr int code_shift = 0;
 template <has_levels F>
 inline constexpr int code_shift<F> = level_shift<F> < 0 ? 0 : level_shift<F>;
 
-/// The orders that a format's scales and arrangement of bits make sense of.
-template <planar_slices F, class Fn>
-constexpr void for_each_order(Fn fn) noexcept {
-  constexpr int reach = F::layout.group < 128 ? F::layout.group : 128;  // 128: of one activation scale
-  fn(order_of_16);
-  for (int fields = 2; fields <= 4; fields += 2)
-    for (int distance = 2; 4 * distance * fields <= reach; distance *= 2)
-      fn(lane_order{.distance = distance, .fields = fields});
-  for (int p = 0; p < code_plan<F>.planes; ++p)
-    if (code_plan<F>.at[0][static_cast<std::size_t>(p)].packed) {
-      const lane_order o{.by = lane_order::unit::bytes,
-                         .bits = code_plan<F>.at[0][static_cast<std::size_t>(p)].count};
-      if (o.reach() <= reach) fn(o);
-    }
+/// Where a plane's bits of four registers come from. Packed bits, which every byte shifts its own way within
+/// a quadword, lie in one register for all four if eight bytes have what a quadword of each of them needs.
+struct plane_bytes {
+  bool shared = false;
+  std::int16_t first[8] = {};  ///< of each quadword's eight bytes, where shared
+
+  constexpr int at(bit_place place, int byte) const noexcept {
+    return shared ? first[byte / 8] + byte % 8 : place.byte;
+  }
+};
+template <planar_slices F>
+constexpr bit_place place_in(lane_order order, int p, int r, int byte) noexcept {
+  return place_of(code_plan<F>, p, order.weight(r, byte), F::layout.bytes);
 }
+template <planar_slices F>
+constexpr plane_bytes plane_bytes_of(lane_order order, int p) noexcept {
+  plane_bytes b;
+  if (!code_plan<F>.at[0][static_cast<std::size_t>(p)].packed ||
+      place_in<F>(order, p, 0, 0).shift == place_in<F>(order, p, 0, 1).shift)
+    return b;
+  for (int q = 0; q < 8; ++q) {
+    int first = slice_bytes<F> - 8, last = 0;
+    for (int i = 0; i < 32; ++i) {
+      const int byte = place_in<F>(order, p, i / 8, 8 * q + i % 8).byte;
+      if (byte < first) first = byte;
+      if (byte > last) last = byte;
+    }
+    if (last - first >= 8) return {};
+    b.first[q] = static_cast<std::int16_t>(first);
+  }
+  b.shared = true;
+  return b;
+}
+
 /// Permutations that an order takes: registers of one plane share those of the same bytes.
 template <planar_slices F>
 constexpr int picks_of(lane_order order) noexcept {
-  constexpr const auto& plan = code_plan<F>;
   int picks = 0;
-  for (int p = 0; p < plan.planes; ++p) {
-    std::int16_t first[4][16] = {};
+  for (int p = 0; p < code_plan<F>.planes; ++p) {
+    const plane_bytes bytes = plane_bytes_of<F>(order, p);
+    int first[4][16] = {};
     for (int r = 0; r < 4; ++r) {
-      for (int l = 0; l < 16; ++l)
-        first[r][l] = static_cast<std::int16_t>(place_of(plan, p, order.weight(r, 4 * l), F::layout.bytes).byte);
+      for (int l = 0; l < 16; ++l) first[r][l] = bytes.at(place_in<F>(order, p, r, 4 * l), 4 * l);
       bool known = false;
       for (int q = 0; q < r && !known; ++q) {
         known = true;
@@ -108,18 +127,22 @@ constexpr int picks_of(lane_order order) noexcept {
   }
   return picks;
 }
-/// The order of fewest permutations; of several the one of the smallest reach.
+/// The order of fewest permutations among those whose lanes have one scale; of several the one of nearest
+/// weights.
 template <planar_slices F>
 inline constexpr lane_order best_order = [] {
-  lane_order best;
-  int fewest = 100;
-  for_each_order<F>([&](lane_order order) {
-    const int picks = picks_of<F>(order);
-    if (picks < fewest) {
-      fewest = picks;
-      best = order;
+  constexpr int shared = F::layout.group < 128 ? F::layout.group : 128;  // 128: by an activation scale
+  lane_order best = order_of_16;
+  int fewest = picks_of<F>(best);
+  for (int fields = 2; fields <= 4; fields += 2)
+    for (int distance = 2; 4 * distance * fields <= shared; distance *= 2) {
+      const lane_order order{.distance = distance, .fields = fields};
+      const int picks = picks_of<F>(order);
+      if (picks < fewest) {
+        fewest = picks;
+        best = order;
+      }
     }
-  });
   return best;
 }();
 
@@ -158,18 +181,34 @@ QUANTAL_INLINE __m512i moved(__m512i x) noexcept {
   return _mm512_multishift_epi64_epi8(load(m.table), x);
 }
 
+template <planar_slices F, lane_order order, int p>
+inline constexpr plane_bytes bytes_of_plane = plane_bytes_of<F>(order, p);
+template <planar_slices F, lane_order order, int p>
+inline constexpr load_starts plane_starts = [] {
+  load_starts starts;
+  for (int r = 0; r < 4; ++r)
+    for (int l = 0; l < 16; ++l) {
+      const int at = bytes_of_plane<F, order, p>.at(place_in<F>(order, p, r, 4 * l), 4 * l);
+      int& lowest = starts.words[at % 4];
+      if (lowest < 0 || at < lowest) lowest = at;
+    }
+  return starts;
+}();
+
 /// Plane p of the codes in register r.
 template <planar_slices F, lane_order order, int p, int r>
 struct code_bits {
   static constexpr int size = slice_bytes<F>;
-  static constexpr byte_positions at = positions_of(
-      [](int k) { return place_of(code_plan<F>, p, order.weight(r, k), F::layout.bytes).byte; });
-  static constexpr byte_pick pick = pick_of(at, size);
+  static constexpr byte_positions at =
+      positions_of([](int k) { return bytes_of_plane<F, order, p>.at(place_in<F>(order, p, r, k), k); });
+  static constexpr byte_pick pick = pick_of(at, size, plane_starts<F, order, p>);
   static constexpr bit_moves moves = [] {
     std::int8_t right[64] = {};
-    for (int k = 0; k < 64; ++k)
-      right[k] = static_cast<std::int8_t>(place_of(code_plan<F>, p, order.weight(r, k), F::layout.bytes).shift -
+    for (int k = 0; k < 64; ++k) {
+      const bit_place from = place_in<F>(order, p, r, k);
+      right[k] = static_cast<std::int8_t>(8 * (from.byte - at.at[k]) + from.shift -
                                           code_plan<F>.at[0][p].low - code_shift<F>);
+    }
     return moves_of(right);
   }();
   /// The first register that has its bits in the same bytes.
@@ -184,13 +223,18 @@ struct code_bits {
 
 /// b where the mask is set, else a.
 QUANTAL_INLINE __m512i selected(__m512i mask, __m512i b, __m512i a) noexcept {
-  return _mm512_ternarylogic_epi32(mask, b, a, 0xca);
+  return _mm512_ternarylogic_epi32(a, b, mask, 0xd8);
 }
 
 /// Codes of the levels, repeated: the permutation then ignores the upper bits of its indices.
 template <has_levels F>
 alignas(64) inline constexpr auto levels_of_index = bytes_of([](int k) {
-  constexpr int n = F::levels <= 2 ? 2 : F::levels <= 4 ? 4 : F::levels <= 8 ? 8 : F::levels <= 16 ? 16 : F::levels <= 32 ? 32 : 64;
+  constexpr int n = F::levels <= 2    ? 2
+                    : F::levels <= 4  ? 4
+                    : F::levels <= 8  ? 8
+                    : F::levels <= 16 ? 16
+                    : F::levels <= 32 ? 32
+                                      : 64;
   const int i = (k % n) ^ code_plan<F>.base;
   return i < F::levels ? level_codes<F, F::levels>[static_cast<std::size_t>(i)] : 0;
 });
@@ -217,9 +261,11 @@ QUANTAL_INLINE void slice_codes_in(const std::uint8_t* slice, __m512i (&codes)[4
     if constexpr (looks_up<F>) {
       codes[r] = _mm512_permutexvar_epi8(codes[r], load(levels_of_index<F>));
     } else {
-      if constexpr (mask != 255) codes[r] = _mm512_and_si512(codes[r], _mm512_set1_epi8(static_cast<char>(mask)));
+      if constexpr (mask != 255)
+        codes[r] = _mm512_and_si512(codes[r], _mm512_set1_epi8(static_cast<char>(mask)));
       if constexpr (plan.base != 0)
-        codes[r] = _mm512_xor_si512(codes[r], _mm512_set1_epi8(static_cast<char>(plan.base << code_shift<F>)));
+        codes[r] =
+            _mm512_xor_si512(codes[r], _mm512_set1_epi8(static_cast<char>(plan.base << code_shift<F>)));
     }
   });
 }

@@ -1,5 +1,5 @@
-// What the decoders of avx512_vnni have in common: constants of whole registers, and the order of a slice's weights in
-// four of them.
+// What the decoders of avx512_vnni have in common: constants of whole registers, and the order of a slice's
+// weights in four of them.
 #pragma once
 
 #include <array>
@@ -36,41 +36,29 @@ constexpr std::array<std::uint32_t, 16> lanes_of(Fn at) {
   for (int l = 0; l < 16; ++l) t[static_cast<std::size_t>(l)] = static_cast<std::uint32_t>(at(l));
   return t;
 }
-QUANTAL_INLINE __m512i load(const std::array<std::uint8_t, 64>& t) noexcept { return _mm512_loadu_si512(t.data()); }
-QUANTAL_INLINE __m512i load(const std::array<std::uint32_t, 16>& t) noexcept { return _mm512_loadu_si512(t.data()); }
+QUANTAL_INLINE __m512i load(const std::array<std::uint8_t, 64>& t) noexcept {
+  return _mm512_loadu_si512(t.data());
+}
+QUANTAL_INLINE __m512i load(const std::array<std::uint32_t, 16>& t) noexcept {
+  return _mm512_loadu_si512(t.data());
+}
 
-/// Which weight of the slice a byte of a register holds.
-///
-/// In order: 64 weights after another. By words: of every distance * fields words of four weights, field f has the
-/// words from distance * f on; the fields of a unit lie in different registers and in the same lanes, so that one
-/// permutation serves what shares a byte. By bytes: the 8 / bits weights that a byte packs lie in the same place of
-/// different registers.
+/// Which weight of the slice a byte of a register holds. Of every distance * fields words of four weights,
+/// field f has the words from distance * f on; fields lie in different registers and in the same lanes, so
+/// that one permutation serves what shares a byte. Without fields: 64 weights after another to a register.
 struct lane_order {
-  enum class unit { slice, words, bytes };
-  unit by = unit::words;
   int distance = 1, fields = 4;  ///< of words
-  int bits = 0;                  ///< of a weight, where by bytes
 
   constexpr int weight(int reg, int byte) const noexcept {
-    const int lane = byte / 4, in_lane = byte % 4;
-    if (by == unit::slice) return 64 * reg + byte;
-    if (by == unit::bytes) {
-      if (bits == 1) return lane / 2 * 32 + in_lane * 8 + lane % 2 * 4 + reg;
-      if (bits == 2) return lane * 16 + in_lane * 4 + reg;
-      return lane * 16 + reg % 2 * 8 + in_lane * 2 + reg / 2;
-    }
-    const int per_field = 4 / fields, lanes = distance / per_field, words = distance * fields;
-    const int word =
-        lane / lanes * words + reg / per_field * distance + lane % lanes * per_field + reg % per_field;
-    return 4 * word + in_lane;
-  }
-  constexpr bool keeps_words() const noexcept { return by != unit::bytes; }
-  /// So many neighbouring weights have all that one lane holds.
-  constexpr int reach() const noexcept {
-    return by == unit::words ? 4 * distance * fields : by == unit::bytes && bits == 1 ? 32 : 16;
+    if (fields == 0) return 64 * reg + byte;
+    const int per_field = 4 / fields, lanes = distance / per_field, lane = byte / 4;
+    const int field = reg / per_field, in_field = lane % lanes * per_field + reg % per_field;
+    return 4 * ((lane / lanes * fields + field) * distance + in_field) + byte % 4;
   }
   constexpr bool operator==(const lane_order&) const = default;
 };
+/// Register r: the 64 weights from 64 * r on.
+inline constexpr lane_order order_of_slice{.distance = 0, .fields = 0};
 /// Lane l: the 16 weights from 16 * l on.
 inline constexpr lane_order order_of_16{};
 /// Lanes 2 * g and 2 * g + 1: the 32 weights from 32 * g on, eight to a register.

@@ -41,23 +41,26 @@ struct lane_decoder<iq4_kss, A> : avx512_vnni::slice_decoder<iq4_kss, A, lane_de
     });
     // The lowest bit of a scale selects the table, the others are an odd number.
     const __m512i v = avx512_vnni::bytes_twice(scales), lowest = _mm512_set1_epi32(1);
-    this->decoded.scale =
-        avx512_vnni::times(row_scale, _mm512_sub_epi32(_mm512_andnot_si512(lowest, v), _mm512_set1_epi32(127)));
+    this->decoded.scale = avx512_vnni::times(
+        row_scale, _mm512_sub_epi32(_mm512_andnot_si512(lowest, v), _mm512_set1_epi32(127)));
     const __m512i step = _mm512_maskz_set1_epi32(_mm512_test_epi32_mask(v, lowest), 0x04040404);
     const __m512i levels = avx512_vnni::load(nibble_levels);
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     simd::unroll<2>([&](auto j) QUANTAL_LAMBDA {
-      const __m512i both = _mm512_permutex2var_epi32(words[0], _mm512_add_epi32(even, _mm512_set1_epi32(j)), words[1]);
-      const auto code = [&](__m512i index)
-                            QUANTAL_LAMBDA { return _mm512_add_epi8(_mm512_permutexvar_epi8(index, levels), step); };
+      const __m512i both =
+          _mm512_permutex2var_epi32(words[0], _mm512_add_epi32(even, _mm512_set1_epi32(j)), words[1]);
+      const auto code = [&](__m512i index) QUANTAL_LAMBDA {
+        return _mm512_add_epi8(_mm512_permutexvar_epi8(index, levels), step);
+      };
       this->decoded.codes[j] = code(both);
       this->decoded.codes[2 + j] = code(_mm512_srli_epi32(both, 4));
     });
   }
 
  private:
-  alignas(64) static constexpr auto nibble_levels =
-      avx512_vnni::bytes_of([](int k) { return level_codes<iq4_kss, 16>[static_cast<std::size_t>(k % 16)]; });
+  alignas(64) static constexpr auto nibble_levels = avx512_vnni::bytes_of([](int k) {
+    return level_codes<iq4_kss, 16>[static_cast<std::size_t>(k % 16)];
+  });
 };
 
 /// Pairs of weights: two integer sums.
@@ -78,8 +81,7 @@ struct lane_decoder<iq2_kl, A> {
     const auto& b = row_blocks<iq2_kl>(row)[first / slice_weights];
     const __m512i both = _mm512_loadu_si512(b.qs), mask = _mm512_set1_epi8(15);
     const __m512i high = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b.qh)));
-    const __m512i first_codes = avx512_vnni::load(pairs_of<0>),
-                  second_codes = avx512_vnni::load(pairs_of<1>);
+    const __m512i first_codes = avx512_vnni::load(pairs_of<0>), second_codes = avx512_vnni::load(pairs_of<1>);
     const __m512 scale = scales(b, row_scale);
     simd::unroll<sums>([&](auto u) QUANTAL_LAMBDA {
       const __m512i bit = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << u)),
@@ -112,7 +114,7 @@ struct lane_decoder<iq2_kl, A> {
   /// Of group l in lane l < 8.
   static QUANTAL_INLINE __m512 scales(const iq2_kl::block& b, float row_scale) noexcept {
     const __m512i low = avx512_vnni::field_lanes<4>(simd::load_word<std::uint32_t>(b.scales_l.bytes),
-                                               [](int l) { return l % 4 * 8 + l / 4 % 2 * 4; });
+                                                    [](int l) { return l % 4 * 8 + l / 4 % 2 * 4; });
     const __m512i high = avx512_vnni::field_lanes<2>(b.scales_h.get(), [](int l) { return l * 2; });
     const __m512i v = _mm512_or_si512(low, _mm512_slli_epi32(high, 4));
     return avx512_vnni::times(row_scale, _mm512_sub_epi32(v, _mm512_set1_epi32(32)));

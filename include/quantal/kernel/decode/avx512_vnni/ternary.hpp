@@ -1,5 +1,5 @@
-// Formats of ternary digits: 64 bytes of four two-bit fields each, whose field r makes register r. Neighbouring weights
-// share a byte; activations are arranged weight by weight to meet them.
+// Formats of ternary digits: 64 bytes of four two-bit fields each, whose field r makes register r.
+// Neighbouring weights share a byte; activations are arranged weight by weight to meet them.
 #pragma once
 
 #include "quantal/kernel/decode/avx512_vnni/grids.hpp"
@@ -75,7 +75,8 @@ struct lane_decoder<iq1_bn, A> : avx512_vnni::slice_decoder<iq1_bn, A, lane_deco
     constexpr __mmask64 packed = std::uint64_t{0x3f3f} << 48;
     const __m512i blocks = _mm512_maskz_loadu_epi8((std::uint64_t{1} << 52) - 1, b);
     avx512_vnni::trit_registers(_mm512_permutexvar_epi8(avx512_vnni::load(place), blocks),
-                           avx512_vnni::trit_fields<4, 3, 2, 1>, avx512_vnni::trit_fields<0>, ends, packed, this->decoded);
+                                avx512_vnni::trit_fields<4, 3, 2, 1>, avx512_vnni::trit_fields<0>, ends,
+                                packed, this->decoded);
     this->decoded.scale = xsimd::batch<float, A>(row_scale);
   }
 };
@@ -98,8 +99,8 @@ struct lane_decoder<tq1_0, A> : avx512_vnni::slice_decoder<tq1_0, A, lane_decode
     constexpr __mmask64 packed = std::uint64_t{0xfff} << 52;
     const auto& b = *blocks;
     const __m512i trits = _mm512_maskz_loadu_epi8((std::uint64_t{1} << 52) - 1, &b);
-    avx512_vnni::trit_registers(trits, avx512_vnni::trit_fields<0, 1, 2, 3>, avx512_vnni::trit_fields<4>, ends, packed,
-                           this->decoded);
+    avx512_vnni::trit_registers(trits, avx512_vnni::trit_fields<0, 1, 2, 3>, avx512_vnni::trit_fields<4>,
+                                ends, packed, this->decoded);
     this->decoded.scale = xsimd::batch<float, A>(avx512_vnni::half_of(b.d));
   }
 };

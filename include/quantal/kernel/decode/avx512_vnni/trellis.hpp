@@ -72,8 +72,8 @@ QUANTAL_INLINE void sign_outputs(const iq3_kt::block& b, __m512i (&codes)[4]) no
 }  // namespace avx512_vnni
 
 template <class F>
-concept trellis_of_eight =
-    block_format<F> && (std::same_as<F, iq1_kt> || std::same_as<F, iq2_kt> || std::same_as<F, iq3_kt>);
+concept trellis_of_eight = block_format<F> &&
+    (std::same_as<F, iq1_kt> || std::same_as<F, iq2_kt> || std::same_as<F, iq3_kt>);
 
 template <trellis_of_eight F, avx512_vnni::arch A>
 struct lane_decoder<F, A> : avx512_vnni::slice_decoder<F, A, lane_decoder<F, A>> {
