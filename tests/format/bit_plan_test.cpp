@@ -87,7 +87,8 @@ TEST(BitPlan, GivesWhatTheDefinitionGives) {
 }
 
 TEST(BitPlan, OfMadeUpFormats) {
-  EXPECT_EQ(check_all<made_up_formats>(), (std::set<std::string_view>{"q5_64", "q3_128", "q6_32", "iq3_256"}));
+  EXPECT_EQ(check_all<made_up_formats>(), (std::set<std::string_view>{"q5_64", "q3_128", "q6_32", "iq3_256", "pairs_and_bits", "nibbles_and_quads", "two_tables",
+                                         "sub_scaled_128"}));
 }
 
 // Plans are made for the right reason: what is no selection of bits has none.

@@ -268,11 +268,11 @@ constexpr bool keeps_words(const lane_map& map, int lanes, int sub) noexcept {
   return true;
 }
 
-/// Does a format have an order of its own, and does it fill panels faster? Plain nibbles are as fast in
+/// Does a format have an order of its own, and does it fill panels faster? What has slice_codes is as fast in
 /// natural order, and so is all that has offsets.
 template <block_format F, class A>
 inline constexpr bool fills_by_line =
-    !nibble_blocks<F> && !F::layout.has_offset && !requires(lane_decoder<F, A> d) {
+    !has_slice_codes<F, A> && !F::layout.has_offset && !requires(lane_decoder<F, A> d) {
   d.slice;
 }
 &&keeps_words(lane_decoder<F, A>::map, static_cast<int>(xsimd::batch<float, A>::size), sub_group<F>);

@@ -3,8 +3,11 @@
 // through memory takes twice as long.
 #pragma once
 
-#include "quantal/kernel/decode/wide_tables.hpp"
-#include "quantal/kernel/decode/wide_ternary.hpp"
+#include "quantal/kernel/decode/avx512_vnni/grids.hpp"
+#include "quantal/kernel/decode/avx512_vnni/planar.hpp"
+#include "quantal/kernel/decode/avx512_vnni/tables.hpp"
+#include "quantal/kernel/decode/avx512_vnni/ternary.hpp"
+#include "quantal/kernel/decode/avx512_vnni/trellis.hpp"
 #include "quantal/kernel/lanes.hpp"
 
 namespace quantal::kernel {

@@ -43,6 +43,12 @@ constexpr code_form form_of() noexcept {
   return {sub_group<F>, F::layout.has_offset, code_bias<F> != 0 && kind != code_kind::s8, kind};
 }
 
+/// Is there a decoder of whole slices of several blocks?
+template <block_format F, class A>
+inline constexpr bool has_slice_codes = requires(const typename F::block* b, std::uint8_t* codes, float* scales) {
+  slice_codes(F{}, b, 1.0f, codes, scales, scales, simd::on<A>{});
+};
+
 /// Decodes weights [first, first + count) of a row; both are multiples of the block, count <= slice_weights.
 template <block_format F, class A>
 QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int64_t first, int count,
@@ -54,10 +60,9 @@ QUANTAL_INLINE void decode_codes(const std::byte* row, float row_scale, std::int
   if constexpr (n == slice_weights) {
     block_codes(F{}, *block, out.codes, simd::on<A>{});
     block_scales(F{}, *block, row_scale, out.scales, out.offsets, simd::on<A>{});
-  } else if (count == slice_weights &&
-             requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); }) {
-    if constexpr (requires { slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{}); })
-      slice_codes(F{}, block, out.codes, out.scales, out.offsets, simd::on<A>{});
+  } else if (has_slice_codes<F, A> && count == slice_weights) {
+    if constexpr (has_slice_codes<F, A>)
+      slice_codes(F{}, block, row_scale, out.codes, out.scales, out.offsets, simd::on<A>{});
   } else if (eight_halves && count == slice_weights) {
     simd::unroll<slice_weights / n>(
         [&](auto i) QUANTAL_LAMBDA { block_codes(F{}, block[i], out.codes + n * i, simd::on<A>{}); });

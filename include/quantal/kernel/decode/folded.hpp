@@ -1,6 +1,6 @@
-// q2_K and q3_K with their sub-scales multiplied into the codes: the products fit a byte, so that a panel
-// needs one scale per 128 weights rather than one per 16, and q2_K's mins stay integers. Sixteen weights of
-// one sub-scale are one 128-bit lane, whose products come from a table of that lane's own.
+// Panels of codes folded with sub-scales: what they hold is code * sub-scale. Where such products fit a byte
+// (q2_K, q3_K), a panel needs one scale per 128 weights rather than one per 16, and mins stay integers.
+// Sixteen weights of one sub-scale are one 128-bit lane, whose products come from a table of that lane's own.
 #pragma once
 
 #include "quantal/kernel/q8_activations.hpp"
@@ -10,85 +10,101 @@ namespace quantal::kernel {
 
 /// Are panels of the format filled with products of codes and sub-scales?
 template <block_format F, class A>
-inline constexpr bool folds_scales = std::same_as<A, simd::avx512_vnni> &&
-                                     (std::same_as<F, q2_K> || std::same_as<F, q3_K>);
+inline constexpr bool folds_scales = false;
+/// What is added to the products.
+template <block_format F>
+inline constexpr int folded_bias = 0;
 
-/// What is added to the products of q3_K: they lie in -124 .. 128.
-inline constexpr int folded_bias = 127;
+#if QUANTAL_WITH_AVX512_VNNI
+namespace avx512_vnni {
+
+struct product_range {
+  int lowest = 0, highest = 0;
+};
+template <planar_slices F>
+constexpr product_range folded_products() noexcept {
+  product_range r;
+  for (const int code : {F::min_code, F::max_code})
+    for (const int scale : {lowest_sub_scale<F>, lowest_sub_scale<F> + mask_of(sub_scale_plan<F>)}) {
+      r.lowest = code * scale < r.lowest ? code * scale : r.lowest;
+      r.highest = code * scale > r.highest ? code * scale : r.highest;
+    }
+  return r;
+}
+/// At most eight codes, sub-scales of 16 weights, products that fit a byte; mins do without a bias.
+template <block_format F>
+inline constexpr bool folds = false;
+template <planar_slices F>
+requires(!has_levels<F> && has_sub_scales<F> && slice_blocks<F> == 1 && F::layout.group == 16 &&
+         requires { F::max_code; }) inline constexpr bool folds<F> = [] {
+  if constexpr (F::max_code - F::min_code < 8 && sub_scale_plan<F>.found &&
+                scale_source_of<F> == scale_source::half_times && has_planned_scales<F>) {
+    constexpr product_range r = folded_products<F>();
+    return r.highest - r.lowest <= 255 && (r.lowest == 0 || !F::layout.has_offset);
+  }
+  return false;
+}();
+
+/// codes = sub-scale of their sixteen * (codes - low) + add, for codes of at most three bits in order.
+QUANTAL_INLINE void fold(__m256i sub_scales, int low, int add, __m512i (&codes)[4]) noexcept {
+  const __m512i scales = _mm512_castsi256_si512(sub_scales);
+  const __m512i level = _mm512_sub_epi16(_mm512_broadcast_i32x4(_mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7)),
+                                         _mm512_set1_epi16(static_cast<short>(low)));
+  const __m512i lane = _mm512_set_epi64(0x0003000300030003, 0x0003000300030003, 0x0002000200020002,
+                                        0x0002000200020002, 0x0001000100010001, 0x0001000100010001, 0, 0);
+  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA {
+    const __m512i scale = _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(4 * c)), scales);
+    const __m512i table =
+        _mm512_add_epi16(_mm512_mullo_epi16(scale, level), _mm512_set1_epi16(static_cast<short>(add)));
+    // The low bytes of the table's words.
+    codes[c] = _mm512_shuffle_epi8(table, _mm512_add_epi8(codes[c], codes[c]));
+  });
+}
+
+template <block_format F>
+QUANTAL_INLINE void folded_slice(const typename F::block& b, coded_slice& out) noexcept {
+  using lanes = scales_in_order<16>;
+  const auto* const slice = reinterpret_cast<const std::uint8_t*>(&b);
+  __m512i codes[4];
+  slice_codes_in<F, order_of_slice>(slice, codes);
+  fold(_mm512_cvtepi32_epi16(sub_scale_lanes<F, lanes>(slice)), code_bias<F>, folded_bias<F>, codes);
+  simd::unroll<4>([&](auto r) QUANTAL_LAMBDA { _mm512_store_si512(out.codes + 64 * r, codes[r]); });
+  out.scales[0] = out.scales[1] = half_of(b.d);
+  if constexpr (F::layout.has_offset) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out.offsets),
+                       _mm512_cvtepi32_epi16(planned_lanes<F, lanes, sub_min_plan<F>>(slice)));
+    out.offsets[paired_scale_at] = -half_of(b.dmin);
+  }
+}
+
+}  // namespace avx512_vnni
+
+template <block_format F, avx512_vnni::arch A>
+inline constexpr bool folds_scales<F, A> = avx512_vnni::folds<F>;
+/// The highest product becomes 255.
+template <block_format F>
+requires(avx512_vnni::folds<F> && !F::layout.has_offset) inline constexpr int folded_bias<F> =
+    255 - avx512_vnni::folded_products<F>().highest;
+
+template <block_format F, class A>
+void decode_folded(const std::byte* row, std::int64_t first, int count, coded_slice* out) noexcept {
+  const auto* block = row_blocks<F>(row) + first / slice_weights;
+  for (; count > 0; count -= slice_weights) avx512_vnni::folded_slice<F>(*block++, *out++);
+}
+#endif
 
 /// How panels of a format see it; few columns see form_of.
 template <block_format F, class A>
 constexpr code_form panel_form_of() noexcept {
   if constexpr (folds_scales<F, A>)
-    return {q8_block, F::layout.has_offset, !F::layout.has_offset, simd::code_kind::u8,
-            F::layout.has_offset};
+    return {q8_block, F::layout.has_offset, !F::layout.has_offset, simd::code_kind::u8, F::layout.has_offset};
   else
     return form_of<F, A>();
 }
 template <block_format F, class A>
 inline constexpr int panel_bias = !panel_form_of<F, A>().biased ? 0
-                                  : folds_scales<F, A>          ? folded_bias
+                                  : folds_scales<F, A>          ? folded_bias<F>
                                                                 : code_bias<F>;
-
-#if QUANTAL_WITH_AVX512_VNNI
-namespace detail {
-
-/// codes[e] = scale of e's sixteen * (codes[e] - low) + add, for codes of at most three bits.
-template <int low, int add>
-QUANTAL_INLINE void fold_scales(__m256i sub_scales, std::uint8_t* codes) noexcept {
-  const __m512i scales = _mm512_castsi256_si512(sub_scales);
-  const __m512i level = _mm512_broadcast_i32x4(
-      _mm_setr_epi16(-low, 1 - low, 2 - low, 3 - low, 4 - low, 5 - low, 6 - low, 7 - low));
-  const __m512i lane = _mm512_set_epi64(0x0003000300030003, 0x0003000300030003, 0x0002000200020002,
-                                        0x0002000200020002, 0x0001000100010001, 0x0001000100010001, 0, 0);
-  simd::unroll<4>([&](auto c) QUANTAL_LAMBDA {
-    const __m512i scale = _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(4 * c)), scales);
-    const __m512i table = _mm512_add_epi16(_mm512_mullo_epi16(scale, level), _mm512_set1_epi16(add));
-    // The low bytes of the table's words.
-    const __m512i code = _mm512_loadu_si512(codes + 64 * c);
-    _mm512_storeu_si512(codes + 64 * c, _mm512_shuffle_epi8(table, _mm512_add_epi8(code, code)));
-  });
-}
-
-/// The sixteen sub-scales of q3_K as 16-bit numbers.
-QUANTAL_INLINE __m256i sub_scales_of(const q3_K::block& b) noexcept {
-  std::uint64_t low;
-  std::uint32_t high;
-  std::memcpy(&low, b.scales, 8);
-  std::memcpy(&high, b.scales + 8, 4);
-  const auto fields = [&](int h) QUANTAL_LAMBDA {
-    const std::uint64_t top = static_cast<std::uint64_t>(high >> (4 * h) & 0x03030303u) |
-                              static_cast<std::uint64_t>(high >> (4 * h + 2) & 0x03030303u) << 32;
-    return static_cast<long long>((low >> (4 * h) & 0x0f0f0f0f0f0f0f0fu) | top << 4);
-  };
-  return _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm_set_epi64x(fields(1), fields(0))), _mm256_set1_epi16(32));
-}
-
-QUANTAL_INLINE void folded_slice(const q3_K::block& b, coded_slice& out) noexcept {
-  const simd::on<simd::avx512_vnni> tag;
-  block_codes(q3_K{}, b, out.codes, tag);
-  fold_scales<4, folded_bias>(sub_scales_of(b), out.codes);
-  out.scales[0] = out.scales[1] = simd::half_on(b.d, tag);
-}
-
-QUANTAL_INLINE void folded_slice(const q2_K::block& b, coded_slice& out) noexcept {
-  const simd::on<simd::avx512_vnni> tag;
-  const __m256i both = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales)));
-  block_codes(q2_K{}, b, out.codes, tag);
-  fold_scales<0, 0>(_mm256_and_si256(both, _mm256_set1_epi16(15)), out.codes);
-  out.scales[0] = out.scales[1] = simd::half_on(b.d, tag);
-  _mm256_store_si256(reinterpret_cast<__m256i*>(out.offsets), _mm256_srli_epi16(both, 4));
-  out.offsets[paired_scale_at] = -simd::half_on(b.dmin, tag);
-}
-
-}  // namespace detail
-
-template <block_format F, class A>
-void decode_folded(const std::byte* row, std::int64_t first, int count, coded_slice* out) noexcept {
-  const auto* block = row_blocks<F>(row) + first / slice_weights;
-  for (; count > 0; count -= slice_weights) detail::folded_slice(*block++, *out++);
-}
-#endif
 
 /// Decodes slices in the form that panels want them.
 template <block_format F, class A>
