@@ -20,9 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include "quantal/cuda/operations.hpp"
-#include "quantal/formats.hpp"
-#include "quantal/runtime/ops.hpp"
+#include "cuda/device_formats.hpp"
 
 namespace quantal::bench {
 
@@ -63,14 +61,14 @@ std::vector<float> gaussian(std::size_t n) {
 }
 
 /// `copies` matrices of `rows` quantized rows; 32 different rows repeat.
-void fill_weights(const format_info& f, std::byte* to, std::int64_t rows, std::int64_t cols) {
-  const std::int64_t row = f.row_bytes(cols), distinct = std::min<std::int64_t>(32, rows);
+void fill_weights(const cuda::device_format& f, std::byte* to, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row = f.info.row_bytes(cols), distinct = std::min<std::int64_t>(32, rows);
   std::vector<std::byte> bytes(static_cast<std::size_t>(row * rows));
   std::vector<std::jthread> threads;  // some quantizers are slow
   for (std::int64_t r = 0; r < distinct; ++r)
     threads.emplace_back([&, r] {
-      runtime::quantize_row(f.gguf_id, gaussian(static_cast<std::size_t>(cols + r)).data(), nullptr,
-                            bytes.data() + r * row, cols);
+      const auto values = gaussian(static_cast<std::size_t>(cols + r));
+      if (f.quantize(f, values.data(), bytes.data() + r * row, cols) != status::ok) std::abort();
     });
   threads.clear();
   for (std::int64_t r = distinct; r < rows; ++r)
@@ -154,10 +152,10 @@ void report(benchmark::State& state, double seconds, double bytes, double ops) {
 
 int rotation_of(double bytes, std::int64_t n) { return n <= 128 ? static_cast<int>(300e6 / bytes) + 1 : 1; }
 
-void mul_mat(benchmark::State& state, const cuda::operations& ops, cuda::precision policy, std::int64_t m,
+void mul_mat(benchmark::State& state, const cuda::device_format& f, cuda::precision policy, std::int64_t m,
              std::int64_t n, std::int64_t k) {
-  const format_info& f = *find_format(ops.gguf_id);
-  const std::int64_t bytes = f.row_bytes(k) * m;
+  const cuda::operations& ops = *f.ops;
+  const std::int64_t bytes = f.info.row_bytes(k) * m;
   const int rotation = rotation_of(static_cast<double>(bytes), n);
   device_memory weights(static_cast<std::size_t>(bytes * rotation)), x(static_cast<std::size_t>(4 * n * k)),
       out(static_cast<std::size_t>(4 * n * m));
@@ -167,7 +165,7 @@ void mul_mat(benchmark::State& state, const cuda::operations& ops, cuda::precisi
                cudaMemcpyDeviceToDevice);
   upload(x.data, gaussian(static_cast<std::size_t>(n * k)));
   const auto device = cuda::device_info::of(0);
-  mul_mat_args a{weights.as<std::byte>(), m, k, f.row_bytes(k), x.as<float>(), n, k, out.as<float>(), m};
+  mul_mat_args a{weights.as<std::byte>(), m, k, f.info.row_bytes(k), x.as<float>(), n, k, out.as<float>(), m};
   const std::size_t size = ops.mul_mat_workspace(a, policy, device);
   device_memory workspace(size);
   bool refused = false;
@@ -184,11 +182,11 @@ struct expert_shape {
   std::int64_t experts, used, m, k;
 };
 
-void mul_mat_id(benchmark::State& state, const cuda::operations& ops, cuda::precision policy,
+void mul_mat_id(benchmark::State& state, const cuda::device_format& f, cuda::precision policy,
                 const expert_shape& shape, std::int64_t n) {
   const auto [experts, used, m, k] = shape;
-  const format_info& f = *find_format(ops.gguf_id);
-  const std::int64_t bytes = f.row_bytes(k) * m * experts;
+  const cuda::operations& ops = *f.ops;
+  const std::int64_t bytes = f.info.row_bytes(k) * m * experts;
   const int rotation = rotation_of(static_cast<double>(bytes), n);
   device_memory weights(static_cast<std::size_t>(bytes * rotation)), x(static_cast<std::size_t>(4 * n * k)),
       out(static_cast<std::size_t>(4 * n * used * m)), ids(static_cast<std::size_t>(4 * n * used));
@@ -211,8 +209,8 @@ void mul_mat_id(benchmark::State& state, const cuda::operations& ops, cuda::prec
                     experts,
                     m,
                     k,
-                    f.row_bytes(k),
-                    f.row_bytes(k) * m,
+                    f.info.row_bytes(k),
+                    f.info.row_bytes(k) * m,
                     x.as<float>(),
                     n,
                     k,
@@ -284,35 +282,36 @@ void register_all() {
   for (const auto& [m, columns] : shapes)
     for (const std::int64_t n : columns)
       add("cuda/cublas/bf16" + shape_name(m, n, k), [=](benchmark::State& s) { cublas(s, m, n, k); });
-  for (const cuda::operations* ops : cuda::all_operations()) {
+  static const auto formats = cuda::device_formats();
+  for (const cuda::device_format& f : formats) {
     for (const auto& [m, columns] : shapes)
       for (const std::int64_t n : columns)
         if (n >= 512)
-          add("cuda/mul_mat/" + std::string(ops->name) + "/fp8" + shape_name(m, n, k),
-              [=](benchmark::State& s) { mul_mat(s, *ops, cuda::precision::fp8, m, n, k); });
+          add("cuda/mul_mat/" + std::string(f.info.name) + "/fp8" + shape_name(m, n, k),
+              [=, &f](benchmark::State& s) { mul_mat(s, f, cuda::precision::fp8, m, n, k); });
     for (const auto policy : {cuda::precision::q8, cuda::precision::bf16}) {
-      const std::string name = std::string(ops->name) + (policy == cuda::precision::q8 ? "/q8" : "/bf16");
+      const std::string name = std::string(f.info.name) + (policy == cuda::precision::q8 ? "/q8" : "/bf16");
       for (const auto& [m, columns] : shapes)
         for (const std::int64_t n : columns)
           if (policy == cuda::precision::q8 ? n <= 16 : n <= 16 ? n == 1 || n == 16 : true)
             add("cuda/mul_mat/" + name + shape_name(m, n, k),
-                [=](benchmark::State& s) { mul_mat(s, *ops, policy, m, n, k); });
+                [=, &f](benchmark::State& s) { mul_mat(s, f, policy, m, n, k); });
       for (const auto& [rows, cols] : layers)
         for (const std::int64_t n : {1, 2, 4})
           if (policy == cuda::precision::q8)
             add("cuda/layer/" + name + shape_name(rows, n, cols),
-                [=](benchmark::State& s) { mul_mat(s, *ops, policy, rows, n, cols); });
+                [=, &f](benchmark::State& s) { mul_mat(s, f, policy, rows, n, cols); });
       for (const std::int64_t n : {1, 2, 4, 8, 16, 64, 128, 512, 4096})
         if (policy == cuda::precision::q8 ? n <= 128 : n >= 64)
           add("cuda/mul_mat_id/" + name + "/experts:32/used:4" + shape_name(2048, n, 4096),
-              [=](benchmark::State& s) {
-                mul_mat_id(s, *ops, policy, {32, 4, 2048, 4096}, n);
+              [=, &f](benchmark::State& s) {
+                mul_mat_id(s, f, policy, {32, 4, 2048, 4096}, n);
               });
       for (const std::int64_t n : {1, 2, 4, 8})
         if (policy == cuda::precision::q8)
           add("cuda/mul_mat_id/" + name + "/experts:256/used:8" + shape_name(2048, n, 7168),
-              [=](benchmark::State& s) {
-                mul_mat_id(s, *ops, policy, {256, 8, 2048, 7168}, n);
+              [=, &f](benchmark::State& s) {
+                mul_mat_id(s, f, policy, {256, 8, 2048, 7168}, n);
               });
     }
   }

@@ -18,6 +18,10 @@ foreach(program imatrix quantize perplexity inspect relayout blocks convert vali
     install(TARGETS quantal-${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} OPTIONAL)
   endif()
 endforeach()
+if(TARGET quantal_cuda)  # an export of its own: only its users need a CUDA toolkit
+  install(TARGETS quantal_cuda quantal_cuda_operations EXPORT quantalCudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT quantalCudaTargets NAMESPACE quantal:: DESTINATION ${quantal_package_dir})
+endif()
 install(EXPORT quantalTargets NAMESPACE quantal:: DESTINATION ${quantal_package_dir})
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/quantalConfig.cmake.in quantalConfig.cmake

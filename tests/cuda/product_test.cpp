@@ -10,9 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "quantal/cuda/operations.hpp"
-#include "quantal/formats.hpp"
-#include "quantal/runtime/ops.hpp"
+#include "cuda/device_formats.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal::cuda {
@@ -64,17 +62,15 @@ struct matrix {
   std::int64_t rows, cols, stride;
   std::vector<float> values;
 
-  matrix(const format_info& f, std::int64_t rows_, std::int64_t cols_, test::rng& g, std::int64_t padding = 0)
-      : rows(rows_), cols(cols_), stride(f.row_bytes(cols_) + padding) {
+  matrix(const device_format& f, std::int64_t rows_, std::int64_t cols_, test::rng& g,
+         std::int64_t padding = 0)
+      : rows(rows_), cols(cols_), stride(f.info.row_bytes(cols_) + padding) {
     bytes.resize(static_cast<std::size_t>(rows * stride));
     values.resize(static_cast<std::size_t>(rows * cols));
-    const auto* ops = runtime::dispatcher::best().find(f.gguf_id);
     const auto x = test::gaussian(g, static_cast<std::size_t>(rows * cols));
     parallel(rows, [&](std::int64_t r) {
-      EXPECT_EQ(
-          runtime::quantize_row(f.gguf_id, x.data() + r * cols, nullptr, bytes.data() + r * stride, cols),
-          status::ok);
-      ops->dequantize_row(bytes.data() + r * stride, values.data() + r * cols, cols);
+      EXPECT_EQ(f.quantize(f, x.data() + r * cols, bytes.data() + r * stride, cols), status::ok);
+      f.dequantize(f, bytes.data() + r * stride, values.data() + r * cols, cols);
     });
   }
 };
@@ -120,7 +116,7 @@ const char* name_of(precision p) {
   return p == precision::bf16 ? " bf16" : p == precision::q8 ? " q8" : " fp8";
 }
 
-class CudaProduct : public testing::TestWithParam<const operations*> {
+class CudaProduct : public testing::TestWithParam<device_format> {
  protected:
   void SetUp() override {
     int devices = 0;
@@ -129,15 +125,15 @@ class CudaProduct : public testing::TestWithParam<const operations*> {
     if (device.major < 8) GTEST_SKIP() << "needs compute capability 8.0";
   }
 
-  const operations& ops() const { return *GetParam(); }
-  const format_info& format() const { return *find_format(ops().gguf_id); }
+  const operations& ops() const { return *GetParam().ops; }
+  const format_info& format() const { return GetParam().info; }
 
   /// x_offset: floats in front of the vectors, for addresses that are not aligned.
   void check_mul_mat(std::int64_t rows, std::int64_t cols, std::int64_t n, precision policy,
                      std::int64_t padding = 0, std::int64_t x_offset = 0) {
     SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", n " + std::to_string(n) +
                  name_of(policy));
-    const matrix w(format(), rows, cols, rng, padding);
+    const matrix w(GetParam(), rows, cols, rng, padding);
     const std::int64_t x_stride = cols + 4, out_stride = rows + 3;
     const auto all_x = test::gaussian(rng, static_cast<std::size_t>(x_offset + n * x_stride));
     const float* x = all_x.data() + x_offset;
@@ -176,7 +172,7 @@ class CudaProduct : public testing::TestWithParam<const operations*> {
     std::vector<matrix> w;
     std::vector<std::byte> all;
     for (std::int64_t e = 0; e < experts; ++e) {
-      w.emplace_back(format(), rows, cols, rng);
+      w.emplace_back(GetParam(), rows, cols, rng);
       all.insert(all.end(), w.back().bytes.begin(), w.back().bytes.end());
     }
     // Expert 1 stays empty; with skew all but a few pairs go to expert 0.
@@ -230,7 +226,7 @@ class CudaProduct : public testing::TestWithParam<const operations*> {
 
 TEST_P(CudaProduct, DequantizesBitForBit) {
   const std::int64_t rows = 7, cols = 2 * std::max(256, format().layout.elements);
-  const matrix w(format(), rows, cols, rng);
+  const matrix w(GetParam(), rows, cols, rng);
   const device_buffer<std::byte> weights(w.bytes);
   const device_buffer<float> out(static_cast<std::size_t>(rows * cols));
   ASSERT_EQ(ops().dequantize(weights.get(), rows, cols, w.stride, out.get(), cols, nullptr), status::ok);
@@ -277,7 +273,7 @@ TEST_P(CudaProduct, FewVectorsAgreeWithFloat64) {
 // A value that is not finite reaches every result of its vector and none of the other's.
 TEST_P(CudaProduct, ValuesThatAreNotFiniteReachTheirResults) {
   const std::int64_t rows = 40, cols = 1024;
-  const matrix w(format(), rows, cols, rng);
+  const matrix w(GetParam(), rows, cols, rng);
   const device_buffer<std::byte> weights(w.bytes);
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
     for (const std::int64_t n : {1, 2, 3}) {
@@ -327,7 +323,7 @@ TEST_P(CudaProduct, RoutedProductsAgreeWithFloat64) {
 }
 
 TEST_P(CudaProduct, CanBeCaptured) {
-  const matrix w(format(), 64, 1024, rng);
+  const matrix w(GetParam(), 64, 1024, rng);
   const auto x = test::gaussian(rng, 1024 * 40);
   const device_buffer<std::byte> weights(w.bytes);
   const device_buffer<float> activations(x), out(64 * 40);
@@ -385,9 +381,18 @@ TEST_P(CudaProduct, RefusesBadArguments) {
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, CudaProduct,
-                         testing::ValuesIn(all_operations().begin(), all_operations().end()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(Formats, CudaProduct, testing::ValuesIn(device_formats()),
+                         [](const auto& info) { return std::string(info.param.info.name); });
+
+TEST(CudaOperations, NameWhatIsMissing) {
+  EXPECT_EQ(find_operations(999999), nullptr);
+  const std::string text = missing_format("q3_Z");
+  EXPECT_EQ(text.find("format q3_Z is not in this build: QUANTAL_CUDA_FORMATS="), 0u) << text;
+  for (const operations* o : all_operations()) {
+    EXPECT_EQ(find_operations(o->gguf_id), o);
+    EXPECT_NE((text + ';').find(std::string(o->name) + ';'), std::string::npos) << text;
+  }
+}
 
 }  // namespace
 }  // namespace quantal::cuda

@@ -4,10 +4,10 @@
 //   [chunk of 64 columns of the matrix][group of 8 vectors][8 sub-chunks of 8][8 vectors][8 values]
 //
 // Each 8 x 8 tile of 128 bytes is a core matrix of wgmma's layout without swizzle. Within a chunk of 32 the
-// values are in the order in which lanes hold the octets of the format.
+// values are in the order in which lanes hold the codes of the format.
 #pragma once
 
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragment_codes.hpp"
 #include "quantal/cuda/ptx.cuh"
 
 namespace quantal::cuda {
@@ -73,8 +73,8 @@ struct chunk_part {
 };
 
 /// One warp per group of 8 vectors and `Chunks` chunks of 32: rows of four values come in, in their order,
-/// and go out in that of the octets. Clears `counters` words at `finished` for the product that follows.
-template <octet_order Order, int Chunks>
+/// and go out in that of the fragments. Clears `counters` words at `finished` for the product that follows.
+template <fragment_order Order, int Chunks>
 __global__ void __launch_bounds__(32 * prepare_warps)
     prepare_bf16(const vectors x, std::uint8_t* out, std::uint32_t* finished, int counters) {
   __shared__ float shared[prepare_warps][8 * prepare_pitch];
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(32 * prepare_warps)
 
   const int vector = lane & 7, quarter = lane >> 3;
   const auto value = [&](int t, int i) {
-    return values[vector * prepare_pitch + octet_element(Order, t, i)];
+    return values[vector * prepare_pitch + fragment_element(Order, t, i)];
   };
 #pragma unroll
   for (int i = 0; i < Chunks; ++i) {

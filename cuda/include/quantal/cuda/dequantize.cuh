@@ -32,7 +32,9 @@ status dequantize(const std::byte* weights, std::int64_t rows, std::int64_t cols
                   float* out, std::int64_t out_stride, cudaStream_t stream) noexcept {
   const checks::weight_stack stack{weights, 1, rows, cols, row_stride, 0};
   if (rows == 0 || cols == 0) return rows < 0 || cols < 0 ? status::bad_shape : status::ok;
-  if (const status s = checks::check_decoding(checks::row_layout_of<F>, stack, out, out_stride); s != status::ok) return s;
+  if (const status s = checks::check_decoding(checks::row_layout_of<F>, stack, out, out_stride);
+      s != status::ok)
+    return s;
   const dim3 grid(static_cast<unsigned>((cols + 255) / 256),
                   static_cast<unsigned>(rows < 16384 ? rows : 16384));
   dequantize_rows<F><<<grid, 256, 0, stream>>>(weights, rows, cols, row_stride, out, out_stride);

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "quantal/cuda/activations.cuh"
-#include "quantal/cuda/bf16_octets.cuh"
+#include "quantal/cuda/lane_rows.cuh"
 #include "quantal/cuda/operand.cuh"
-#include "quantal/cuda/weight_stages.cuh"
+#include "quantal/cuda/unrolled.hpp"
 
 namespace quantal::cuda {
 
@@ -43,15 +43,15 @@ __device__ inline float e4m3_factor(float bound) noexcept {
   return bound > 0 ? e4m3_operand::top / bound : 0;
 }
 
-/// Stores lane (g, t)'s octet of chunk C (of 32) at row g of a group of 8 rows.
-__device__ inline void store_octet(bf16_operand, std::uint8_t* group, int c, int g, int t,
-                                   const bf16_octet& o, float) noexcept {
+/// Stores lane (g, t)'s fragment_codes of chunk C (of 32) at row g of a group of 8 rows.
+__device__ inline void store_fragment(bf16_operand, std::uint8_t* group, int c, int g, int t,
+                                      const bf16_fragment& o, float) noexcept {
 #pragma unroll
   for (int j = 0; j < 4; ++j)
     *reinterpret_cast<std::uint32_t*>(group + 512 * (c % 2) + 128 * j + 16 * g + 4 * t) = o.pairs[j];
 }
-__device__ inline void store_octet(e4m3_operand, std::uint8_t* group, int c, int g, int t,
-                                   const bf16_octet& o, float factor) noexcept {
+__device__ inline void store_fragment(e4m3_operand, std::uint8_t* group, int c, int g, int t,
+                                      const bf16_fragment& o, float factor) noexcept {
   std::uint32_t words[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i)
@@ -59,6 +59,18 @@ __device__ inline void store_octet(e4m3_operand, std::uint8_t* group, int c, int
                          low_bf16(o.pairs[2 * i + 1]) * factor, high_bf16(o.pairs[2 * i + 1]) * factor);
   *reinterpret_cast<uint2*>(group + 256 * (c % 4) + 128 * (t / 2) + 16 * g + 8 * (t % 2)) =
       make_uint2(words[0], words[1]);
+}
+
+/// Stores chunk C of a group of the block's sixteen rows, unless it lies behind the columns.
+template <class Operand, int C>
+__device__ inline void store_chunk(const expand_args& p, int group, const bf16_fragment& upper,
+                                   const bf16_fragment& lower, const float (&factors)[2], int lane) noexcept {
+  const std::int64_t at = static_cast<std::int64_t>(group) * (group_weights / Operand::chunk_values) +
+                          32 * C / Operand::chunk_values;
+  if (at * Operand::chunk_values >= p.cols) return;
+  std::uint8_t* out = p.out + (at * p.row_groups + 2 * blockIdx.x) * operand_group_bytes;
+  store_fragment(Operand{}, out, C, lane / 4, lane % 4, upper, factors[0]);
+  store_fragment(Operand{}, out + operand_group_bytes, C, lane / 4, lane % 4, lower, factors[1]);
 }
 
 }  // namespace detail
@@ -70,54 +82,30 @@ __global__ void __launch_bounds__(32 * expand_warps) expand(const __grid_constan
   extern __shared__ __align__(128) std::uint8_t shared[];
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
   const int groups = (p.cols + group_weights - 1) / group_weights;
   const int first = (blockIdx.y * expand_warps + warp) * expand_groups,
             last = min(groups, first + expand_groups);
   const int row0 = 16 * blockIdx.x;
   const std::byte* end = p.weights + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
-  const auto row_of = [&](int i) { return p.weights + p.row_stride * min(row0 + i, p.rows - 1); };
-  ring_t ring(shared + warp * ring_t::bytes, lane, p.cols, end, row_of);
-  const auto address_of = [&](int i) {
-    return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
-  };
-  const std::uint32_t upper_address = address_of(g), lower_address = address_of(g + 8);
-  float upper_scale = 1, lower_scale = 1, upper_factor = 1, lower_factor = 1;
-  if constexpr (block_format<F>)
-    upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
-  if constexpr (std::is_same_v<Operand, e4m3_operand>) {
-    upper_factor = detail::e4m3_factor(p.bounds[min(row0 + g, p.rows - 1)]);
-    lower_factor = detail::e4m3_factor(p.bounds[min(row0 + g + 8, p.rows - 1)]);
-  }
+  lane_rows<F, ring_t> rows(shared + warp * ring_t::bytes, lane, p.cols, end,
+                            [&](int i) { return p.weights + p.row_stride * min(row0 + i, p.rows - 1); });
+  float factors[2] = {1, 1};
+  if constexpr (std::is_same_v<Operand, e4m3_operand>)
+    for (int h = 0; h < 2; ++h) factors[h] = detail::e4m3_factor(p.bounds[min(row0 + g + 8 * h, p.rows - 1)]);
 
-  if (first < last) ring.start(first, 0);
+  if (first < last) rows.start(first, 0);
   ptx::commit_copies();
   for (int group = first, stage = 0; group < last; ++group, stage ^= 1) {
-    if (group + 1 < last) ring.start(group + 1, stage ^ 1);
+    if (group + 1 < last) rows.start(group + 1, stage ^ 1);
     ptx::commit_copies();
     ptx::wait_copies<1>();
     __syncwarp();
-    const auto upper_bytes = ring.row(stage, g, 0, upper_address + group * group_size<F>);
-    const auto lower_bytes = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
-    using row_t = row_group<F, std::remove_cv_t<decltype(upper_bytes)>>;
-    const row_t upper(upper_bytes, upper_scale, t), lower(lower_bytes, lower_scale, t);
-    const auto chunk = [&]<int C>() {
-      const std::int64_t at = static_cast<std::int64_t>(group) * (group_weights / Operand::chunk_values) +
-                              32 * C / Operand::chunk_values;
-      const bf16_octet u = upper.template get<C>(lane), l = lower.template get<C>(lane);
-      if (at * Operand::chunk_values >= p.cols) return;
-      std::uint8_t* out = p.out + (at * p.row_groups + 2 * blockIdx.x) * operand_group_bytes;
-      detail::store_octet(Operand{}, out, C, g, t, u, upper_factor);
-      detail::store_octet(Operand{}, out + operand_group_bytes, C, g, t, l, lower_factor);
-    };
-    chunk.template operator()<0>();
-    chunk.template operator()<1>();
-    chunk.template operator()<2>();
-    chunk.template operator()<3>();
-    chunk.template operator()<4>();
-    chunk.template operator()<5>();
-    chunk.template operator()<6>();
-    chunk.template operator()<7>();
+    const auto upper = rows.get(0, stage, group), lower = rows.get(1, stage, group);
+    unrolled<8>([&]<int C>() {
+      const bf16_fragment u = upper.template get<C>(lane), l = lower.template get<C>(lane);
+      detail::store_chunk<Operand, C>(p, group, u, l, factors, lane);
+    });
     __syncwarp();
   }
 }
@@ -179,7 +167,7 @@ __global__ void vector_bounds(const vectors x, float* bounds) {
 }
 
 /// Activations as e4m3 operand: one warp per chunk of 32 and group of 8 vectors, lane = 8 * t + vector.
-template <octet_order Order>
+template <fragment_order Order>
 __global__ void __launch_bounds__(32 * prepare_warps)
     prepare_e4m3(const vectors x, const float* bounds, std::uint8_t* out) {
   __shared__ float staged[prepare_warps][8 * prepare_pitch];
@@ -199,7 +187,7 @@ __global__ void __launch_bounds__(32 * prepare_warps)
   const std::int64_t v = 8 * group + vector;
   const float factor = detail::e4m3_factor(v < x.n ? bounds[v] : 0);
   const auto value = [&](int i) {
-    return values[vector * prepare_pitch + octet_element(Order, t, i)] * factor;
+    return values[vector * prepare_pitch + fragment_element(Order, t, i)] * factor;
   };
   out += ((chunk >> 2) * groups + group) * operand_group_bytes + 256 * (chunk & 3);
   *reinterpret_cast<uint2*>(out + 128 * (t / 2) + 16 * vector + 8 * (t % 2)) =

@@ -50,11 +50,6 @@ inline constexpr int max_gemv_warps = 9;  ///< besides the one that copies
 template <block_format F>
 inline constexpr bool gemv_pays = group_size<F> % 64 != 0 || group_size<F> < 128;
 template <block_format F>
-inline constexpr bool has_levels = requires {
-  F::level(0);
-}
-|| requires { F::level(0, 0); };
-template <block_format F>
 inline constexpr int max_gemv_columns =
     8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2 : 1;
 inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors
@@ -78,12 +73,12 @@ struct gemv_shared {
   }
 };
 
-/// The eight of 256 values that a lane rounds, in the order of its octet.
+/// The eight of 256 values that a lane rounds, in the order of its codes.
 template <block_format F>
-__device__ inline void load_octet(const float* x, int lane, float (&v)[8]) noexcept {
-  constexpr octet_order order = octets<F>::order;
+__device__ inline void load_fragment_values(const float* x, int lane, float (&v)[8]) noexcept {
+  constexpr fragment_order order = fragment_reader<F>::order;
   const int chunk = 32 * (lane >> 2), quarter = lane & 3;
-  constexpr bool halves = order != octet_order::consecutive;
+  constexpr bool halves = order != fragment_order::consecutive;
   const float* first = x + chunk + (halves ? 4 : 8) * quarter;
   const float* second = first + (halves ? 16 : 4);
   float a[8];
@@ -96,11 +91,11 @@ __device__ inline void load_octet(const float* x, int lane, float (&v)[8]) noexc
     for (int i = 0; i < 4; ++i) a[i] = first[i], a[4 + i] = second[i];
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = a[order == octet_order::interleaved ? i / 2 + 4 * (i % 2) : i];
+  for (int i = 0; i < 8; ++i) v[i] = a[order == fragment_order::interleaved ? i / 2 + 4 * (i % 2) : i];
 }
 
 /// Rounds 256 values by one warp; returns their scale. One that is not finite makes the scale so.
-__device__ inline float round_octets(const float (&v)[8], uint2* codes, int lane) noexcept {
+__device__ inline float round_values(const float (&v)[8], uint2* codes, int lane) noexcept {
   const float largest = largest_magnitude(v);
   const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
   std::uint32_t words[2] = {0, 0};
@@ -111,11 +106,11 @@ __device__ inline float round_octets(const float (&v)[8], uint2* codes, int lane
   return largest / 127.0f;
 }
 
-/// A lane's octets of a group of a vector, and what their sums start from.
+/// A lane's codes of a group of a vector, and what their sums start from.
 template <block_format F>
 struct gemv_fragment {
-  static constexpr int parts = split_octets<F> ? 2 : 1;  ///< of an octet with scales of their own
-  static constexpr int bias = octets<F>::bias;
+  static constexpr int parts = split_fragments<F> ? 2 : 1;  ///< words of a fragment with scales of their own
+  static constexpr int bias = fragment_reader<F>::bias;
   static constexpr bool offset = F::layout.has_offset;
   uint2 codes[8];
   std::int32_t starts[bias ? 8 : 1][parts];
@@ -157,7 +152,7 @@ __device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gem
     if constexpr (fragment::offset) sum[n] = fmaf(a.offset, x[n].sums[c][part], sum[n]);
   };
   const auto chunk = [&]<int C>() {
-    const octet o = octets<F>::template codes<C>(bytes, t);
+    const fragment_codes o = fragment_reader<F>::template codes<C>(bytes, t);
     if constexpr (fragment::parts == 2) {
       const affine first = scales.template at<2 * C>(lane), second = scales.template at<2 * C + 1>(lane);
 #pragma unroll
@@ -176,14 +171,7 @@ __device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gem
                            ptx::dot_bytes(o.low, x[n].codes[C].x, x[n].start(C, 0))));
     }
   };
-  chunk.template operator()<0>();
-  chunk.template operator()<1>();
-  chunk.template operator()<2>();
-  chunk.template operator()<3>();
-  chunk.template operator()<4>();
-  chunk.template operator()<5>();
-  chunk.template operator()<6>();
-  chunk.template operator()<7>();
+  unrolled<8>(chunk);
 }
 
 /// Sums of a and b over the lanes of a row: even lanes get that of a, odd ones that of b.
@@ -311,7 +299,7 @@ __device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8
     for (int i = 0; i < batch; ++i) {
       const int at = from + i * warps, n = N == 1 ? 0 : at / groups, group = at - n * groups;
       if (at < N * groups && group < real)
-        load_octet<F>(x + n * p.x_stride + group * group_weights, lane, v[i]);
+        load_fragment_values<F>(x + n * p.x_stride + group * group_weights, lane, v[i]);
     }
     // The vectors are asked for before the weights, behind which they would queue.
     if (from == warp) ptx::arrive_threads(gemv_ring::vectors_asked, 32 * (warps + 1));
@@ -319,7 +307,7 @@ __device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8
     for (int i = 0; i < batch; ++i) {
       const int at = from + i * warps;
       if (at >= N * groups) break;
-      const float scale = round_octets(v[i], reinterpret_cast<uint2*>(codes + at * group_weights), lane);
+      const float scale = round_values(v[i], reinterpret_cast<uint2*>(codes + at * group_weights), lane);
       if (lane == 0) scales[at] = scale;
     }
     from += batch * warps;

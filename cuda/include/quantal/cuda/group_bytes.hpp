@@ -42,6 +42,7 @@ struct word_pair {
 /// Offsets are split in a constant and a run-time part, so that the shifts of a known alignment fold away.
 template <int Align>
 struct group_bytes {
+  static constexpr int alignment = Align;
   const std::uint32_t* words;
   int skew;
 

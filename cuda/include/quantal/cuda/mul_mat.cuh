@@ -60,6 +60,17 @@ bool well_aligned(const product& p) noexcept {
   return bits % group_alignment<F>() == 0;
 }
 
+/// fn.template operator()<Align>() with what is known of the address of every group of 256 weights of the
+/// product.
+template <any_format F, class Fn>
+cudaError_t with_alignment(const product& p, Fn&& fn) noexcept {
+  if (well_aligned<F>(p)) return fn.template operator()<group_alignment<F>()>();
+  if constexpr (natural_alignment<F>() < group_alignment<F>())
+    return fn.template operator()<natural_alignment<F>()>();
+  else
+    return cudaErrorInvalidValue;
+}
+
 /// Whether gemv_kernel takes a product with n vectors and each of `matrices` matrices, and how.
 template <block_format F>
 gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noexcept {
@@ -107,15 +118,11 @@ cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_
                            prepared,
                            p.y,
                            p.out};
-    const auto go = [&]<int Align>() {
-      const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
-      error = launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
-                     stream_shared_bytes<F, Align, Shape>(tile), p.single(), stream, args);
-    };
-    if (well_aligned<F>(p))
-      go.template operator()<group_alignment<F>()>();
-    else if constexpr (natural_alignment<F>() < group_alignment<F>())
-      go.template operator()<natural_alignment<F>()>();
+    const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
+    error = with_alignment<F>(p, [&]<int Align>() {
+      return launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
+                    stream_shared_bytes<F, Align, Shape>(tile), p.single(), stream, args);
+    });
   });
   return error;
 }
@@ -127,8 +134,8 @@ cudaError_t prepare(const product& p, std::uint8_t* prepared, std::uint32_t* fin
   const std::int64_t chunks = 2 * prepared_chunks(p.cols), groups = (p.x.n + 7) / 8;
   const auto go = [&]<int Chunks>() {
     const std::int64_t warps = std::max((chunks + Chunks - 1) / Chunks * groups, (counters + 31) / 32);
-    return launch(&prepare_bf16<fragment_order<F>, Chunks>, dim3(blocks_of(warps)), 256, 0, p.single(),
-                  stream, p.x, prepared, finished, static_cast<int>(counters));
+    return launch(&prepare_bf16<order_of<F>, Chunks>, dim3(blocks_of(warps)), 256, 0, p.single(), stream, p.x,
+                  prepared, finished, static_cast<int>(counters));
   };
   // Where there are warps enough, fewer with more reads under way each.
   return chunks * groups < 1 << 16 ? go.template operator()<1>() : go.template operator()<4>();
@@ -162,15 +169,10 @@ cudaError_t tile_product(const product& p, const tile_plan& plan, unsigned colum
                          plan.split,
                          partial,
                          finished};
-    const auto go = [&]<int Align>() {
-      static_assert(Shape::template weights<F, Align>::stages >= 2);
-      error = launch(&tile_kernel<F, Align, Shape>, grid, Shape::threads,
-                     tile_shared_bytes<F, Align, Shape>(), Shape::Cluster, stream, args);
-    };
-    if (well_aligned<F>(p))
-      go.template operator()<group_alignment<F>()>();
-    else if constexpr (natural_alignment<F>() < group_alignment<F>())
-      go.template operator()<natural_alignment<F>()>();
+    error = with_alignment<F>(p, [&]<int Align>() {
+      return launch(&tile_kernel<F, Align, Shape>, grid, Shape::threads, tile_shared_bytes<F, Align, Shape>(),
+                    Shape::Cluster, stream, args);
+    });
   });
   return error;
 }
@@ -182,11 +184,10 @@ inline int mma_columns(std::int64_t each) noexcept { return each <= 16 ? 16 : 64
 template <any_format F>
 cudaError_t mma_product(const product& p, int columns, unsigned column_tiles, arena& memory, bool run,
                         cudaStream_t stream) noexcept {
-  cudaError_t error = cudaErrorInvalidValue;
   if constexpr (block_format<F> || F::layout.bytes == 2) {
     auto* prepared = memory.take<std::uint8_t>(prepared_bytes(p.cols, (p.x.n + 7) / 8));
     if (!run) return cudaSuccess;
-    error = prepare<F>(p, prepared, nullptr, 0, stream);
+    const cudaError_t error = prepare<F>(p, prepared, nullptr, 0, stream);
     if (error != cudaSuccess) return error;
     const tile_args args{p.weights,
                          p.row_stride,
@@ -199,23 +200,17 @@ cudaError_t mma_product(const product& p, int columns, unsigned column_tiles, ar
                          1,
                          nullptr,
                          nullptr};
-    const auto go = [&]<int Align, class Shape>() {
+    const auto go = [&]<class Shape>(const Shape&) {
       const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
-      error = launch(&mma_kernel<F, Align, Shape>, grid, Shape::threads, mma_shared_bytes<F, Align, Shape>(),
-                     p.single(), stream, args);
+      return with_alignment<F>(p, [&]<int Align>() {
+        return launch(&mma_kernel<F, Align, Shape>, grid, Shape::threads, mma_shared_bytes<F, Align, Shape>(),
+                      p.single(), stream, args);
+      });
     };
-    const auto with_shape = [&]<int Align>() {
-      if (columns == 16)
-        go.template operator()<Align, mma_shape<16>>();
-      else
-        go.template operator()<Align, mma_shape<64>>();
-    };
-    if (well_aligned<F>(p))
-      with_shape.template operator()<group_alignment<F>()>();
-    else if constexpr (natural_alignment<F>() < group_alignment<F>())
-      with_shape.template operator()<natural_alignment<F>()>();
+    return columns == 16 ? go(mma_shape<16>{}) : go(mma_shape<64>{});
+  } else {
+    return cudaErrorInvalidValue;
   }
-  return error;
 }
 
 /// Products with so many vectors that the weights are decoded to the workspace first.
@@ -238,7 +233,7 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
       error = launch(&vector_bounds<256>, dim3(static_cast<unsigned>(p.x.n)), 256, 0, 1, stream, p.x,
                      vector_bounds_of);
     if (error == cudaSuccess)
-      error = launch(&prepare_e4m3<fragment_order<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
+      error = launch(&prepare_e4m3<order_of<F>>, dim3(blocks_of(warps)), 256, 0, 1, stream, p.x,
                      vector_bounds_of, activations);
   } else {
     error = prepare<F>(p, activations, nullptr, 0, stream);
@@ -248,17 +243,13 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
   const expand_args expanded{
       p.weights,  p.row_stride, static_cast<int>(p.rows), static_cast<int>(p.cols), weights,
       row_groups, row_bounds_of};
-  const auto go = [&]<int Align>() {
-    constexpr int per_block = expand_warps * expand_groups * group_weights;
-    const dim3 grid(static_cast<unsigned>((p.rows + 15) / 16),
-                    static_cast<unsigned>((p.cols + per_block - 1) / per_block));
-    error = launch(&expand<F, Align, Operand>, grid, 32 * expand_warps,
-                   expand_warps * expand_ring<F, Align>::bytes, 1, stream, expanded);
-  };
-  if (well_aligned<F>(p))
-    go.template operator()<group_alignment<F>()>();
-  else if constexpr (natural_alignment<F>() < group_alignment<F>())
-    go.template operator()<natural_alignment<F>()>();
+  constexpr int per_block = expand_warps * expand_groups * group_weights;
+  const dim3 grid(static_cast<unsigned>((p.rows + 15) / 16),
+                  static_cast<unsigned>((p.cols + per_block - 1) / per_block));
+  error = with_alignment<F>(p, [&]<int Align>() {
+    return launch(&expand<F, Align, Operand>, grid, 32 * expand_warps,
+                  expand_warps * expand_ring<F, Align>::bytes, 1, stream, expanded);
+  });
   if (error != cudaSuccess) return error;
 
   using shape = operand_shape;
@@ -284,7 +275,7 @@ bool expands(const product& p, precision policy) noexcept {
   if (p.rows < 256 || !p.device.hopper()) return false;
   if (policy == precision::fp8) return p.x.n >= 1024;
   if constexpr (block_format<F>)
-    return !octets<F>::quick && p.x.n >= 2048;
+    return !fragment_reader<F>::quick && p.x.n >= 2048;
   else
     return p.x.n >= 512;
 }

@@ -3,7 +3,7 @@
 //   [chunk of 128 bytes of every row][group of 8 rows][8 sub-chunks of 16 bytes][8 rows][16 bytes]
 //
 // so that any number of row groups of a chunk is contiguous, and consists of core matrices of wgmma's layout
-// without swizzle. Within 32 values the order is that of a format's octets.
+// without swizzle. Within 32 values the order is that of a format's fragments.
 #pragma once
 
 #include <cstdint>

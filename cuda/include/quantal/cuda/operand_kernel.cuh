@@ -50,6 +50,121 @@ struct operand_tiles {
   }
 };
 
+/// The place of a block of operand_kernel in the product, and its shared memory.
+struct operand_block {
+  using S = operand_shape;
+  std::uint8_t *weights, *activations;
+  std::uint32_t full, empty;    ///< barriers of the stages
+  int thread, rank;             ///< in the cluster
+  int first, clusters, chunks;  ///< first tile, and how far apart its tiles are; chunks of the columns
+  operand_tiles tiles;
+
+  __device__ operand_block(const operand_args& p, std::uint8_t* shared, int chunk_count) noexcept
+      : weights(shared + S::barrier_bytes),
+        activations(weights + S::stages * S::weight_bytes),
+        full(ptx::shared_address(shared)),
+        empty(full + 8 * S::stages),
+        thread(ptx::thread_index()),
+        rank(blockIdx.x % S::cluster),
+        first(blockIdx.x / S::cluster),
+        clusters(gridDim.x / S::cluster),
+        chunks(chunk_count),
+        tiles(p.rows, p.n) {}
+
+  __device__ void init_barriers() const noexcept {
+    if (thread == 0) {
+      for (int i = 0; i < S::stages; ++i) {
+        ptx::init_barrier(full + 8 * i, 1);
+        ptx::init_barrier(empty + 8 * i, 8 * S::cluster);
+      }
+      ptx::fence_barrier_init();
+    }
+    ptx::cluster_arrive(), ptx::cluster_wait();
+  }
+};
+
+/// Copies the block's rows, and its share of the columns to both blocks; by one thread.
+__device__ __forceinline__ void copy_operands(const operand_args& p, const operand_block& block) noexcept {
+  using S = operand_shape;
+  const std::int64_t groups = (p.n + 7) / 8;
+  const std::uint32_t rows_to = ptx::shared_address(block.weights),
+                      columns_to = ptx::shared_address(block.activations);
+  ring_position<S::stages> at;
+  for (int i = block.first; i < block.tiles.count(); i += block.clusters) {
+    const auto [row_pair, column] = block.tiles.at(i);
+    const int here = (min(S::n, p.n - column * S::n) + 7) / 8;
+    const int from = here * block.rank / S::cluster, share = here * (block.rank + 1) / S::cluster - from;
+    const std::uint8_t* rows =
+        p.weights + static_cast<std::int64_t>(2 * row_pair + block.rank) * S::weight_bytes;
+    const std::uint8_t* columns = p.activations + (column * (S::n / 8) + from) * operand_group_bytes;
+    for (int c = 0; c < block.chunks; ++c, at.next()) {
+      const std::uint32_t barrier = block.full + 8 * at.stage;
+      ptx::wait_barrier(block.empty + 8 * at.stage, at.phase ^ 1);
+      ptx::arrive_expecting(barrier, S::weight_bytes + here * operand_group_bytes);
+      ptx::bulk_copy(rows_to + at.stage * S::weight_bytes, rows + c * p.row_groups * operand_group_bytes,
+                     S::weight_bytes, barrier);
+      if (share > 0)
+        ptx::bulk_copy(columns_to + at.stage * S::activation_bytes + from * operand_group_bytes,
+                       columns + c * groups * operand_group_bytes, share * operand_group_bytes, barrier,
+                       (1 << S::cluster) - 1);
+    }
+  }
+}
+
+/// The sums of one tile, chunk by chunk.
+template <class Operand>
+__device__ __forceinline__ void multiply_tile(const operand_block& block, float (&sums)[operand_shape::n / 2],
+                                              ring_position<operand_shape::stages>& at) noexcept {
+  using S = operand_shape;
+  const int warp = block.thread / 32, lane = block.thread % 32;
+#pragma unroll
+  for (int j = 0; j < S::n / 2; ++j) sums[j] = 0;
+  int previous = 0;
+  // Once the products of a chunk are done its operands may go.
+  const auto release = [&] {
+    if (lane < S::cluster) ptx::arrive_remote(block.empty + 8 * previous, lane);
+  };
+  for (int c = 0; c < block.chunks; ++c) {
+    ptx::wait_barrier(block.full + 8 * at.stage, at.phase);
+    const std::uint64_t a = activation_descriptor(
+        ptx::shared_address(block.weights + at.stage * S::weight_bytes + warp / 4 * (S::weight_bytes / 2)));
+    const std::uint64_t b =
+        activation_descriptor(ptx::shared_address(block.activations + at.stage * S::activation_bytes));
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < 4; ++s) Operand::product::multiply(sums, a + s * (256 >> 4), b + s * (256 >> 4));
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<1>();
+    if (c > 0) release();
+    previous = at.stage;
+    at.next();
+  }
+  ptx::wgmma_wait<0>();
+  release();
+}
+
+/// Writes the lane's sums of tile i, scaled where operands are.
+template <class Operand>
+__device__ __forceinline__ void store_tile(const operand_args& p, const operand_block& block, int i,
+                                           const float (&sums)[operand_shape::n / 2]) noexcept {
+  using S = operand_shape;
+  constexpr bool scaled = std::is_same_v<Operand, e4m3_operand>;
+  const int warp = block.thread / 32, lane = block.thread % 32;
+  const auto [row_pair, column_tile] = block.tiles.at(i);
+  const int row0 = (2 * row_pair + block.rank) * S::rows + 16 * warp + lane / 4, column0 = column_tile * S::n;
+  float row_scales[2] = {1, 1};
+  if constexpr (scaled)
+    for (int h = 0; h < 2; ++h) row_scales[h] = p.row_bounds[min(row0 + 8 * h, p.rows - 1)] / Operand::top;
+#pragma unroll
+  for (int j = 0; j < S::n / 2; ++j) {
+    const int row = row0 + 8 * (j % 4 / 2), column = column0 + 8 * (j / 4) + 2 * (lane % 4) + j % 2;
+    if (row >= p.rows || column >= p.n) continue;
+    float v = sums[j];
+    if constexpr (scaled) v *= row_scales[j % 4 / 2] * (p.vector_bounds[column] / Operand::top);
+    p.out[column * p.out_stride + row] = v;
+  }
+}
+
 }  // namespace detail
 
 /// A grid of whole clusters, which share the tiles among them: the copies for the next tile begin while the
@@ -57,101 +172,24 @@ struct operand_tiles {
 template <class Operand>
 __device__ __forceinline__ void multiply_operands(const operand_args& p) noexcept {
   using S = operand_shape;
-  constexpr int stages = S::stages;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  std::uint8_t* weights = shared + S::barrier_bytes;
-  std::uint8_t* activations = weights + stages * S::weight_bytes;
-  const std::uint32_t full = ptx::shared_address(shared), empty = full + 8 * stages;
-  const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32;
-
-  const int rank = blockIdx.x % S::cluster, clusters = gridDim.x / S::cluster;
-  const detail::operand_tiles tiles(p.rows, p.n);
-  const int chunks = static_cast<int>(operand_chunks<Operand>(p.cols));
-
+  const detail::operand_block block(p, shared, static_cast<int>(operand_chunks<Operand>(p.cols)));
   ptx::launch_dependents();
-  if (thread == 0) {
-    for (int i = 0; i < stages; ++i) {
-      ptx::init_barrier(full + 8 * i, 1);
-      ptx::init_barrier(empty + 8 * i, 8 * S::cluster);
-    }
-    ptx::fence_barrier_init();
-  }
-  ptx::cluster_arrive(), ptx::cluster_wait();
-
-  if (warp >= 8) {
+  block.init_barriers();
+  if (block.thread >= 256) {
     ptx::fewer_registers<40>();
-    if (warp == 8 && lane == 0) {
+    if (block.thread == 256) {
       ptx::wait_for_prerequisites();
-      const std::int64_t groups = (p.n + 7) / 8;
-      const std::uint32_t rows_to = ptx::shared_address(weights),
-                          columns_to = ptx::shared_address(activations);
-      detail::ring_position<stages> at;
-      for (int i = blockIdx.x / S::cluster; i < tiles.count(); i += clusters) {
-        const auto [row_pair, column] = tiles.at(i);
-        const int here = (min(S::n, p.n - column * S::n) + 7) / 8;
-        const int from = here * rank / S::cluster, share = here * (rank + 1) / S::cluster - from;
-        const std::uint8_t* rows =
-            p.weights + static_cast<std::int64_t>(2 * row_pair + rank) * S::weight_bytes;
-        const std::uint8_t* columns = p.activations + (column * (S::n / 8) + from) * operand_group_bytes;
-        for (int c = 0; c < chunks; ++c, at.next()) {
-          const std::uint32_t barrier = full + 8 * at.stage;
-          ptx::wait_barrier(empty + 8 * at.stage, at.phase ^ 1);
-          ptx::arrive_expecting(barrier, S::weight_bytes + here * operand_group_bytes);
-          ptx::bulk_copy(rows_to + at.stage * S::weight_bytes, rows + c * p.row_groups * operand_group_bytes,
-                         S::weight_bytes, barrier);
-          if (share > 0)
-            ptx::bulk_copy(columns_to + at.stage * S::activation_bytes + from * operand_group_bytes,
-                           columns + c * groups * operand_group_bytes, share * operand_group_bytes, barrier,
-                           (1 << S::cluster) - 1);
-        }
-      }
+      detail::copy_operands(p, block);
     }
     __syncwarp();
   } else {
     ptx::more_registers<232>();
-    detail::ring_position<stages> at;
-    for (int i = blockIdx.x / S::cluster; i < tiles.count(); i += clusters) {
+    detail::ring_position<S::stages> at;
+    for (int i = block.first; i < block.tiles.count(); i += block.clusters) {
       float sums[S::n / 2];
-#pragma unroll
-      for (int j = 0; j < S::n / 2; ++j) sums[j] = 0;
-      int previous = 0;
-      // Once the products of a chunk are done its operands may go.
-      const auto release = [&] {
-        if (lane < S::cluster) ptx::arrive_remote(empty + 8 * previous, lane);
-      };
-      for (int c = 0; c < chunks; ++c) {
-        ptx::wait_barrier(full + 8 * at.stage, at.phase);
-        const std::uint64_t a = detail::activation_descriptor(
-            ptx::shared_address(weights + at.stage * S::weight_bytes + warp / 4 * (S::weight_bytes / 2)));
-        const std::uint64_t b =
-            detail::activation_descriptor(ptx::shared_address(activations + at.stage * S::activation_bytes));
-        ptx::wgmma_fence();
-#pragma unroll
-        for (int s = 0; s < 4; ++s) Operand::product::multiply(sums, a + s * (256 >> 4), b + s * (256 >> 4));
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<1>();
-        if (c > 0) release();
-        previous = at.stage;
-        at.next();
-      }
-      ptx::wgmma_wait<0>();
-      release();
-
-      const auto [row_pair, column_tile] = tiles.at(i);
-      const int row0 = (2 * row_pair + rank) * S::rows + 16 * warp + lane / 4, column0 = column_tile * S::n;
-      float row_scales[2] = {1, 1};
-      if constexpr (std::is_same_v<Operand, e4m3_operand>)
-        for (int h = 0; h < 2; ++h)
-          row_scales[h] = p.row_bounds[min(row0 + 8 * h, p.rows - 1)] / Operand::top;
-#pragma unroll
-      for (int j = 0; j < S::n / 2; ++j) {
-        const int row = row0 + 8 * (j % 4 / 2), column = column0 + 8 * (j / 4) + 2 * (lane % 4) + j % 2;
-        if (row >= p.rows || column >= p.n) continue;
-        float v = sums[j];
-        if constexpr (std::is_same_v<Operand, e4m3_operand>)
-          v *= row_scales[j % 4 / 2] * (p.vector_bounds[column] / Operand::top);
-        p.out[column * p.out_stride + row] = v;
-      }
+      detail::multiply_tile<Operand>(block, sums, at);
+      detail::store_tile<Operand>(p, block, i, sums);
     }
   }
   // Nobody leaves while others may still write to its shared memory or arrive on its barriers.

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "quantal/cuda/device.hpp"
@@ -30,14 +31,24 @@ struct operations {
                        std::size_t bytes, cudaStream_t stream) noexcept;
 };
 
-/// Of every format that was compiled.
+/// Of every format that was compiled: all, or those of the CMake variable QUANTAL_CUDA_FORMATS.
 std::span<const operations* const> all_operations() noexcept;
 
-/// Of a format, or null.
+/// Of a format, or null: say missing_format() then.
 inline const operations* find_operations(std::uint32_t gguf_id) noexcept {
   for (const operations* o : all_operations())
     if (o->gguf_id == gguf_id) return o;
   return nullptr;
+}
+
+/// What to tell a user whose format was not compiled: which ones were, and what to build with.
+inline std::string missing_format(std::string_view name) {
+  std::string text = "format " + std::string(name) + " is not in this build: QUANTAL_CUDA_FORMATS=";
+  for (const operations* o : all_operations()) {
+    if (o != all_operations().front()) text += ';';
+    text += o->name;
+  }
+  return text;
 }
 
 }  // namespace quantal::cuda

@@ -1,12 +1,12 @@
 // Activations rounded to int8, for products with few vectors.
 //
-// A record holds 256 values of one vector: their codes in the octet order of the weight format, what an int32
-// sum starts from, the sums of the codes, and the scale. The scale is that of the largest of the 256 values,
-// max / 127, so the normalised mean squared error is about 5e-5 for Gaussian values.
+// A record holds 256 values of one vector: their codes in the fragment_codes order of the weight format, what
+// an int32 sum starts from, the sums of the codes, and the scale. The scale is that of the largest of the 256
+// values, max / 127, so the normalised mean squared error is about 5e-5 for Gaussian values.
 #pragma once
 
 #include "quantal/cuda/activations.cuh"
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragment_codes.hpp"
 #include "quantal/cuda/ptx.cuh"
 
 namespace quantal::cuda {
@@ -34,7 +34,8 @@ __device__ inline void load_values(const float* x, std::int64_t group, std::int6
   const int chunk = lane >> 2, quarter = lane & 3;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const std::int64_t k = group_weights * group + 32 * chunk + octet_element(octets<F>::order, quarter, i);
+    const std::int64_t k =
+        group_weights * group + 32 * chunk + fragment_element(fragment_reader<F>::order, quarter, i);
     v[i] = k < cols ? x[k] : 0.0f;
   }
 }
@@ -64,10 +65,10 @@ __device__ inline void write_record(const float (&v)[8], std::uint8_t* out, int 
   }
   *reinterpret_cast<uint2*>(out + 8 * lane) = make_uint2(words[0], words[1]);
 
-  // Sums of the chunk, or of its halves: those of an octet's words, or those of two lanes.
-  int first = split_octets<F> ? sums[0] : sums[0] + sums[1], second = sums[1];
+  // Sums of the chunk, or of its halves: those of a fragment's words, or those of two lanes.
+  int first = split_fragments<F> ? sums[0] : sums[0] + sums[1], second = sums[1];
   first += __shfl_xor_sync(0xffffffffu, first, 1);
-  if constexpr (split_octets<F>) {
+  if constexpr (split_fragments<F>) {
     second += __shfl_xor_sync(0xffffffffu, second, 1);
     first += __shfl_xor_sync(0xffffffffu, first, 2);
     second += __shfl_xor_sync(0xffffffffu, second, 2);
@@ -82,7 +83,7 @@ __device__ inline void write_record(const float (&v)[8], std::uint8_t* out, int 
     const auto store = [&](int h, int sum) {
       const int at = 4 * (record::sums_per_chunk * chunk + h);
       *reinterpret_cast<std::int32_t*>(out + record::starts + at) =
-          integer_float_bits - octets<F>::bias * sum;
+          integer_float_bits - fragment_reader<F>::bias * sum;
       if constexpr (F::layout.has_offset)
         *reinterpret_cast<float*>(out + record::sums + at) = static_cast<float>(sum);
     };

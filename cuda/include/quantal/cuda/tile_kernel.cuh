@@ -1,7 +1,7 @@
 // The Hopper product: wgmma with the weights as the operand in registers.
 //
 // A block of Groups * 64 rows and N columns. Each of `Groups` warpgroups owns 64 rows: its warps copy their
-// rows' bytes to shared memory (weight_stages), decode octets straight into the registers of wgmma's A
+// rows' bytes to shared memory (weight_stages), decode codes straight into the registers of wgmma's A
 // operand and multiply them with activations that one more warp keeps copying in bulk. Weights are decoded
 // once for all N columns.
 //
@@ -12,9 +12,9 @@
 #pragma once
 
 #include "quantal/cuda/activations.cuh"
-#include "quantal/cuda/bf16_octets.cuh"
 #include "quantal/cuda/columns.cuh"
-#include "quantal/cuda/weight_stages.cuh"
+#include "quantal/cuda/lane_rows.cuh"
+#include "quantal/cuda/unrolled.hpp"
 #include "quantal/cuda/wgmma.cuh"
 
 namespace quantal::cuda {
@@ -83,8 +83,8 @@ __device__ inline std::uint64_t activation_descriptor(std::uint32_t shared) noex
   return (shared & 0x3ffff) >> 4 | along_k << 16 | along_n << 32;
 }
 
-/// The A operand of two steps of 16 along K: octets of rows g and g + 8.
-__device__ inline void fragments(const bf16_octet& upper, const bf16_octet& lower,
+/// The A operand of two steps of 16 along K: the weights of rows g and g + 8.
+__device__ inline void fragments(const bf16_fragment& upper, const bf16_fragment& lower,
                                  std::uint32_t (*a)[4]) noexcept {
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
@@ -141,187 +141,245 @@ __device__ inline void add_parts(const tile_args& p, const float* partial, int r
   }
 }
 
+namespace detail {
+
+/// The place of a block of tile_kernel: its part of the product and its shared memory.
+template <class Shape>
+struct tile_block {
+  std::uint8_t *activations, *weights;
+  std::uint32_t full, empty;  ///< barriers of the stages of activations
+  int thread, rank;           ///< in the cluster
+  int row0, part;
+  int first, last;  ///< groups of 256 columns of the part
+  int chunks;       ///< of 64 columns of the matrix
+  column_tile columns;
+
+  __device__ tile_block(const tile_args& p, std::uint8_t* shared) noexcept
+      : activations(shared + Shape::barrier_bytes),
+        weights(activations + Shape::ActivationStages * Shape::activation_bytes),
+        full(ptx::shared_address(shared)),
+        empty(full + 8 * Shape::ActivationStages),
+        thread(ptx::thread_index()),
+        rank(blockIdx.x % Shape::Cluster),
+        row0(blockIdx.x * Shape::rows),
+        part(blockIdx.z) {
+    const int groups = (p.cols + group_weights - 1) / group_weights;
+    first = groups * part / p.split, last = groups * (part + 1) / p.split;
+    chunks = (p.cols + chunk_values - 1) / chunk_values;
+  }
+
+  __device__ void init_barriers() const noexcept {
+    if (thread == 0) {
+      for (int i = 0; i < Shape::ActivationStages; ++i) {
+        ptx::init_barrier(full + 8 * i, 1);
+        ptx::init_barrier(empty + 8 * i, 4 * Shape::Groups * Shape::Cluster);
+      }
+      ptx::fence_barrier_init();
+    }
+    if constexpr (Shape::Cluster > 1)
+      ptx::cluster_arrive(), ptx::cluster_wait();
+    else
+      __syncthreads();
+  }
+};
+
+/// Copies the block's share of the activations to all blocks of the cluster; by one thread.
+template <class Shape>
+__device__ __forceinline__ void copy_activations(const tile_args& p,
+                                                 const tile_block<Shape>& block) noexcept {
+  constexpr int cluster = Shape::Cluster;
+  const int tiles = (block.columns.count + 7) / 8, groups_of_8 = static_cast<int>((p.x.n + 7) / 8);
+  const int from = tiles * block.rank / cluster, share = tiles * (block.rank + 1) / cluster - from;
+  const std::uint8_t* source = p.prepared + (block.columns.begin / 8 + from) * tile_group_bytes;
+  const std::uint32_t target = ptx::shared_address(block.activations) + from * tile_group_bytes;
+  ring_position<Shape::ActivationStages> at;
+  for (int c = 4 * block.first; c < min(4 * block.last, block.chunks); ++c, at.next()) {
+    const std::uint32_t full = block.full + 8 * at.stage;
+    ptx::wait_barrier(block.empty + 8 * at.stage, at.phase ^ 1);
+    ptx::arrive_expecting(full, tiles * tile_group_bytes);
+    if (cluster > 1 && share == 0) continue;
+    const std::uint32_t to = target + at.stage * Shape::activation_bytes;
+    const std::uint8_t* chunk = source + static_cast<std::int64_t>(c) * groups_of_8 * tile_group_bytes;
+    if constexpr (cluster > 1)
+      ptx::bulk_copy(to, chunk, share * tile_group_bytes, full, (1 << cluster) - 1);
+    else
+      ptx::bulk_copy(to, chunk, share * tile_group_bytes, full);
+  }
+}
+
+/// The stages of activations as a warp that multiplies goes through them, 64 columns at a time.
+template <class Shape>
+class activation_stages {
+ public:
+  __device__ activation_stages(const tile_block<Shape>& block, int lane) noexcept
+      : activations_(block.activations), full_(block.full), empty_(block.empty), lane_(lane) {}
+
+  /// Waits for the next chunk; the B operand of its first product.
+  __device__ std::uint64_t wait() const noexcept {
+    ptx::wait_barrier(full_ + 8 * at_.stage, at_.phase);
+    return activation_descriptor(ptx::shared_address(activations_ + at_.stage * Shape::activation_bytes));
+  }
+  /// The products of the chunk before are done: its activations may go.
+  __device__ void release() const noexcept {
+    if (lane_ >= Shape::Cluster) return;
+    if constexpr (Shape::Cluster > 1)
+      ptx::arrive_remote(empty_ + 8 * previous_, lane_);
+    else
+      ptx::arrive(empty_ + 8 * previous_);
+  }
+  __device__ void next() noexcept {
+    previous_ = at_.stage;
+    at_.next();
+  }
+
+ private:
+  const std::uint8_t* activations_;
+  std::uint32_t full_, empty_;
+  int lane_, previous_ = 0;
+  ring_position<Shape::ActivationStages> at_;
+};
+
+/// Starts the products of 64 columns, a being the weights.
+template <int M>
+__device__ __forceinline__ void start_products(float (&sums)[M / 2], const std::uint32_t (&a)[4][4],
+                                               std::uint64_t b) noexcept {
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int s = 0; s < 4; ++s) wgmma_bf16<M>::multiply(sums, a[s], b + s * (256 >> 4));
+  ptx::wgmma_commit();
+}
+
+/// Writes a lane's sums; where the columns are split, to the parts, which the last block to finish adds.
+template <class Shape, int M>
+__device__ __forceinline__ void store_tile(const tile_args& p, const tile_block<Shape>& block,
+                                           const float (&sums)[M / 2]) noexcept {
+  constexpr int N = Shape::N;
+  const int lane = block.thread % 32, t = lane % 4;
+  const int fragment_row = 16 * (block.thread / 32) + lane / 4;
+  const auto row_of = [&](int i) { return fragment_row + 8 * (i % 4 / 2); };
+  const auto column_of = [&](int i) { return 8 * (i / 4) + 2 * t + i % 2; };
+  if (p.split == 1) {
+#pragma unroll
+    for (int i = 0; i < M / 2; ++i) {
+      const int row = block.row0 + row_of(i), column = column_of(i);
+      if (row < p.rows && column < block.columns.count)
+        p.out[p.x.out(block.columns.begin + column) + row] = sums[i];
+    }
+    return;
+  }
+  const int tile = blockIdx.x * gridDim.y + blockIdx.y;
+  float* partial = p.partial + static_cast<std::int64_t>(tile) * p.split * N * Shape::rows;
+#pragma unroll
+  for (int i = 0; i < M / 2; ++i)
+    partial[(block.part * N + column_of(i)) * Shape::rows + row_of(i)] = sums[i];
+  __threadfence();
+  ptx::sync_threads<1, 128 * Shape::Groups>();
+  std::uint32_t* last_one = reinterpret_cast<std::uint32_t*>(block.weights);
+  if (block.thread == 0)
+    *last_one = atomicAdd(p.finished + tile, 1u) + 1 == static_cast<std::uint32_t>(p.split);
+  ptx::sync_threads<1, 128 * Shape::Groups>();
+  if (*last_one) {
+    __threadfence();
+    add_parts<Shape>(p, partial, block.row0, block.columns, block.thread);
+  }
+}
+
+/// Decodes and multiplies a warp's sixteen rows with M of the tile's vectors.
+template <any_format F, class Weights, class Shape, int M>
+__device__ __forceinline__ void multiply_rows(const tile_args& p, const tile_block<Shape>& block,
+                                              lane_rows<F, Weights>& rows) noexcept {
+  const int lane = block.thread % 32;
+  activation_stages<Shape> activations(block, lane);
+  float sums[M / 2];
+#pragma unroll
+  for (int i = 0; i < M / 2; ++i) sums[i] = 0;
+  std::uint32_t a[Shape::buffers][4][4];  // chunks of 64, in turn
+  int stage = 0, next = Weights::stages - 1, group = block.first;
+  // No part is empty. A way around the loop would set the sums while products may run, as ptxas sees it, and
+  // make all products wait for each other.
+  do {
+    ptx::wait_copies<Weights::stages - 2>();
+    __syncwarp();
+    if (group + Weights::stages - 1 < block.last) rows.start(group + Weights::stages - 1, next);
+    ptx::commit_copies();
+    const auto upper = rows.get(0, stage, group), lower = rows.get(1, stage, group);
+    const int here = min(4, block.chunks - 4 * group);
+    unrolled<4>([&]<int C>() {
+      constexpr int buffer = C % Shape::buffers;
+      const bool any_before = C > 0 || group > block.first;
+      if constexpr (Shape::buffers == 1) {
+        ptx::wgmma_wait<0>();
+        if (any_before) activations.release();
+      }
+      fragments(upper.template get<2 * C>(lane), lower.template get<2 * C>(lane), a[buffer]);
+      fragments(upper.template get<2 * C + 1>(lane), lower.template get<2 * C + 1>(lane), a[buffer] + 2);
+      if (C >= here) return;
+      start_products<M>(sums, a[buffer], activations.wait());
+      if constexpr (Shape::buffers == 2) {
+        ptx::wgmma_wait<1>();
+        if (any_before) activations.release();
+      }
+      activations.next();
+    });
+    stage = stage + 1 == Weights::stages ? 0 : stage + 1;
+    next = next + 1 == Weights::stages ? 0 : next + 1;
+  } while (++group < block.last);
+  ptx::wgmma_wait<0>();
+  store_tile<Shape, M>(p, block, sums);
+}
+
+/// What the warps that multiply do.
+template <any_format F, class Weights, class Shape>
+__device__ __forceinline__ void consume_tile(const tile_args& p, const tile_block<Shape>& block) noexcept {
+  constexpr int N = Shape::N;
+  const int warp = block.thread / 32;
+  const std::byte* matrix = p.weights + block.columns.expert * p.expert_stride;
+  const std::byte* end = matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
+  lane_rows<F, Weights> rows(
+      block.weights + warp * Weights::bytes, block.thread % 32, p.cols, end,
+      [&](int i) { return matrix + p.row_stride * min(block.row0 + 16 * warp + i, p.rows - 1); });
+#pragma unroll
+  for (int i = 0; i < Weights::stages - 1; ++i) {
+    if (block.first + i < block.last) rows.start(block.first + i, i);
+    ptx::commit_copies();
+  }
+  // A tile with few vectors is done with narrower products.
+  if (N >= 128 && block.columns.count <= N / 4)
+    multiply_rows<F, Weights, Shape, (N >= 128 ? N / 4 : N)>(p, block, rows);
+  else if (N >= 128 && block.columns.count <= N / 2)
+    multiply_rows<F, Weights, Shape, (N >= 128 ? N / 2 : N)>(p, block, rows);
+  else
+    multiply_rows<F, Weights, Shape, N>(p, block, rows);
+}
+
+}  // namespace detail
+
 template <any_format F, int Align, class Shape>
 __device__ __forceinline__ void tile_product(const tile_args& p) noexcept {
-  constexpr int N = Shape::N, stages = Shape::ActivationStages, cluster = Shape::Cluster;
-  using weights_t = typename Shape::template weights<F, Align>;
-  constexpr int weight_stages = weights_t::stages;
-  static_assert(weight_stages >= 2);
+  using weights = typename Shape::template weights<F, Align>;
+  static_assert(weights::stages >= 2);
   extern __shared__ __align__(128) std::uint8_t shared[];
-  std::uint8_t* activations = shared + Shape::barrier_bytes;
-  std::uint8_t* weights = activations + stages * Shape::activation_bytes;
-  const std::uint32_t full = ptx::shared_address(shared), empty = full + 8 * stages;
-
-  const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32;
-  const int rank = blockIdx.x % cluster;
-  const int row0 = blockIdx.x * Shape::rows, part = blockIdx.z;
-  const int groups = (p.cols + group_weights - 1) / group_weights;
-  const int first = groups * part / p.split, last = groups * (part + 1) / p.split;
-  const int chunks = (p.cols + chunk_values - 1) / chunk_values;
-
+  detail::tile_block<Shape> block(p, shared);
   ptx::launch_dependents();
   // Routing is the work of the kernels in front of this one; without it the weights may be fetched while they
   // run.
   if (p.x.tiles) ptx::wait_for_prerequisites();
-  const column_tile columns = p.x.template tile<N>(blockIdx.y);
-  if (columns.count == 0) return;
-  const std::byte* matrix = p.weights + columns.expert * p.expert_stride;
-
-  if (thread == 0) {
-    for (int i = 0; i < stages; ++i) {
-      ptx::init_barrier(full + 8 * i, 1);
-      ptx::init_barrier(empty + 8 * i, 4 * Shape::Groups * cluster);
-    }
-    ptx::fence_barrier_init();
-  }
-  if constexpr (cluster > 1)
-    ptx::cluster_arrive(), ptx::cluster_wait();
-  else
-    __syncthreads();
-
-  if (warp >= 4 * Shape::Groups) {
+  block.columns = p.x.template tile<Shape::N>(blockIdx.y);
+  if (block.columns.count == 0) return;
+  block.init_barriers();
+  if (block.thread >= 128 * Shape::Groups) {
     ptx::fewer_registers<Shape::producer_registers>();
-    if (warp == 4 * Shape::Groups && lane == 0) {
+    if (block.thread == 128 * Shape::Groups) {
       ptx::wait_for_prerequisites();
-      const int tiles = (columns.count + 7) / 8, groups_of_8 = static_cast<int>((p.x.n + 7) / 8);
-      const int from = tiles * rank / cluster, share = tiles * (rank + 1) / cluster - from;
-      const std::uint8_t* source = p.prepared + (columns.begin / 8 + from) * tile_group_bytes;
-      const std::uint32_t target = ptx::shared_address(activations) + from * tile_group_bytes;
-      detail::ring_position<stages> at;
-      for (int c = 4 * first; c < min(4 * last, chunks); ++c, at.next()) {
-        ptx::wait_barrier(empty + 8 * at.stage, at.phase ^ 1);
-        ptx::arrive_expecting(full + 8 * at.stage, tiles * tile_group_bytes);
-        if (cluster == 1 || share > 0) {
-          const std::uint32_t to = target + at.stage * Shape::activation_bytes;
-          const std::uint8_t* chunk = source + static_cast<std::int64_t>(c) * groups_of_8 * tile_group_bytes;
-          if constexpr (cluster > 1)
-            ptx::bulk_copy(to, chunk, share * tile_group_bytes, full + 8 * at.stage, (1 << cluster) - 1);
-          else
-            ptx::bulk_copy(to, chunk, share * tile_group_bytes, full + 8 * at.stage);
-        }
-      }
+      detail::copy_activations(p, block);
     }
     __syncwarp();
   } else {
     ptx::more_registers<Shape::consumer_registers>();
-    const int g = lane / 4, t = lane % 4;
-    const std::byte* matrix_end = matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
-    const auto row_of = [&](int i) { return matrix + p.row_stride * min(row0 + 16 * warp + i, p.rows - 1); };
-    weights_t ring(weights + warp * weights_t::bytes, lane, p.cols, matrix_end, row_of);
-    // Where the groups of this lane's two rows lie, as far as their skew depends on it.
-    const auto address_of = [&](int i) {
-      return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(row_of(i))) + F::layout.row_meta;
-    };
-    const std::uint32_t upper_address = address_of(g), lower_address = address_of(g + 8);
-    float upper_scale = 1, lower_scale = 1;
-    if constexpr (block_format<F>)
-      upper_scale = row_scale<F>(row_of(g)), lower_scale = row_scale<F>(row_of(g + 8));
-#pragma unroll
-    for (int i = 0; i < weight_stages - 1; ++i) {
-      if (first + i < last) ring.start(first + i, i);
-      ptx::commit_copies();
-    }
-
-    // A tile with few vectors is done with narrower products.
-    const auto consume = [&]<int M>() {
-      float sums[M / 2];
-#pragma unroll
-      for (int i = 0; i < M / 2; ++i) sums[i] = 0;
-      std::uint32_t a[Shape::buffers][4][4];  // chunks of 64, in turn
-      detail::ring_position<stages> at;
-      int previous = 0;
-      int stage = 0, next = weight_stages - 1;
-      for (int group = first; group < last; ++group) {
-        ptx::wait_copies<weight_stages - 2>();
-        __syncwarp();
-        if (group + weight_stages - 1 < last) ring.start(group + weight_stages - 1, next);
-        ptx::commit_copies();
-        const auto upper_bytes = ring.row(stage, g, 0, upper_address + group * group_size<F>);
-        const auto lower_bytes = ring.row(stage, g + 8, 0, lower_address + group * group_size<F>);
-        using row_t = row_group<F, std::remove_cv_t<decltype(upper_bytes)>>;
-        const row_t upper(upper_bytes, upper_scale, t), lower(lower_bytes, lower_scale, t);
-        const int here = min(4, chunks - 4 * group);
-        const auto chunk = [&]<int C>() {
-          std::uint32_t(&registers)[4][4] = a[C % Shape::buffers];
-          const auto release = [&] {
-            // The products of the chunk before are done: its activations may go.
-            if (lane < cluster && (C > 0 || group > first)) {
-              if constexpr (cluster > 1)
-                ptx::arrive_remote(empty + 8 * previous, lane);
-              else
-                ptx::arrive(empty + 8 * previous);
-            }
-          };
-          if constexpr (Shape::buffers == 1) {
-            ptx::wgmma_wait<0>();
-            release();
-          }
-          const auto decode = [&]<int Half>() {
-            constexpr int c = 2 * C + Half;
-            detail::fragments(upper.template get<c>(lane), lower.template get<c>(lane), registers + 2 * Half);
-          };
-          decode.template operator()<0>();
-          decode.template operator()<1>();
-          if (C < here) {
-            ptx::wait_barrier(full + 8 * at.stage, at.phase);
-            const std::uint64_t b = detail::activation_descriptor(
-                ptx::shared_address(activations + at.stage * Shape::activation_bytes));
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int s = 0; s < 4; ++s) wgmma_bf16<M>::multiply(sums, registers[s], b + s * (256 >> 4));
-            ptx::wgmma_commit();
-            if constexpr (Shape::buffers == 2) {
-              ptx::wgmma_wait<1>();
-              release();
-            }
-            previous = at.stage;
-            at.next();
-          }
-        };
-        chunk.template operator()<0>();
-        chunk.template operator()<1>();
-        chunk.template operator()<2>();
-        chunk.template operator()<3>();
-        stage = stage + 1 == weight_stages ? 0 : stage + 1;
-        next = next + 1 == weight_stages ? 0 : next + 1;
-      }
-      ptx::wgmma_wait<0>();
-
-      const int fragment_row = 16 * warp + g;
-      if (p.split == 1) {
-#pragma unroll
-        for (int i = 0; i < M / 2; ++i) {
-          const int row = row0 + fragment_row + 8 * (i % 4 / 2), column = 8 * (i / 4) + 2 * t + i % 2;
-          if (row < p.rows && column < columns.count) p.out[p.x.out(columns.begin + column) + row] = sums[i];
-        }
-      } else {
-        const int tile = blockIdx.x * gridDim.y + blockIdx.y;
-        float* partial = p.partial + static_cast<std::int64_t>(tile) * p.split * N * Shape::rows;
-#pragma unroll
-        for (int i = 0; i < M / 2; ++i)
-          partial[(part * N + 8 * (i / 4) + 2 * t + i % 2) * Shape::rows + fragment_row + 8 * (i % 4 / 2)] =
-              sums[i];
-        __threadfence();
-        ptx::sync_threads<1, 128 * Shape::Groups>();
-        std::uint32_t* last_one = reinterpret_cast<std::uint32_t*>(weights);
-        if (thread == 0)
-          *last_one = atomicAdd(p.finished + tile, 1u) + 1 == static_cast<std::uint32_t>(p.split);
-        ptx::sync_threads<1, 128 * Shape::Groups>();
-        if (*last_one) {
-          __threadfence();
-          add_parts<Shape>(p, partial, row0, columns, thread);
-        }
-      }
-    };
-    if (N >= 128 && columns.count <= N / 4)
-      consume.template operator()<(N >= 128 ? N / 4 : N)>();
-    else if (N >= 128 && columns.count <= N / 2)
-      consume.template operator()<(N >= 128 ? N / 2 : N)>();
-    else
-      consume.template operator()<N>();
+    detail::consume_tile<F, weights>(p, block);
   }
   // Nobody leaves while others may still write to its shared memory or arrive on its barriers.
-  if constexpr (cluster > 1) ptx::cluster_arrive(), ptx::cluster_wait();
+  if constexpr (Shape::Cluster > 1) ptx::cluster_arrive(), ptx::cluster_wait();
 }
 
 template <any_format F, int Align, class Shape>

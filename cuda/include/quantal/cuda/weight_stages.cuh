@@ -6,7 +6,7 @@
 // undoes). Eight lanes copy 128 bytes of a row, four rows at a time.
 #pragma once
 
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragment_codes.hpp"
 #include "quantal/cuda/ptx.cuh"
 
 namespace quantal::cuda {
@@ -14,6 +14,7 @@ namespace quantal::cuda {
 /// Align: what is known of the address of every group of a row (up to 16). Groups: copied at a time.
 template <any_format F, int Align, int Groups, int Stages>
 struct weight_stages {
+  using bytes_type = group_bytes<Align>;
   static constexpr int rows = 16, groups = Groups, stages = Stages;
   static constexpr int span = Groups * group_size<F> + (Align < 16 ? 16 - Align : 0);  ///< bytes with skew
   static constexpr int units = (span + 15) / 16;
@@ -66,7 +67,7 @@ struct weight_stages {
 
   /// The bytes of group `j` of row i in a stage; `address` is that of the stage's first group in global
   /// memory.
-  __device__ group_bytes<Align> row(int stage, int i, int j, std::uint32_t address) const noexcept {
+  __device__ bytes_type row(int stage, int i, int j, std::uint32_t address) const noexcept {
     const int skew = Align < 16 ? static_cast<int>(address & 15) : 0;
     if constexpr (Align >= 4)
       return {reinterpret_cast<const std::uint32_t*>(ring + stage * stage_bytes + i * pitch +

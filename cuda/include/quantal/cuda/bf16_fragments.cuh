@@ -1,27 +1,28 @@
-// Octets as bf16: the weights of a lane, scaled, in the register order of tensor-core fragments.
+// Weights as bf16: those of a lane, scaled, in the register order of tensor-core fragments.
 #pragma once
 
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragment_codes.hpp"
 #include "quantal/cuda/ptx.cuh"
+#include "quantal/cuda/unrolled.hpp"
 
 namespace quantal::cuda {
 
-/// Eight bf16 weights; word j holds weights 2 * j and 2 * j + 1 of the octet.
-struct bf16_octet {
+/// Eight bf16 weights; word j holds those of codes 2 * j and 2 * j + 1.
+struct bf16_fragment {
   std::uint32_t pairs[4];
 };
 
-/// Formats whose octets offer their levels as bf16, exactly.
+/// Formats whose reader offers their levels as bf16, exactly.
 template <class F>
 concept has_bf16_levels = requires(const group_bytes<16>& bytes, std::uint32_t (&pairs)[4]) {
-  octets<F>::template levels<0>(bytes, 0, pairs);
+  fragment_reader<F>::template levels<0>(bytes, 0, pairs);
 };
 
 /// Formats whose codes become bf16 without going through float32.
 template <any_format F>
 constexpr bool widens_narrowly() noexcept {
   if constexpr (block_format<F>)
-    return octets<F>::narrow || has_bf16_levels<F>;
+    return fragment_reader<F>::narrow || has_bf16_levels<F>;
   else
     return true;
 }
@@ -31,7 +32,7 @@ constexpr bool widens_narrowly() noexcept {
 ///
 /// Codes of up to 7 bits are widened in bf16 pairs: 0x4300 | u is 128 + u, exactly, and one fma turns it into
 /// the centred code; a second one applies scale and offset, rounded to bf16. Wider codes go through float32:
-/// 0x47000000 | u << 8 is 32768 + u. Where octets<F> looks levels up as bf16, only the scale is left to
+/// 0x47000000 | u << 8 is 32768 + u. Where the reader looks levels up as bf16, only the scale is left to
 /// apply.
 template <block_format F>
 class bf16_scales {
@@ -47,38 +48,37 @@ class bf16_scales {
  public:
   template <class Bytes>
   __device__ bf16_scales(const Bytes& bytes, float row_scale, int t) noexcept {
-#pragma unroll
-    for (int i = 0; i < own; ++i) {
-      const affine a = octets<F>::scale(bytes, row_scale, count >= 4 ? 4 * i + t : t % count);
+    unrolled<own>([&]<int I>() {
+      const affine a = scale_reader<F>::template get<I>(bytes, row_scale, count >= 4 ? t : t % count);
       if constexpr (narrow) {
-        scale_[i] = ptx::pack_bf16(a.scale, a.scale);
+        scale_[I] = ptx::pack_bf16(a.scale, a.scale);
         if constexpr (F::layout.has_offset) {
           const float o = a.offset + centre() * a.scale;
-          offset_[i] = ptx::pack_bf16(o, o);
+          offset_[I] = ptx::pack_bf16(o, o);
         }
       } else {
-        scale_[i] = __float_as_uint(a.scale);
-        if constexpr (F::layout.has_offset) offset_[i] = __float_as_uint(a.offset + wide_offset(a.scale));
+        scale_[I] = __float_as_uint(a.scale);
+        if constexpr (F::layout.has_offset) offset_[I] = __float_as_uint(a.offset + wide_offset(a.scale));
       }
-    }
+    });
   }
 
-  /// Octet of chunk C from its levels; all lanes of the warp take part.
+  /// Weights of chunk C from their levels; all lanes of the warp take part.
   template <int C>
-  __device__ bf16_octet apply(const std::uint32_t (&levels)[4], int lane) const noexcept {
-    static_assert(!split_octets<F> && !F::layout.has_offset);
+  __device__ bf16_fragment apply(const std::uint32_t (&levels)[4], int lane) const noexcept {
+    static_assert(!split_fragments<F> && !F::layout.has_offset);
     const pair s =
         F::layout.group < 32 ? at<2 * C>(lane, (lane & 3) >> 1) : at<32 * C / F::layout.group>(lane, 0);
-    bf16_octet out;
+    bf16_fragment out;
 #pragma unroll
     for (int j = 0; j < 4; ++j) out.pairs[j] = ptx::fma_bf16(levels[j], s.scale, 0x80008000u);
     return out;
   }
-  /// The same from its codes.
+  /// The same from their codes.
   template <int C>
-  __device__ bf16_octet apply(const octet& o, int lane) const noexcept {
-    bf16_octet out;
-    if constexpr (split_octets<F>) {
+  __device__ bf16_fragment apply(const fragment_codes& o, int lane) const noexcept {
+    bf16_fragment out;
+    if constexpr (split_fragments<F>) {
       convert(o.low, out.pairs, at<2 * C>(lane, 0));
       convert(o.high, out.pairs + 2, at<2 * C + 1>(lane, 0));
     } else {
@@ -108,14 +108,17 @@ class bf16_scales {
     return p;
   }
   /// What takes the 32768 and the bias of a wide code off again.
-  __device__ static float wide_offset(float scale) noexcept { return -(32768 + octets<F>::bias) * scale; }
+  __device__ static float wide_offset(float scale) noexcept {
+    return -(32768 + fragment_reader<F>::bias) * scale;
+  }
 
   __device__ static void convert(std::uint32_t codes, std::uint32_t* pairs, const pair& s) noexcept {
     if constexpr (narrow) {
       constexpr std::uint32_t one = 0x3f803f80u;
       // -(128 + bias + centre), an integer below 256 and so a bf16.
       constexpr std::uint32_t shift =
-          __builtin_bit_cast(std::uint32_t, -static_cast<float>(128 + octets<F>::bias + centre())) >> 16;
+          __builtin_bit_cast(std::uint32_t, -static_cast<float>(128 + fragment_reader<F>::bias + centre())) >>
+          16;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const std::uint32_t wide = __byte_perm(codes, 0x43434343u, j ? 0x4342 : 0x4140);
@@ -136,23 +139,23 @@ class bf16_scales {
   std::uint32_t offset_[F::layout.has_offset ? own : 1];
 };
 
-/// One row's group of 256 weights, as bf16 octets.
+/// One row's group of 256 weights, as bf16.
 template <any_format F, class Bytes>
 class row_group {
  public:
-  static constexpr octet_order order = octets<F>::order;
+  static constexpr fragment_order order = fragment_reader<F>::order;
 
   __device__ row_group(const Bytes& bytes, float row_scale, int t) noexcept
       : bytes_(bytes), scales_(bytes, row_scale, t), t_(t) {}
-  /// The octet of chunk C; all lanes of the warp take part.
+  /// The fragment_codes of chunk C; all lanes of the warp take part.
   template <int C>
-  __device__ bf16_octet get(int lane) const noexcept {
+  __device__ bf16_fragment get(int lane) const noexcept {
     if constexpr (has_bf16_levels<F>) {
       std::uint32_t levels[4];
-      octets<F>::template levels<C>(bytes_, t_, levels);
+      fragment_reader<F>::template levels<C>(bytes_, t_, levels);
       return scales_.template apply<C>(levels, lane);
     } else {
-      return scales_.template apply<C>(octets<F>::template codes<C>(bytes_, t_), lane);
+      return scales_.template apply<C>(fragment_reader<F>::template codes<C>(bytes_, t_), lane);
     }
   }
 
@@ -165,11 +168,11 @@ class row_group {
 template <float_format F, class Bytes>
 class row_group<F, Bytes> {
  public:
-  static constexpr octet_order order = octet_order::consecutive;
+  static constexpr fragment_order order = fragment_order::consecutive;
 
   __device__ row_group(const Bytes& bytes, float, int t) noexcept : bytes_(bytes), t_(t) {}
   template <int C>
-  __device__ bf16_octet get(int) const noexcept {
+  __device__ bf16_fragment get(int) const noexcept {
     static_assert(F::layout.bytes == 2, "16-bit formats only");
     const word_pair a = bytes_.template u64<64 * C>(16 * t_), b = bytes_.template u64<64 * C + 8>(16 * t_);
     return {{pair(a.low), pair(a.high), pair(b.low), pair(b.high)}};
@@ -187,8 +190,8 @@ class row_group<F, Bytes> {
   int t_;
 };
 
-/// The order in which octets of a format want the activations.
+/// The order in which fragments of a format want the activations.
 template <any_format F>
-inline constexpr octet_order fragment_order = row_group<F, group_bytes<1>>::order;
+inline constexpr fragment_order order_of = row_group<F, group_bytes<1>>::order;
 
 }  // namespace quantal::cuda

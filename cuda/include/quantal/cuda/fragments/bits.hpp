@@ -1,7 +1,8 @@
 // Bit and byte arithmetic that decoders share.
 #pragma once
 
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragments/basics.hpp"
+#include "quantal/format/detail/half.hpp"
 
 namespace quantal::cuda::detail {
 
@@ -63,14 +64,60 @@ QUANTAL_HD std::uint32_t shift_left(std::uint32_t x) noexcept {
 }
 
 /// From words of which bytes alternate between two fours of weights, the fours.
-QUANTAL_HD octet unmix(const octet& o) noexcept {
+QUANTAL_HD fragment_codes unmix(const fragment_codes& o) noexcept {
   return {byte_permute(o.low, o.high, 0x6420), byte_permute(o.low, o.high, 0x7531)};
+}
+
+/// x rotated left by n bits, which may be negative.
+QUANTAL_HD std::uint32_t rotate_left(std::uint32_t x, int n) noexcept { return funnel_shift(x, x, -n & 31); }
+
+/// A word of four equal bytes.
+constexpr std::uint32_t every_byte(int byte) noexcept {
+  return 0x01010101u * static_cast<std::uint32_t>(byte & 255);
+}
+
+/// A load with bits Bit .. Bit + Width - 1 of the group in it: where they begin in the word that it gives,
+/// and how many bytes it reads. Aligned words cost one instruction, others two and a shift.
+template <int Bit, int Width, int Align>
+struct field_load {
+  static constexpr bool within(int bits) noexcept { return Bit / bits == (Bit + Width - 1) / bits; }
+  static constexpr int unit = Align >= 4 && within(32) ? 4 : Align >= 2 && within(16) ? 2 : within(8) ? 1 : 4;
+  static constexpr bool aligned = within(8 * unit);
+  static constexpr int offset = aligned ? Bit / (8 * unit) * unit : Bit / 8;
+  static constexpr int shift = Bit - 8 * offset;
+  static_assert(shift + Width <= 32);
+};
+/// Those bits, and what lies above and below them: the field begins at bit field_load<>::shift.
+template <int Bit, int Width, class Bytes>
+QUANTAL_HD std::uint32_t load_field(const Bytes& bytes) noexcept {
+  using load = field_load<Bit, Width, Bytes::alignment>;
+  if constexpr (load::unit == 4) return bytes.template u32<load::offset>();
+  if constexpr (load::unit == 2) return bytes.template u16<load::offset>();
+  return bytes.u8(load::offset);
+}
+/// The binary16 at byte Offset.
+template <int Offset, class Bytes>
+QUANTAL_HD float load_half(const Bytes& bytes) noexcept {
+  using load = field_load<8 * Offset, 16, Bytes::alignment>;
+  if constexpr (!load::aligned) return low_half(bytes.template u16<Offset>());
+  return low_half(load_field<8 * Offset, 16>(bytes) >> load::shift);
 }
 
 /// Bit i of x < 16 in bit `to` of byte i.
 template <int to>
 QUANTAL_HD std::uint32_t spread_bits(std::uint32_t x) noexcept {
   return x * (0x00204081u << to) & (0x01010101u << to);
+}
+
+/// Bits 2 * i and 2 * i + 1 of x in the lowest of byte i, i < 4.
+QUANTAL_HD std::uint32_t spread_pairs(std::uint32_t x) noexcept {
+  const std::uint32_t fours = (x | x << 12) & 0x000f000fu;
+  return (fours | fours << 6) & 0x03030303u;
+}
+/// Nibble i of x in the low one of byte i, i < 4.
+QUANTAL_HD std::uint32_t spread_nibbles(std::uint32_t x) noexcept {
+  const std::uint32_t halves = (x | x << 8) & 0x00ff00ffu;
+  return (halves | halves << 4) & 0x0f0f0f0fu;
 }
 
 /// Entries first..first + 3 of a table of bytes as a word; entry(i) is in 0..255.

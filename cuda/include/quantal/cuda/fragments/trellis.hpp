@@ -1,10 +1,14 @@
-// Octets of the trellis formats: eight outputs of a multiplicative sequence from one seed, or four from each
+// Codes of the trellis formats: eight outputs of a multiplicative sequence from one seed, or four from each
 // of two.
 //
 // Outputs are sums of four masked bytes, 0..252; that sum is the code with a bias of 126.
 #pragma once
 
-#include "quantal/cuda/octets.hpp"
+#include "quantal/cuda/fragments/basics.hpp"
+#include "quantal/format/iq1_kt.hpp"
+#include "quantal/format/iq2_kt.hpp"
+#include "quantal/format/iq3_kt.hpp"
+#include "quantal/format/iq4_kt.hpp"
 
 namespace quantal::cuda {
 namespace detail {
@@ -31,7 +35,7 @@ QUANTAL_HD std::uint32_t trellis4(std::uint32_t seed) noexcept {
 }
 
 template <block_format F>
-struct trellis_octets : codeword_octets<F> {
+struct trellis_reader : code_reader<F> {
   static constexpr int bias = 126;
   static constexpr bool narrow = false;
 };
@@ -54,9 +58,9 @@ QUANTAL_HD std::uint32_t signed_magnitudes(std::uint32_t sums, std::uint32_t neg
 }  // namespace detail
 
 template <>
-struct octets<iq1_kt> : detail::trellis_octets<iq1_kt> {
+struct fragment_reader<iq1_kt> : detail::trellis_reader<iq1_kt> {
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t high = bytes.u8(40 + 4 * (C % 4) + t) >> 4 * (C / 4) & 15u;
     const std::uint32_t seed =
         4096u + bytes.u8(8 + 4 * C + t) + 256u * high + (bytes.u8(C) >> (4 + t) & 1u) * 4096u;
@@ -65,18 +69,18 @@ struct octets<iq1_kt> : detail::trellis_octets<iq1_kt> {
 };
 
 template <>
-struct octets<iq2_kt> : detail::trellis_octets<iq2_kt> {
+struct fragment_reader<iq2_kt> : detail::trellis_reader<iq2_kt> {
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t seed = 4096u + bytes.template u16<4 + 8 * C>(2 * t);
     return {detail::trellis4<0>(seed), detail::trellis4<4>(seed)};
   }
 };
 
 template <>
-struct octets<iq3_kt> : detail::trellis_octets<iq3_kt> {
+struct fragment_reader<iq3_kt> : detail::trellis_reader<iq3_kt> {
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t seed = 4096u + bytes.template u16<4 + 8 * C>(2 * t);
     const word_pair signs = bytes.template u64<68>(8 * t);
     return {detail::signed_magnitudes(detail::trellis4<0>(seed), signs.low >> C & 0x01010101u),
@@ -85,9 +89,9 @@ struct octets<iq3_kt> : detail::trellis_octets<iq3_kt> {
 };
 
 template <>
-struct octets<iq4_kt> : detail::trellis_octets<iq4_kt> {
+struct fragment_reader<iq4_kt> : detail::trellis_reader<iq4_kt> {
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     const std::uint32_t head = bytes.template u32<4 * C>(), low = bytes.template u16<32 + 8 * C>(2 * t);
     const std::uint32_t middle = bytes.template u16<96 + 8 * (C % 4)>(2 * t) >> 4 * (C / 4);
     const std::uint32_t high = head >> (8 + 6 * t), base = 4096u + (head & 1u) * 32768u;

@@ -1,7 +1,9 @@
-// Octets of formats of few bits without a table: tq2_0, tq1_0, iq2_bn, iq1_bn, q1_0, q2_0.
+// Codes of formats that pack digits of base 3: tq1_0, iq1_bn.
 #pragma once
 
-#include "quantal/cuda/octets/legacy.hpp"
+#include "quantal/cuda/fragments/bits.hpp"
+#include "quantal/format/iq1_bn.hpp"
+#include "quantal/format/tq1_0.hpp"
 
 namespace quantal::cuda {
 
@@ -22,20 +24,12 @@ QUANTAL_HD std::uint32_t digits_of_bytes(std::uint32_t w, std::uint32_t power) n
 }  // namespace detail
 
 template <>
-struct octets<tq2_0> : block_scaled_octets<tq2_0, 64> {
-  template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
-    const word_pair w = bytes.template u64<32 * (C / 4)>(8 * t);
-    return {w.low >> 2 * (C % 4) & 0x03030303u, w.high >> 2 * (C % 4) & 0x03030303u};
-  }
-};
-
-template <>
-struct octets<tq1_0> : block_scaled_octets<tq1_0, 52> {
-  static constexpr octet_order order = octet_order::halves;
+struct fragment_reader<tq1_0> : code_reader<tq1_0> {
+  static constexpr fragment_order order = fragment_order::halves;
+  static constexpr bool quick = true;
 
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     using detail::digits_of_bytes, detail::power_of_3;
     if constexpr (C < 5) {
       constexpr std::uint32_t power = power_of_3(C);
@@ -53,22 +47,11 @@ struct octets<tq1_0> : block_scaled_octets<tq1_0, 52> {
 };
 
 template <>
-struct octets<iq2_bn> : generic_octets<iq2_bn> {
-  static constexpr octet_order order = octet_order::halves;
+struct fragment_reader<iq1_bn> : code_reader<iq1_bn> {
+  static constexpr fragment_order order = fragment_order::halves;
 
   template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
-    const std::uint32_t w = bytes.template u32<16 * (C / 2)>(4 * t);
-    return {w >> 4 * (C % 2) & 0x03030303u, w >> (4 * (C % 2) + 2) & 0x03030303u};
-  }
-};
-
-template <>
-struct octets<iq1_bn> : codeword_octets<iq1_bn> {
-  static constexpr octet_order order = octet_order::halves;
-
-  template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
+  QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
     constexpr int block = 13 * (C / 2), u = 2 * (C % 2);
     // Bytes of the first run of 16 weights, then of the second.
     const word_pair w = bytes.template u64<block + 3 * u>();
@@ -98,29 +81,6 @@ struct octets<iq1_bn> : codeword_octets<iq1_bn> {
   static constexpr std::uint32_t power_at(int u, int r) noexcept {
     return detail::power_of_3(r < 15 ? 4 - r % 5 : 4 - u) << (8 * (r / 5));
   }
-};
-
-template <>
-struct octets<q1_0> : block_scaled_octets<q1_0> {
-  template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
-    // Codes are -1 and 1.
-    const std::uint32_t b = bytes.u8(18 * (C / 4) + 2 + 4 * (C % 4) + t);
-    return {detail::spread_bits<1>(b & 15), detail::spread_bits<1>(b >> 4)};
-  }
-};
-
-template <>
-struct octets<q2_0> : block_scaled_octets<q2_0> {
-  template <int C, class Bytes>
-  QUANTAL_HD static octet codes(const Bytes& bytes, int t) noexcept {
-    const std::uint32_t w = bytes.template u16<18 * (C / 2) + 2 + 8 * (C % 2)>(2 * t);
-    return {spread((w | w << 12) & 0x000f000fu), spread((w >> 8 | w << 4) & 0x000f000fu)};
-  }
-
- private:
-  /// Two bits to each byte from four to each half.
-  QUANTAL_HD static std::uint32_t spread(std::uint32_t w) noexcept { return (w | w << 6) & 0x03030303u; }
 };
 
 }  // namespace quantal::cuda
