@@ -2,6 +2,7 @@
 # variants might run the other's instructions. Functions of the standard library are the program's own risk, but the
 # objects of variants define none of them (symbols.cmake).
 # Usage: cmake -DNM=nm -DLIBRARY=libquantal_runtime.a -DOBJECT=unit.o -P shared_symbols.cmake
+cmake_minimum_required(VERSION 3.22)
 foreach(file LIBRARY OBJECT)
   execute_process(COMMAND ${NM} -A --defined-only ${${file}} OUTPUT_VARIABLE symbols RESULT_VARIABLE result)
   if(NOT result EQUAL 0)

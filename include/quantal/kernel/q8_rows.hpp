@@ -164,7 +164,7 @@ void coded_rows(const weight_rows& w, const std::byte* x, const columns& cols) n
     const std::int64_t bytes = lane_column_bytes(4, w.cols), count = padded_lane_columns(cols.n);
     for (std::int64_t at = 0; at < cols.n; ++at) {
       const std::int64_t tile = at / lane_tile * lane_tile;
-      plain_rows<F, A>(w, x + tile * bytes + (at - tile) * sizeof(lane_column<4>),
+      plain_rows<F, A>(w, x + tile * bytes + (at - tile) * static_cast<std::int64_t>(sizeof(lane_column<4>)),
                        count - tile < lane_tile ? count - tile : lane_tile, cols.result(at) + w.first);
     }
   } else {

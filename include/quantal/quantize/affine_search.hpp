@@ -42,9 +42,10 @@ struct affine_group {
     sw = sx = 0;
     for (int i = 0; i < size; ++i) {
       x[i] = source[i] - centre;
-      wx[i] = mul(w[i], x[i]);
-      sw += w[i], sx += wx[i];
+      wx[i] = w[i] * x[i];
     }
+    simd::make_opaque<std::size_t{size}>(wx);  // the products are not fused with their sum
+    for (int i = 0; i < size; ++i) sw += w[i], sx += wx[i];
   }
   /// sum w x x of the centred weights: what affine_lanes leaves out of errors.
   float norm() const noexcept {
@@ -140,19 +141,21 @@ int balanced_lane(const affine_group<F>& g, const affine_lanes& at, const float*
 /// The pairs that suit the codes best; with `non_positive`, offsets above zero become zero.
 template <class F>
 void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexcept {
-  for (int k = 0; k < lane_count; ++k) {
-    const float det = mul(g.sw, at.sqq[k]) - mul(at.sq[k], at.sq[k]);
-    const bool good = det > 1e-6f * g.sw * at.sqq[k];
-    const float inverse = 1.0f / (good ? det : 1.0f);
-    float d = mul(mul(g.sw, at.sxq[k]) - mul(g.sx, at.sq[k]), inverse);
-    float m = mul(mul(at.sqq[k], g.sx) - mul(at.sq[k], at.sxq[k]), inverse);
-    const bool clip = non_positive && m > -g.centre;
-    const float alone = (at.sxq[k] + mul(g.centre, at.sq[k])) / (at.sqq[k] > 0.0f ? at.sqq[k] : 1.0f);
-    m = clip ? -g.centre : m;
-    d = clip ? alone : d;
-    const bool take = (good || clip) && d > 0.0f;
-    at.scale[k] = take ? d : at.scale[k];
-    at.offset[k] = take ? m : at.offset[k];
+  using batch = lanes<F>;
+  using mask = typename batch::batch_bool_type;
+  const batch sw(g.sw), sx(g.sx), centre(g.centre), zero(0.0f), one(1.0f);
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    const batch q = batch::load_aligned(at.sq + k), qq = batch::load_aligned(at.sqq + k);
+    const batch xq = batch::load_aligned(at.sxq + k), det = sw * qq - q * q;
+    const mask good = det > batch(1e-6f * g.sw) * qq;
+    const batch inverse = one / xsimd::select(good, det, one);
+    const batch d = (sw * xq - sx * q) * inverse, m = (qq * sx - q * xq) * inverse;
+    const mask clip = mask(non_positive) & (m > -centre);
+    const batch alone = (xq + centre * q) / xsimd::select(qq > zero, qq, one);
+    const batch scale = xsimd::select(clip, alone, d), offset = xsimd::select(clip, -centre, m);
+    const mask take = (good | clip) & (scale > zero);
+    xsimd::select(take, scale, batch::load_aligned(at.scale + k)).store_aligned(at.scale + k);
+    xsimd::select(take, offset, batch::load_aligned(at.offset + k)).store_aligned(at.offset + k);
   }
 }
 

@@ -230,7 +230,7 @@ void encode_byte_row(const row_view& row, const quantize_policy& p, std::byte* o
       block = typename F::block{};
       if (some.largest[b] < 127 * coarse_half) {
         alignas(64) float clamped[std::size_t{n}], weight[std::size_t{n}];
-        load_block<n>(row, first + b * n, p, clamped, weight);
+        load_block<F, n>(row, first + b * n, p, clamped, weight);
         encode_block<F>(clamped, weight, p, state, block);
         continue;
       }

@@ -254,7 +254,7 @@ void encode_power_row(const row_view& row, const quantize_policy& p, std::byte* 
         alignas(64) float clamped[std::size_t{n}], w[std::size_t{n}];
         row_view here = row;
         here.unit = unit_of(some.largest[b]);
-        load_block<n>(here, first + b * n, p, clamped, w);
+        load_block<F, n>(here, first + b * n, p, clamped, w);
         encode_block<F>(clamped, w, p, block);
         detail::take_out_unit<F>(here.unit, block);
       }

@@ -60,7 +60,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   if constexpr (simple_affine<F> || super_affine<F>) state.on_lattice = starts_on_affine_lattice<F>(row);
   for (std::int64_t i = 0; i < row.cols; i += n) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-    load_block<n>(here, i, p, x, w);
+    load_block<F, n>(here, i, p, x, w);
     blocks[i / n] = typename F::block{};
     if constexpr (coded_in_row<F>)
       encode_block<F>(x, w, p, state, blocks[i / n]);

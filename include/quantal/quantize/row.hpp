@@ -6,8 +6,8 @@
 
 #include "quantal/config.hpp"
 #include "quantal/format/detail/half.hpp"
+#include "quantal/quantize/lanes.hpp"
 #include "quantal/quantize/policy.hpp"
-#include "quantal/simd/as_written.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal::quantize {
@@ -38,7 +38,7 @@ struct row_view {
 /// Weights i .. i + n of a row, clamped, and their error weights with a mean of 1, so that no sum under- or
 /// overflows. Returns the importance per column that a mean of 1 stands for. Columns without importance keep
 /// a trace of it: they are rounded sensibly wherever that costs the others nothing.
-template <int n>
+template <class F, int n>
 QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quantize_policy& p, float* x,
                                 float* w) noexcept {
   for (int e = 0; e < n; ++e) {
@@ -52,13 +52,14 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   // Sixteen sums in units of 2^16, added up in one order: they cannot overflow, and what underflows counts as
   // nothing anyway.
   constexpr float unit = 65536.0f;
-  float sums[16] = {};
-  for (int e = 0; e < n; e += 16) {
-    float part[16];
-    for (int l = 0; l < 16; ++l) part[l] = w[e + l] * (1.0f / unit);
-    simd::make_opaque<16>(part);
-    for (int l = 0; l < 16; ++l) sums[l] += part[l];
-  }
+  using batch = lanes<F>;
+  constexpr int width = static_cast<int>(batch::size), registers = lane_count / width;
+  batch part[std::size_t{registers}];
+  for (int r = 0; r < registers; ++r) part[r] = batch(0.0f);
+  for (int e = 0; e < n; e += lane_count)
+    for (int r = 0; r < registers; ++r) part[r] += batch::load_unaligned(w + e + r * width) * batch(1.0f / unit);
+  alignas(64) float sums[lane_count];
+  for (int r = 0; r < registers; ++r) part[r].store_aligned(sums + r * width);
   for (int l = 0; l < 8; ++l) sums[l] += sums[l + 8];
   for (int l = 0; l < 4; ++l) sums[l] += sums[l + 4];
   const float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
@@ -67,9 +68,8 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
     return 0.0f;
   }
   const float scale = n / sum * (1.0f / unit);
-  for (int e = 0; e < n; ++e) w[e] *= scale;
-  simd::make_opaque<n>(w);
-  for (int e = 0; e < n; ++e) w[e] += 1e-6f;
+  for (int e = 0; e < n; e += width)
+    (batch::load_unaligned(w + e) * batch(scale) + batch(1e-6f)).store_unaligned(w + e);
   return sum * (unit / n);
 }
 

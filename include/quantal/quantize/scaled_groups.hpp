@@ -355,7 +355,7 @@ template <class F>
 float load_groups(const row_view& row, std::int64_t block, const quantize_policy& p,
                   group_source<F>& out) noexcept {
   constexpr int n = F::layout.elements;
-  const float mass = load_block<n>(row, block * n, p, out.x, out.w);
+  const float mass = load_block<F, n>(row, block * n, p, out.x, out.w);
   for (int i = 0; i < n; ++i) out.wx[i] = out.w[i] * out.x[i];
   return mass;
 }

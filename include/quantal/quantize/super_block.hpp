@@ -58,13 +58,17 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
   const int m0 = std::clamp(rounded(-wish.offset * safe_inverse(super.min), 0, F::max_sub_min) - 1, 0,
                             F::max_sub_min - side + 1);
   affine_lanes at;
-  float m[lane_count];
+  alignas(64) float m[lane_count];
   for (int k = 0; k < lane_count; ++k) {
     at.scale[k] = super.scale * static_cast<float>(s0 + k / side);
-    m[k] = -(super.min * static_cast<float>(m0 + k % side));
+    m[k] = static_cast<float>(m0 + k % side);
   }
-  simd::make_opaque<lane_count>(m);  // no product is fused with the difference
-  for (int k = 0; k < lane_count; ++k) at.offset[k] = m[k] - g.centre;
+  using batch = lanes<F>;
+  for (int k = 0; k < lane_count; k += static_cast<int>(batch::size)) {
+    const batch offset = -(batch::load_aligned(m + k) * batch(super.min));
+    offset.store_aligned(m + k);
+    (offset - batch(g.centre)).store_aligned(at.offset + k);
+  }
   add_up(g, at);
   alignas(64) float error[lane_count];
   const float left_out = on_lattice ? g.norm() : 0.0f;

@@ -106,7 +106,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-    load_block<n>(row, b * n, p, x, w);
+    load_block<F, n>(row, b * n, p, x, w);
     detail::magnitude_classes<F> classes(detail::largest_magnitude<F>(x, n));
     classes.template add<n>(x, w, 1.0);
     blocks[b] = typename F::block{};
@@ -251,13 +251,13 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
   detail::magnitude_classes<F> classes(std::min(row.largest * row.unit, largest_weight)), equal = classes;
   for (std::int64_t i = 0; i < row.cols; i += n) {
-    const double mass = load_block<n>(row, i, p, x, w);
+    const double mass = load_block<F, n>(row, i, p, x, w);
     if (mass > 0) classes.template add<n>(x, w, mass);
   }
   float d = classes.best_scale();
   if (!(d > 0.0f)) {  // no importance anywhere: every column counts the same
     for (std::int64_t i = 0; i < row.cols; i += n) {
-      load_block<n>(row, i, p, x, w);
+      load_block<F, n>(row, i, p, x, w);
       equal.template add<n>(x, w, 1.0);
     }
     d = equal.best_scale();
@@ -266,7 +266,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   if (row.unit == 1.0f) d = F::row_scale(out);
   auto* blocks = row_blocks<F>(out);
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
-    load_block<n>(row, b * n, p, x, w);
+    load_block<F, n>(row, b * n, p, x, w);
     blocks[b] = typename F::block{};
     detail::store_ternary<F>(x, d, blocks[b]);
   }

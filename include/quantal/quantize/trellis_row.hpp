@@ -392,7 +392,7 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
   };
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
-    const float mass = load_block<n>(row, b * n, p, x, w);
+    const float mass = load_block<F, n>(row, b * n, p, x, w);
     float wish[std::size_t{groups}];
     std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
     for (int g = 0; g < groups; ++g) {
@@ -459,7 +459,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   detail::trellis_group<F> group;
   float largest = 0;
   for (std::int64_t b = 0; b < count; ++b) {
-    load_block<n>(row, b * n, p, x, w);
+    load_block<F, n>(row, b * n, p, x, w);
     float wish[std::size_t{groups}];
     static_assert(sizeof wish <= sizeof blocks[b]);
     for (int g = 0; g < groups; ++g) {
@@ -473,7 +473,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   double xq = 0, qq = 0;
   error_balance balance;
   for (std::int64_t b = 0; b < count; ++b) {
-    const double mass = load_block<n>(row, b * n, p, x, w);
+    const double mass = load_block<F, n>(row, b * n, p, x, w);
     float wish[std::size_t{groups}];
     std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
     blocks[b] = typename F::block{};

@@ -34,7 +34,10 @@ QUANTAL_INLINE void make_opaque(T* v) noexcept {
 /// a * b, rounded to their common type before anything is added to it.
 template <class T, class U>
 requires std::is_arithmetic_v<T> && std::is_arithmetic_v<U>
-QUANTAL_INLINE constexpr auto mul(T a, U b) noexcept { return opaque(a * b); }
+QUANTAL_INLINE constexpr auto mul(T a, U b) noexcept {
+  using common = std::common_type_t<T, U>;
+  return opaque(static_cast<common>(a) * static_cast<common>(b));
+}
 
 /// A register of floats that, where it is a product, is not fused with the sum that it goes into. GCC's barrier costs
 /// nothing, but gets lost where the compiler itself makes vectors of floats, which therefore take `opaque`. Clang does not
