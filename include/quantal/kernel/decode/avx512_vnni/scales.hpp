@@ -188,10 +188,12 @@ QUANTAL_INLINE __m512 half_lanes(const std::uint8_t* slice) noexcept {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(picked<half_positions<F, Lanes, offset>>(slice)));
 }
 
+template <class Block>
+inline constexpr quantal::detail::probes<Block> probe_blocks{};
 /// Byte of the block that number i is; -1 where it is no byte.
 template <class Block, class Fn>
-constexpr int byte_of(const quantal::detail::probes<Block>& blocks, Fn number, int i) noexcept {
-  const auto s = quantal::detail::bits_of(blocks, number, i);
+constexpr int byte_of(Fn number, int i) noexcept {
+  const auto s = quantal::detail::bits_of(probe_blocks<Block>, number, i);
   if (!s.found || s.base != 0 || s.width != 8 || s.bit[0] % 8 != 0) return -1;
   for (int k = 0; k < 8; ++k)
     if (s.bit[k] != s.bit[0] + k) return -1;
@@ -259,7 +261,7 @@ concept has_scale_codes = requires(const typename F::block& b) {
 template <block_format F, class Stated, class Made>
 constexpr bool equals(Stated stated, Made made) noexcept {
   using block = typename F::block;
-  for (auto bytes : quantal::detail::probes<block>{}.random_bytes) {
+  for (auto bytes : probe_blocks<block>.random_bytes) {
     for (std::uint8_t& byte : bytes.byte) byte &= 0xbf;
     const auto b = std::bit_cast<block>(bytes);
     for (int g = 0; g < F::layout.groups(); ++g)
@@ -268,9 +270,18 @@ constexpr bool equals(Stated stated, Made made) noexcept {
   return true;
 }
 template <block_format F>
-inline constexpr int exponent_byte = byte_of(
-    quantal::detail::probes<typename F::block>{},
-    [](const typename F::block& b, int) { return F::exponent(b); }, 0);
+inline constexpr int exponent_byte =
+    byte_of<typename F::block>([](const typename F::block& b, int) { return F::exponent(b); }, 0);
+template <block_format F>
+inline constexpr auto scale_code_bytes = [] {
+  using block = typename F::block;
+  std::array<int, std::size_t{F::layout.groups()}> t{};
+  for (int g = 0; g < F::layout.groups(); ++g)
+    t[static_cast<std::size_t>(g)] =
+        byte_of<block>([](const block& b, int i) { return F::scale_code(b, i); }, g);
+  return t;
+}();
+
 template <block_format F>
 inline constexpr scale_source scale_source_of = [] {
   using block = typename F::block;
@@ -299,6 +310,7 @@ inline constexpr scale_source scale_source_of = [] {
       const auto bits = static_cast<std::uint16_t>(c << 7 & 0x3f80);
       same = same && F::scale_value(c) == (c == 0x7f ? 0.0f : 128.0f * quantal::detail::half_to_float(bits));
     }
+    for (const int at : scale_code_bytes<F>) same = same && at >= 0;
     if (same) return scale_source::small_float;
   }
   return scale_source::other;
@@ -322,17 +334,7 @@ inline constexpr offset_source offset_source_of = [] {
 /// Are the scales and offsets read by plan?
 template <block_format F>
 inline constexpr bool has_planned_scales =
-    scale_source_of<F> != scale_source::other&& offset_source_of<F> != offset_source::other;
-
-template <block_format F>
-inline constexpr auto scale_code_bytes = [] {
-  const quantal::detail::probes<typename F::block> blocks;
-  std::array<int, std::size_t{F::layout.groups()}> t{};
-  for (int g = 0; g < F::layout.groups(); ++g)
-    t[static_cast<std::size_t>(g)] = byte_of(
-        blocks, [](const typename F::block& b, int i) { return F::scale_code(b, i); }, g);
-  return t;
-}();
+    scale_source_of<F> != scale_source::other && offset_source_of<F> != offset_source::other;
 
 template <block_format F, class Lanes>
 struct exponent_fields {
