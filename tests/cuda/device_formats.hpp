@@ -13,6 +13,8 @@
 
 namespace quantal::cuda {
 
+/// Formats beside those of the library; cuda/CMakeLists.txt names them too.
+using also_formats = format_list<q5_64>;
 std::span<const operations* const> also_operations() noexcept;
 
 /// A format on the device, and what the host makes its rows with.
@@ -69,7 +71,7 @@ inline std::vector<device_format> device_formats() {
   std::vector<device_format> all;
   for (const operations* ops : all_operations())
     all.push_back({ops, *find_format(ops->gguf_id), &detail::quantize_known, &detail::dequantize_known});
-  detail::add_also<q5_64>(all);
+  also_formats::for_each([&]<class F>() { detail::add_also<F>(all); });
   return all;
 }
 

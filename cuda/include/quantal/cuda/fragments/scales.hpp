@@ -34,16 +34,21 @@ template <class F>
 concept has_constant_scale = requires {
   typename std::bool_constant<(F::scale(typename F::block{}, 1.0f, 0), true)>;
 };
+/// Sub-scales, and sub-mins, that a plan finds.
 template <class F>
-concept has_planned_scales = has_sub_scales<F> && requires {
-  requires sub_scale_plan<F>
-  .found;
+constexpr bool plans_scales() noexcept {
+  if constexpr (has_sub_scales<F>) return sub_scale_plan<F>.found;
+  return false;
+}
+template <class F>
+concept has_sub_mins = has_sub_scales<F> && requires(const typename F::block& b) {
+  F::sub_min(b, 0);
 };
 template <class F>
-concept has_planned_mins = has_sub_scales<F> && requires {
-  requires sub_min_plan<F>
-  .found;
-};
+constexpr bool plans_mins() noexcept {
+  if constexpr (has_sub_mins<F>) return sub_min_plan<F>.found;
+  return false;
+}
 
 /// The scale of group g, and its offset where there is one.
 enum class scale_formula {
@@ -60,12 +65,12 @@ constexpr bool gives_scale(const typename F::block& b, float row_scale, int g) n
   if constexpr (formula == scale_formula::block && has_half_scale<F>) {
     if constexpr (!F::layout.has_offset) return scale == b.d.get();
     if constexpr (has_half_offset<F>) return scale == b.d.get() && F::offset(b, row_scale, g) == b.m.get();
-  } else if constexpr (has_planned_scales<F>) {
+  } else if constexpr (plans_scales<F>()) {
     const auto sub = static_cast<float>(F::sub_scale(b, g));
     if constexpr (formula == scale_formula::row && !F::layout.has_offset) return scale == row_scale * sub;
     if constexpr (formula == scale_formula::super && has_half_scale<F>) {
       if constexpr (!F::layout.has_offset) return scale == b.d.get() * sub;
-      if constexpr (has_half_min<F> && has_planned_mins<F>)
+      if constexpr (has_half_min<F> && plans_mins<F>())
         return scale == b.d.get() * sub &&
                F::offset(b, row_scale, g) == -(b.dmin.get() * static_cast<float>(F::sub_min(b, g)));
     }
