@@ -9,6 +9,7 @@
 #include <array>
 
 #include "quantal/code_bias.hpp"
+#include "quantal/format/bit_plan.hpp"
 #include "quantal/format.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/simd/arch.hpp"
@@ -57,5 +58,23 @@ inline constexpr auto level_codes = [] {
   }
   return t;
 }();
+
+/// Levels that are their index times a power of two need no table: log2 of it, else -1.
+template <block_format F>
+constexpr int find_level_shift() noexcept {
+  if constexpr (has_levels<F> && !has_two_tables<F>) {
+    for (int s = 0; s < 7; ++s) {
+      bool all = true;
+      for (int i = 0; i < F::levels; ++i) all &= F::level(i) + code_bias<F> == i << s;
+      if (all) return s;
+    }
+  }
+  return -1;
+}
+template <block_format F>
+inline constexpr int level_shift = find_level_shift<F>();
+/// Do codes come from a table of levels?
+template <block_format F>
+inline constexpr bool looks_up = has_levels<F> && level_shift<F> < 0;
 
 }  // namespace quantal::kernel

@@ -94,21 +94,6 @@ QUANTAL_INLINE simd::bytes64<A> read_planes(const std::uint8_t* b) noexcept {
     return simd::bytes64<A>::of(read_plane<A, p>(b), read_plane<A, q>(b));
 }
 
-/// Levels that are their index times a power of two need no table: log2 of it, else -1.
-template <block_format F>
-inline constexpr int level_shift = [] {
-  if constexpr (has_levels<F> && !has_two_tables<F>) {
-    for (int s = 0; s < 8; ++s) {
-      bool all = true;
-      for (int i = 0; i < F::levels; ++i) all &= F::level(i) + code_bias<F> == i << s;
-      if (all) return s;
-    }
-  }
-  return -1;
-}();
-template <block_format F>
-inline constexpr bool looks_up = has_levels<F> && level_shift<F> < 0;
-
 /// Plane p of group g, of codes or of indices.
 template <planar F, int g, int p>
 inline constexpr plane32 plane_at = [] {
@@ -221,7 +206,7 @@ QUANTAL_INLINE void block_codes(const F&, const typename F::block& block, std::u
                                 const simd::on<A>&) noexcept {
   constexpr int n = F::layout.elements;
   const auto* const b = reinterpret_cast<const std::uint8_t*>(&block);
-  if constexpr (detail::looks_up<F>) {
+  if constexpr (looks_up<F>) {
     const detail::table_steps<F> steps(b);
     simd::unroll<n / 64>([&](auto c) QUANTAL_LAMBDA {
       simd::store64<A>(codes + 64 * c, detail::levels32<F, A, 2 * c>(b, steps),

@@ -1,117 +1,19 @@
-// Scales and offsets of a block by what scale() and offset() compute: the block's half, or that half or the row's scale
-// times an integer whose bits lie in planes. Which of these it is, is read off scale() at compile time, so that a format
-// says it once. Others are computed one by one by F::scale, or have overloads of their own.
+// Scales and offsets of a block by their formula (format/scale_plan.hpp): the block's half, or that half or the row's
+// scale times an integer whose bits lie in planes. Others are computed one by one by F::scale, or have overloads of their
+// own.
 #pragma once
 
-#include <bit>
-
-#include "quantal/format/bit_plan.hpp"
+#include "quantal/format/scale_plan.hpp"
 #include "quantal/kernel/decode/codes.hpp"
 #include "quantal/simd/half.hpp"
 #include "quantal/simd/unpack.hpp"
 
 namespace quantal::kernel {
 
-/// How the scale of a group comes about. In all of them float32 products are rounded once, as scale() rounds them.
-enum class scale_kind : std::uint8_t {
-  other,          ///< as scale() says
-  block_half,     ///< the block's half `d`
-  row,            ///< the row's scale
-  half_times,     ///< d * sub_scale
-  half_times_odd, ///< d * scale_unit * (2 * sub_scale + 1)
-  row_times,      ///< row scale * sub_scale
-};
-/// The same of the offset.
-enum class offset_kind : std::uint8_t {
-  none,
-  other,       ///< as offset() says
-  block_half,  ///< the block's half `m`
-  half_times,  ///< -dmin * sub_min
-};
-
-namespace detail {
-
-/// Does `value` compute what the format says, for every group of blocks of random bytes?
-template <block_format F, class Said, class Value>
-constexpr bool agrees(Said said, Value value) noexcept {
-  const quantal::detail::probes<typename F::block> blocks;
-  for (const auto& b : blocks.finite)
-    for (int g = 0; g < F::layout.groups(); ++g)
-      for (const float row_scale : {1.0f, 0.3f})
-        if (std::bit_cast<std::uint32_t>(said(b, row_scale, g)) != std::bit_cast<std::uint32_t>(value(b, row_scale, g)))
-          return false;
-  return true;
-}
-
-template <class F>
-inline constexpr bool has_exact_unit = false;  // a power of two scales odd integers
-template <class F>
-requires requires { F::scale_unit; }
-inline constexpr bool has_exact_unit<F> = (std::bit_cast<std::uint32_t>(F::scale_unit) & 0x7fffffu) == 0;
-
-template <class Field>
-concept half_field = std::same_as<Field, quantal::detail::half_bits>;
-
-template <block_format F>
-constexpr scale_kind find_scale_kind() noexcept {
-  using block = typename F::block;
-  constexpr auto is = [](auto value) {
-    return agrees<F>([](const block& b, float r, int g) { return F::scale(b, r, g); }, value);
-  };
-  if constexpr (is([](const block&, float r, int) { return r; })) return scale_kind::row;
-  if constexpr (has_sub_scales<F>) {
-    if constexpr (sub_scale_plan<F>.found) {
-      if constexpr (is([](const block& b, float r, int g) { return r * static_cast<float>(F::sub_scale(b, g)); }))
-        return scale_kind::row_times;
-      if constexpr (requires(block b) { requires half_field<decltype(b.d)>; }) {
-        if constexpr (is([](const block& b, float, int g) { return b.d.get() * static_cast<float>(F::sub_scale(b, g)); }))
-          return scale_kind::half_times;
-        if constexpr (has_exact_unit<F>)
-          if constexpr (is([](const block& b, float, int g) {
-                          return b.d.get() * (F::scale_unit * static_cast<float>(2 * F::sub_scale(b, g) + 1));
-                        }))
-            return scale_kind::half_times_odd;
-      }
-    }
-  }
-  if constexpr (requires(block b) { requires half_field<decltype(b.d)>; })
-    if constexpr (is([](const block& b, float, int) { return b.d.get(); })) return scale_kind::block_half;
-  return scale_kind::other;
-}
-template <block_format F>
-constexpr offset_kind find_offset_kind() noexcept {
-  using block = typename F::block;
-  if constexpr (!F::layout.has_offset) {
-    return offset_kind::none;
-  } else {
-    constexpr auto is = [](auto value) {
-      return agrees<F>([](const block& b, float r, int g) { return F::offset(b, r, g); }, value);
-    };
-    if constexpr (requires(block b) {
-                    requires half_field<decltype(b.dmin)>;
-                    sub_min_plan<F>;
-                  })
-      if constexpr (sub_min_plan<F>.found && is([](const block& b, float, int g) {
-                      return -(b.dmin.get() * static_cast<float>(F::sub_min(b, g)));
-                    }))
-        return offset_kind::half_times;
-    if constexpr (requires(block b) { requires half_field<decltype(b.m)>; })
-      if constexpr (is([](const block& b, float, int) { return b.m.get(); })) return offset_kind::block_half;
-    return offset_kind::other;
-  }
-}
-
-}  // namespace detail
-
-template <block_format F>
-inline constexpr scale_kind scale_kind_of = detail::find_scale_kind<F>();
-template <block_format F>
-inline constexpr offset_kind offset_kind_of = detail::find_offset_kind<F>();
-
 /// One half scale for the block, and one half offset where there are offsets: several short blocks share a conversion.
 template <class F>
-concept half_scaled = block_format<F> && scale_kind_of<F> == scale_kind::block_half &&
-    (offset_kind_of<F> == offset_kind::none || offset_kind_of<F> == offset_kind::block_half);
+concept half_scaled = block_format<F> && scale_formula_of<F> == scale_formula::half &&
+    (offset_formula_of<F> == offset_formula::none || offset_formula_of<F> == offset_formula::half);
 
 namespace detail {
 
@@ -202,13 +104,15 @@ QUANTAL_INLINE void scale_groups(const std::uint8_t* b, float factor, int bias, 
 template <class F>
 concept scales_by_group = has_sub_scales<F> && F::layout.group == sub_group<F>;
 template <class F>
-concept block_scaled = scale_kind_of<F> == scale_kind::block_half || scale_kind_of<F> == scale_kind::row;
+concept block_scaled = scale_formula_of<F> == scale_formula::half || scale_formula_of<F> == scale_formula::row;
 template <class F>
-concept group_scaled = scales_by_group<F> && scale_kind_of<F> != scale_kind::other && !block_scaled<F>;
+concept group_scaled = scales_by_group<F> && plans_sub_scales<F>() &&
+    (scale_formula_of<F> == scale_formula::row_times || scale_formula_of<F> == scale_formula::half_times ||
+     scale_formula_of<F> == scale_formula::half_times_odd);
 template <class F>
 concept common_offset =
-    offset_kind_of<F> == offset_kind::none || (block_scaled<F> && offset_kind_of<F> == offset_kind::block_half) ||
-    (scales_by_group<F> && offset_kind_of<F> == offset_kind::half_times);
+    offset_formula_of<F> == offset_formula::none || (block_scaled<F> && offset_formula_of<F> == offset_formula::half) ||
+    (scales_by_group<F> && plans_sub_mins<F>() && offset_formula_of<F> == offset_formula::half_times);
 
 }  // namespace detail
 
@@ -219,14 +123,14 @@ concept common_scales = block_format<F> && (detail::block_scaled<F> || detail::g
 template <common_scales F, class A>
 QUANTAL_INLINE void block_scales(const F&, const typename F::block& block, float row_scale, float* scales,
                                  [[maybe_unused]] float* offsets, [[maybe_unused]] const simd::on<A>& tag) noexcept {
-  constexpr scale_kind kind = scale_kind_of<F>;
+  constexpr scale_formula kind = scale_formula_of<F>;
   constexpr int n = F::layout.elements / sub_group<F>;
   [[maybe_unused]] const auto* const b = reinterpret_cast<const std::uint8_t*>(&block);
   if constexpr (detail::block_scaled<F>) {
     float d = row_scale;
-    if constexpr (kind == scale_kind::block_half) d = simd::half_on(block.d, tag);
+    if constexpr (kind == scale_formula::half) d = simd::half_on(block.d, tag);
     for (int s = 0; s < n; ++s) scales[s] = d;
-  } else if constexpr (kind == scale_kind::half_times_odd) {
+  } else if constexpr (kind == scale_formula::half_times_odd) {
     // d * scale_unit is exact, a power of two; the product is rounded once.
     const float unit = simd::half_on(block.d, tag) * F::scale_unit;
     simd::unroll<n / 8>([&](auto h) QUANTAL_LAMBDA {
@@ -235,13 +139,13 @@ QUANTAL_INLINE void block_scales(const F&, const typename F::block& block, float
     });
   } else {
     float d = row_scale;
-    if constexpr (kind == scale_kind::half_times) d = simd::half_on(block.d, tag);
+    if constexpr (kind == scale_formula::half_times) d = simd::half_on(block.d, tag);
     detail::scale_groups<F, A, sub_scale_plan<F>>(b, d, -lowest_sub_scale<F>, scales);
   }
-  if constexpr (offset_kind_of<F> == offset_kind::block_half) {
+  if constexpr (offset_formula_of<F> == offset_formula::half) {
     const float m = simd::half_on(block.m, tag);
     for (int s = 0; s < n; ++s) offsets[s] = m;
-  } else if constexpr (offset_kind_of<F> == offset_kind::half_times) {
+  } else if constexpr (offset_formula_of<F> == offset_formula::half_times) {
     detail::scale_groups<F, A, sub_min_plan<F>>(b, -simd::half_on(block.dmin, tag), 0, offsets);
   }
 }

@@ -1,109 +1,34 @@
 // Scales and offsets of a group of 256 weights, bit for bit those of F::scale() and F::offset().
 //
-// Most formats have one of three formulas over a binary16 field `d` of the block and integers that the
-// bit_plan of their sub-scales finds. Which one is tried out at compile time, on blocks with random bytes;
-// formats with another go through F::scale().
+// Most formats have one of three formulas (format/scale_plan.hpp) over a binary16 field `d` of the block and
+// integers that the bit_plan of their sub-scales finds. Formats with another go through F::scale().
 #pragma once
 
 #include <cstddef>
 
 #include "quantal/cuda/fragments/bits.hpp"
-#include "quantal/format/bit_plan.hpp"
+#include "quantal/format/scale_plan.hpp"
 #include "quantal/format/iq3_k.hpp"
 #include "quantal/format/nvfp4.hpp"
 
 namespace quantal::cuda {
 namespace detail {
 
-using quantal::detail::half_bits;
-
-template <class F>
-concept has_half_scale = requires(typename F::block b) {
-  { (b.d) } -> std::same_as<half_bits&>;
-};
-template <class F>
-concept has_half_min = requires(typename F::block b) {
-  { (b.dmin) } -> std::same_as<half_bits&>;
-};
-template <class F>
-concept has_half_offset = requires(typename F::block b) {
-  { (b.m) } -> std::same_as<half_bits&>;
-};
-/// F::scale() is a constant expression.
-template <class F>
-concept has_constant_scale = requires {
-  typename std::bool_constant<(F::scale(typename F::block{}, 1.0f, 0), true)>;
-};
-/// Sub-scales, and sub-mins, that a plan finds.
-template <class F>
-constexpr bool plans_scales() noexcept {
-  if constexpr (has_sub_scales<F>) return sub_scale_plan<F>.found;
-  return false;
-}
-template <class F>
-concept has_sub_mins = has_sub_scales<F> && requires(const typename F::block& b) {
-  F::sub_min(b, 0);
-};
-template <class F>
-constexpr bool plans_mins() noexcept {
-  if constexpr (has_sub_mins<F>) return sub_min_plan<F>.found;
-  return false;
-}
-
-/// The scale of group g, and its offset where there is one.
-enum class scale_formula {
-  other,
-  block,  ///< d, m
-  super,  ///< d * sub_scale(g), -(dmin * sub_min(g))
-  row,    ///< row_scale * sub_scale(g)
-};
-
-/// Does a formula give scale and offset of group g of this block?
-template <block_format F, scale_formula formula>
-constexpr bool gives_scale(const typename F::block& b, float row_scale, int g) noexcept {
-  const float scale = F::scale(b, row_scale, g);
-  if constexpr (formula == scale_formula::block && has_half_scale<F>) {
-    if constexpr (!F::layout.has_offset) return scale == b.d.get();
-    if constexpr (has_half_offset<F>) return scale == b.d.get() && F::offset(b, row_scale, g) == b.m.get();
-  } else if constexpr (plans_scales<F>()) {
-    const auto sub = static_cast<float>(F::sub_scale(b, g));
-    if constexpr (formula == scale_formula::row && !F::layout.has_offset) return scale == row_scale * sub;
-    if constexpr (formula == scale_formula::super && has_half_scale<F>) {
-      if constexpr (!F::layout.has_offset) return scale == b.d.get() * sub;
-      if constexpr (has_half_min<F> && plans_mins<F>())
-        return scale == b.d.get() * sub &&
-               F::offset(b, row_scale, g) == -(b.dmin.get() * static_cast<float>(F::sub_min(b, g)));
-    }
-  }
-  return false;
-}
-
-/// The same for blocks of random bytes.
-template <block_format F, scale_formula formula>
-constexpr bool follows() noexcept {
-  const quantal::detail::probes<typename F::block> blocks;
-  float d = 1.5f;
-  for (typename F::block b : blocks.random) {
-    d += 0.125f;
-    // Finite fields, so that equal numbers compare so.
-    if constexpr (has_half_scale<F>) b.d.set(d);
-    if constexpr (has_half_min<F>) b.dmin.set(2 * d);
-    if constexpr (has_half_offset<F>) b.m.set(3 * d);
-    for (int g = 0; g < F::layout.groups(); ++g)
-      if (!gives_scale<F, formula>(b, 0.625f * d, g)) return false;
-  }
-  return true;
-}
-
+/// The formulas that are read here: of the whole block, or of a sub-scale per group.
 template <block_format F>
-inline constexpr scale_formula formula_of = [] {
-  if constexpr (has_constant_scale<F>) {
-    if (follows<F, scale_formula::block>()) return scale_formula::block;
-    if (follows<F, scale_formula::super>()) return scale_formula::super;
-    if (follows<F, scale_formula::row>()) return scale_formula::row;
+constexpr bool scaled_by_block() noexcept {
+  return scale_formula_of<F> == scale_formula::half &&
+         (offset_formula_of<F> == offset_formula::none || offset_formula_of<F> == offset_formula::half);
+}
+template <block_format F>
+constexpr bool scaled_by_group() noexcept {
+  if constexpr (plans_sub_scales<F>()) {
+    if (scale_formula_of<F> == scale_formula::row_times) return !F::layout.has_offset;
+    if (scale_formula_of<F> == scale_formula::half_times)
+      return !F::layout.has_offset || (offset_formula_of<F> == offset_formula::half_times && plans_sub_mins<F>());
   }
-  return scale_formula::other;
-}();
+  return false;
+}
 
 /// Bits of the four integers of a run: integer t has bits [low, low + count) in byte `first` + t from bit
 /// `shift` on, or, packed, from bit `shift` + count * t of the block on.
@@ -183,7 +108,7 @@ struct planned_scale {
   QUANTAL_HD static affine get(const Bytes& bytes, float row_scale, int t) noexcept {
     const std::uint32_t sub = read_integer<sub_scales<F>, run, block>(bytes, t);
     affine a{row_scale, 0};
-    if constexpr (formula_of<F> == scale_formula::super)
+    if constexpr (scale_formula_of<F> == scale_formula::half_times)
       a.scale = load_half<block + offsetof(typename F::block, d)>(bytes);
     a.scale *= biased_float<-lowest_sub_scale<F>>(sub);
     if constexpr (F::layout.has_offset) {
@@ -201,16 +126,15 @@ template <block_format F>
 struct scale_reader {
   template <int Run, class Bytes>
   QUANTAL_HD static affine get(const Bytes& bytes, float row_scale, int t) noexcept {
-    using detail::scale_formula;
     constexpr int per_block = F::layout.groups();
     const int g = 4 * Run + t;
-    if constexpr (detail::formula_of<F> == scale_formula::block) {
+    if constexpr (detail::scaled_by_block<F>()) {
       const int block = g / per_block * F::layout.bytes;
       affine a{detail::low_half(bytes.template u16<offsetof(typename F::block, d)>(block)), 0};
       if constexpr (F::layout.has_offset)
         a.offset = detail::low_half(bytes.template u16<offsetof(typename F::block, m)>(block));
       return a;
-    } else if constexpr (detail::formula_of<F> != scale_formula::other) {
+    } else if constexpr (detail::scaled_by_group<F>()) {
       return detail::planned_scale<F, Run>::get(bytes, row_scale, t);
     } else {
       const auto& block = bytes.template block<F>(g / per_block);

@@ -53,26 +53,9 @@ constexpr int mask_of(const Plan& plan) noexcept {
   return m;
 }
 
-/// How far codes lie above the indices of their levels where they are the same bits; nothing to look up then.
-template <has_levels F>
-inline constexpr int level_shift = [] {
-  if constexpr (!has_two_tables<F>)
-    for (int s = 0; s < 7; ++s) {
-      bool same = true;
-      for (int i = 0; i < F::levels; ++i) same = same && F::level(i) + code_bias<F> == i << s;
-      if (same) return s;
-    }
-  return -1;
-}();
-template <block_format F>
-inline constexpr bool looks_up = false;
-template <has_levels F>
-inline constexpr bool looks_up<F> = level_shift<F> < 0;
 /// Of bits in a code register above bits in the plan.
 template <block_format F>
-inline constexpr int code_shift = 0;
-template <has_levels F>
-inline constexpr int code_shift<F> = level_shift<F> < 0 ? 0 : level_shift<F>;
+inline constexpr int code_shift = level_shift<F> < 0 ? 0 : level_shift<F>;
 
 /// Where a plane's bits of four registers come from. Packed bits, which every byte shifts its own way within
 /// a quadword, lie in one register for all four if eight bytes have what a quadword of each of them needs.

@@ -1,11 +1,11 @@
-// Scales of a slice, one to each of sixteen lanes: integers read by their bit plans, times the block's half
-// or the row's scale. What a format's scale() is made of is tried on random blocks when the program is
-// compiled; formats whose scales are none of these fall back on block_scales.
+// Scales of a slice, one to each of sixteen lanes, by their formula (format/scale_plan.hpp): integers read by
+// their bit plans, times the block's half or the row's scale. Formats with another formula fall back on
+// block_scales.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 
+#include "quantal/format/scale_plan.hpp"
 #include "quantal/kernel/decode/avx512_vnni/planes.hpp"
 
 #if QUANTAL_WITH_AVX512_VNNI
@@ -188,12 +188,10 @@ QUANTAL_INLINE __m512 half_lanes(const std::uint8_t* slice) noexcept {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(picked<half_positions<F, Lanes, offset>>(slice)));
 }
 
-template <class Block>
-inline constexpr quantal::detail::probes<Block> probe_blocks{};
 /// Byte of the block that number i is; -1 where it is no byte.
 template <class Block, class Fn>
 constexpr int byte_of(Fn number, int i) noexcept {
-  const auto s = quantal::detail::bits_of(probe_blocks<Block>, number, i);
+  const auto s = quantal::detail::bits_of(quantal::detail::probe_blocks<Block>, number, i);
   if (!s.found || s.base != 0 || s.width != 8 || s.bit[0] % 8 != 0) return -1;
   for (int k = 0; k < 8; ++k)
     if (s.bit[k] != s.bit[0] + k) return -1;
@@ -216,59 +214,7 @@ QUANTAL_INLINE __m256i byte_lanes(const std::uint8_t* slice) noexcept {
                           _mm256_set1_epi16(255));
 }
 
-// What scales and offsets are made of.
-
-enum class scale_source {
-  row,          ///< the row's scale
-  half,         ///< the block's half d
-  row_times,    ///< the row's scale times a sub-scale
-  half_times,   ///< d times a sub-scale
-  exponent,     ///< a power of two: 2^(exponent - 128)
-  small_float,  ///< a byte that is a float of eight bits
-  other
-};
-enum class offset_source {
-  none,
-  half,        ///< the block's half m
-  half_times,  ///< minus the half dmin times an integer
-  other
-};
-
-template <class F>
-concept has_half = requires(const typename F::block& b) {
-  b.d.raw;
-};
-template <class F>
-concept has_half_offset = requires(const typename F::block& b) {
-  b.m.raw;
-};
-template <class F>
-concept has_sub_mins = has_sub_scales<F> && requires(const typename F::block& b) {
-  b.dmin.raw;
-  F::sub_min(b, 0);
-};
-template <class F>
-concept has_exponent = requires(const typename F::block& b) {
-  F::exponent(b);
-};
-template <class F>
-concept has_scale_codes = requires(const typename F::block& b) {
-  F::scale_value(F::scale_code(b, 0));
-};
-
-/// Does `made` give what F::scale or F::offset gives? On random blocks without one bit of every byte, so that
-/// no half of them is infinite or no number.
-template <block_format F, class Stated, class Made>
-constexpr bool equals(Stated stated, Made made) noexcept {
-  using block = typename F::block;
-  for (auto bytes : probe_blocks<block>.random_bytes) {
-    for (std::uint8_t& byte : bytes.byte) byte &= 0xbf;
-    const auto b = std::bit_cast<block>(bytes);
-    for (int g = 0; g < F::layout.groups(); ++g)
-      if (stated(b, g) != made(b, g)) return false;
-  }
-  return true;
-}
+/// Where the byte of exponents lies, and those of the scales of groups.
 template <block_format F>
 inline constexpr int exponent_byte =
     byte_of<typename F::block>([](const typename F::block& b, int) { return F::exponent(b); }, 0);
@@ -282,59 +228,31 @@ inline constexpr auto scale_code_bytes = [] {
   return t;
 }();
 
+/// Does a reader below give the scales, or the offsets?
 template <block_format F>
-inline constexpr scale_source scale_source_of = [] {
-  using block = typename F::block;
-  const auto scale = [](const block& b, int g) { return F::scale(b, 3.0f, g); };
-  if (equals<F>(scale, [](const block&, int) { return 3.0f; })) return scale_source::row;
-  if constexpr (has_half<F>) {
-    if (equals<F>(scale, [](const block& b, int) { return b.d.get(); })) return scale_source::half;
-    if constexpr (has_planned_sub_scales<F>)
-      if (equals<F>(scale,
-                    [](const block& b, int g) { return b.d.get() * static_cast<float>(F::sub_scale(b, g)); }))
-        return scale_source::half_times;
+constexpr bool reads_scales() noexcept {
+  constexpr scale_formula f = scale_formula_of<F>;
+  if constexpr (f == scale_formula::row_times || f == scale_formula::half_times) {
+    return has_planned_sub_scales<F>;
+  } else if constexpr (f == scale_formula::exponent) {
+    return exponent_byte<F> >= 0;
+  } else if constexpr (f == scale_formula::small_float) {
+    for (const int at : scale_code_bytes<F>)
+      if (at < 0) return false;
+    return true;
+  } else {
+    return f == scale_formula::row || f == scale_formula::half;
   }
-  if constexpr (has_planned_sub_scales<F>)
-    if (equals<F>(scale, [](const block& b, int g) { return 3.0f * static_cast<float>(F::sub_scale(b, g)); }))
-      return scale_source::row_times;
-  if constexpr (has_exponent<F>)
-    if (exponent_byte<F> >= 0 && equals<F>(scale, [](const block& b, int) {
-          const auto e = static_cast<std::uint32_t>(F::exponent(b));
-          return quantal::detail::float_from_bits(e < 2 ? 0x00200000u << e : (e - 1) << 23);
-        }))
-      return scale_source::exponent;
-  if constexpr (has_scale_codes<F>) {
-    // As a binary16 the seven bits are 2^7 times smaller; 0x7f stands for zero.
-    bool same = true;
-    for (int c = 0; c < 256; ++c) {
-      const auto bits = static_cast<std::uint16_t>(c << 7 & 0x3f80);
-      same = same && F::scale_value(c) == (c == 0x7f ? 0.0f : 128.0f * quantal::detail::half_to_float(bits));
-    }
-    for (const int at : scale_code_bytes<F>) same = same && at >= 0;
-    if (same) return scale_source::small_float;
-  }
-  return scale_source::other;
-}();
+}
 template <block_format F>
-inline constexpr offset_source offset_source_of = [] {
-  using block = typename F::block;
-  if constexpr (F::layout.has_offset) {
-    const auto offset = [](const block& b, int g) { return F::offset(b, 3.0f, g); };
-    if constexpr (has_half_offset<F>)
-      if (equals<F>(offset, [](const block& b, int) { return b.m.get(); })) return offset_source::half;
-    if constexpr (has_sub_mins<F>)
-      if (sub_min_plan<F>.found && equals<F>(offset, [](const block& b, int g) {
-            return -(b.dmin.get() * static_cast<float>(F::sub_min(b, g)));
-          }))
-        return offset_source::half_times;
-    return offset_source::other;
-  }
-  return offset_source::none;
-}();
+constexpr bool reads_offsets() noexcept {
+  constexpr offset_formula f = offset_formula_of<F>;
+  return f == offset_formula::none || f == offset_formula::half ||
+         (f == offset_formula::half_times && plans_sub_mins<F>());
+}
 /// Are the scales and offsets read by plan?
 template <block_format F>
-inline constexpr bool has_planned_scales =
-    scale_source_of<F> != scale_source::other && offset_source_of<F> != offset_source::other;
+inline constexpr bool has_planned_scales = reads_scales<F>() && reads_offsets<F>();
 
 template <block_format F, class Lanes>
 struct exponent_fields {
@@ -348,7 +266,7 @@ QUANTAL_INLINE __m512 powers_of_two(__m512i v) noexcept {
   return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, _mm512_cmplt_epu32_mask(v, _mm512_set1_epi32(2)),
                                                     _mm512_set1_epi32(0x00200000), v));
 }
-/// Numbers of scale_source::small_float.
+/// Numbers of scale_formula::small_float.
 QUANTAL_INLINE __m512 small_floats(__m256i codes) noexcept {
   const __m256i half = _mm256_and_si256(_mm256_slli_epi16(codes, 7), _mm256_set1_epi16(0x3f80));
   const __mmask16 number = _mm256_cmpneq_epi16_mask(codes, _mm256_set1_epi16(0x7f));
@@ -358,31 +276,31 @@ QUANTAL_INLINE __m512 small_floats(__m256i codes) noexcept {
 template <block_format F, class Lanes>
 QUANTAL_INLINE __m512 scale_lanes(const std::uint8_t* slice, float row_scale) noexcept {
   using block = typename F::block;
-  constexpr scale_source from = scale_source_of<F>;
-  if constexpr (from == scale_source::row) {
+  constexpr scale_formula from = scale_formula_of<F>;
+  if constexpr (from == scale_formula::row) {
     return _mm512_set1_ps(row_scale);
-  } else if constexpr (from == scale_source::half) {
+  } else if constexpr (from == scale_formula::half) {
     return half_lanes<F, Lanes, offsetof(block, d)>(slice);
-  } else if constexpr (from == scale_source::half_times) {
+  } else if constexpr (from == scale_formula::half_times) {
     const __m512 d = half_lanes<F, Lanes, offsetof(block, d)>(slice);
     return _mm512_mul_ps(d, _mm512_cvtepi32_ps(sub_scale_lanes<F, Lanes>(slice)));
-  } else if constexpr (from == scale_source::row_times) {
+  } else if constexpr (from == scale_formula::row_times) {
     return times(row_scale, sub_scale_lanes<F, Lanes>(slice));
-  } else if constexpr (from == scale_source::exponent) {
+  } else if constexpr (from == scale_formula::exponent) {
     const __m512i bytes = lanes_with<exponent_fields<F, Lanes>>(slice);
     return powers_of_two(_mm512_and_si512(bytes, _mm512_set1_epi32(255)));
   } else {
-    static_assert(from == scale_source::small_float);
+    static_assert(from == scale_formula::small_float);
     return small_floats(byte_lanes<F, Lanes, scale_code_bytes<F>>(slice));
   }
 }
 template <block_format F, class Lanes>
 QUANTAL_INLINE __m512 offset_lanes(const std::uint8_t* slice) noexcept {
   using block = typename F::block;
-  if constexpr (offset_source_of<F> == offset_source::half) {
+  if constexpr (offset_formula_of<F> == offset_formula::half) {
     return half_lanes<F, Lanes, offsetof(block, m)>(slice);
   } else {
-    static_assert(offset_source_of<F> == offset_source::half_times);
+    static_assert(offset_formula_of<F> == offset_formula::half_times);
     const __m512 d = half_lanes<F, Lanes, offsetof(block, dmin)>(slice);
     const __m512 minus = _mm512_xor_ps(d, _mm512_set1_ps(-0.0f));
     return _mm512_mul_ps(minus, _mm512_cvtepi32_ps(planned_lanes<F, Lanes, sub_min_plan<F>>(slice)));
