@@ -1,6 +1,6 @@
-// Compiled for AVX-512 VNNI in 256 bits, and therefore without GoogleTest, whose inline functions the test shares.
+// Compiled for AVX-512 VNNI in 256 bits, and therefore without GoogleTest, whose inline functions the test
+// shares.
 #include "avx2_vnni_ops.hpp"
-
 #include "quantal/runtime/variant.hpp"
 
 namespace quantal::test {

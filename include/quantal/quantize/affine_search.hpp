@@ -131,7 +131,8 @@ int balanced_lane(const affine_group<F>& g, const affine_lanes& at, const float*
   const float limit = error_balance::limit(error[best], left_out, norm);
   float bias = 0, least = std::numeric_limits<float>::max();
   for (int k = 0; k < lane_count; ++k) {
-    const float b = mul(at.scale[k], sums.sq[k]) + mul(at.offset[k], n) - total, cost = error[k] + balance.cost(b);
+    const float b = mul(at.scale[k], sums.sq[k]) + mul(at.offset[k], n) - total,
+                cost = error[k] + balance.cost(b);
     if (error[k] <= limit && cost < least) least = cost, best = k, bias = b;
   }
   balance.sum += bias;

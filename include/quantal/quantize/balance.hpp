@@ -24,8 +24,8 @@ struct error_balance {
   bool active = false;
   float sum = 0.0f;
 
-  /// The largest error that may be chosen where `least` is possible. Of both the part `left_out` of the sum of
-  /// squares, `norm`, is missing.
+  /// The largest error that may be chosen where `least` is possible. Of both the part `left_out` of the sum
+  /// of squares, `norm`, is missing.
   QUANTAL_INLINE static float limit(float least, float left_out, float norm) noexcept {
     return mul(worse, least) + mul(worse - 1.0f, left_out) + mul(rounding, norm);
   }
@@ -43,7 +43,9 @@ struct row_state {
 };
 
 /// Subnormals are not, whatever a host makes of them.
-QUANTAL_INLINE bool is_zero(float x) noexcept { return (quantal::detail::bits_from_float(x) & 0x7fffffffu) == 0; }
+QUANTAL_INLINE bool is_zero(float x) noexcept {
+  return (quantal::detail::bits_from_float(x) & 0x7fffffffu) == 0;
+}
 
 /// Active if one weight in 64 is exactly zero, which no dense row of trained weights reaches.
 QUANTAL_INLINE error_balance balance_of(const row_view& row) noexcept {

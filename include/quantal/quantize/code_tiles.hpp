@@ -312,7 +312,8 @@ QUANTAL_INLINE code_sums sums_of(const float* x, const float* w, const std::int8
     }
   }
   alignas(64) float sums[2][lane_count];
-  for (int r = 0; r < registers; ++r) xq[r].store_aligned(sums[0] + r * width), qq[r].store_aligned(sums[1] + r * width);
+  for (int r = 0; r < registers; ++r)
+    xq[r].store_aligned(sums[0] + r * width), qq[r].store_aligned(sums[1] + r * width);
   for (int h = lane_count / 2; h > 0; h /= 2)
     for (int l = 0; l < h; ++l) sums[0][l] += sums[0][l + h], sums[1][l] += sums[1][l + h];
   return {sums[0][0], sums[1][0]};

@@ -1,9 +1,9 @@
 // Candidates side by side: the lanes of a register hold scales, and a loop over the weights of a group serves
 // them all.
 //
-// Every lane adds its terms in the order of the weights and nothing is fused (simd/as_written.hpp), so the chosen blocks
-// depend neither on the width of the registers nor on what a compiler is allowed to contract: quantal::runtime gives the
-// same bytes on every arch, and so do the headers.
+// Every lane adds its terms in the order of the weights and nothing is fused (simd/as_written.hpp), so the
+// chosen blocks depend neither on the width of the registers nor on what a compiler is allowed to contract:
+// quantal::runtime gives the same bytes on every arch, and so do the headers.
 #pragma once
 
 #include <bit>

@@ -65,7 +65,8 @@ lattice_fit lattice_of(const group_view& g) noexcept {
   if (unit == 0.0f) return {};
   const batch limit(lattice_tolerance * ends.narrowest);
   for (int k = 0; k < ends.count; k += width) {
-    const batch t = batch::load_aligned(ends.level + k) * batch(unit), s = batch::load_aligned(ends.shift + k);
+    const batch t = batch::load_aligned(ends.level + k) * batch(unit),
+                s = batch::load_aligned(ends.shift + k);
     batch worst(0.0f);
     std::uint64_t found = 1;
     for (int i = 0; i < n && found; i += some) {

@@ -41,7 +41,9 @@ template <class F>
 concept coded_by_block = coded_alone<F> || coded_in_row<F>;
 /// Blocks with scales of the range of float32.
 template <class F>
-concept wide_blocks = coded_in_row<F> && requires { F::block::d; } && sizeof(F::block::d) == 4;
+concept wide_blocks = coded_in_row<F> && requires {
+  F::block::d;
+} && sizeof(F::block::d) == 4;
 
 /// Formats without a scale per row, block by block.
 template <coded_by_block F>

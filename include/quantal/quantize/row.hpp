@@ -16,8 +16,8 @@ namespace quantal::quantize {
 inline constexpr float largest_weight = 1e15f;
 
 /// A power of two that brings a row's largest weight near to 1, where it is so far from it that squares would
-/// leave the range of float32; else 1. For formats whose scales have that range. Rows of less than 2^-100 stay as
-/// they are, and become zeros: their scales would be subnormal, which a host may have switched off.
+/// leave the range of float32; else 1. For formats whose scales have that range. Rows of less than 2^-100
+/// stay as they are, and become zeros: their scales would be subnormal, which a host may have switched off.
 QUANTAL_INLINE float unit_of(float largest) noexcept {
   const int exponent = static_cast<int>(quantal::detail::bits_from_float(largest) >> 23) - 127;
   if (exponent < -100 || (exponent > -60 && exponent < 46)) return 1.0f;
@@ -57,7 +57,8 @@ QUANTAL_INLINE float load_block(const row_view& row, std::int64_t i, const quant
   batch part[std::size_t{registers}];
   for (int r = 0; r < registers; ++r) part[r] = batch(0.0f);
   for (int e = 0; e < n; e += lane_count)
-    for (int r = 0; r < registers; ++r) part[r] += batch::load_unaligned(w + e + r * width) * batch(1.0f / unit);
+    for (int r = 0; r < registers; ++r)
+      part[r] += batch::load_unaligned(w + e + r * width) * batch(1.0f / unit);
   alignas(64) float sums[lane_count];
   for (int r = 0; r < registers; ++r) part[r].store_aligned(sums + r * width);
   for (int l = 0; l < 8; ++l) sums[l] += sums[l + 8];

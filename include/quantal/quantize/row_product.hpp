@@ -18,8 +18,8 @@ namespace detail {
 
 /// Archs whose fused multiply-add xsimd uses. On others its fma rounds twice.
 template <class A>
-concept fused_multiply_add = std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A> || std::is_base_of_v<xsimd::avx512f, A> ||
-    std::is_base_of_v<xsimd::neon64, A>;
+concept fused_multiply_add = std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A> ||
+    std::is_base_of_v<xsimd::avx512f, A> || std::is_base_of_v<xsimd::neon64, A>;
 
 /// A register of floats and its fused multiply-add.
 template <class A>

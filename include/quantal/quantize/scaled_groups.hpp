@@ -115,8 +115,8 @@ void prefer_lattice(const group_view& g, group_wishes& wish) noexcept {
     }
 }
 
-/// The shared scale of which the first wishes of nearly all groups, wish(0) .. wish(count - 1), are multiples; 0 if
-/// there is none. Groups of one weight or two may lie on several lattices.
+/// The shared scale of which the first wishes of nearly all groups, wish(0) .. wish(count - 1), are
+/// multiples; 0 if there is none. Groups of one weight or two may lie on several lattices.
 template <class F, class Wish>
 float common_scale(std::int64_t count, float extreme, Wish&& wish) noexcept {
   constexpr int step = sub_scale_step<F>();
@@ -213,7 +213,8 @@ group_choice choose_balanced_sub_scale(const group_view& g, const group_wishes& 
     coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
     coder::template sums<lane_count>(plain, inverse, t.shifts, sum, unused);
     for (int k = 0; k < lane_count; ++k) {
-      const float error = mul(scale[k], mul(scale[k], qq[k]) - mul(2.0f, xq[k])), b = mul(scale[k], sum[k]) - total;
+      const float error = mul(scale[k], mul(scale[k], qq[k]) - mul(2.0f, xq[k])),
+                  b = mul(scale[k], sum[k]) - total;
       if (const float cost = error + balance.cost(b); error <= limit && cost < least) {
         const float s = t.sub[k];
         least = cost, bias = b;
@@ -302,11 +303,12 @@ struct shared_fit {
 };
 
 /// The shared scale, 0 where nothing is better than all zeros: candidates meet `sample`, the best of them and
-/// its refits `all`. With one candidate, and under the exact policy, every candidate is refitted. `hint`: 0 or
-/// a candidate of the caller's. `mirrored`: the negatives of all sub-scales must exist too. `stored` rounds a scale to what the block or row holds.
+/// its refits `all`. With one candidate, and under the exact policy, every candidate is refitted. `hint`: 0
+/// or a candidate of the caller's. `mirrored`: the negatives of all sub-scales must exist too. `stored`
+/// rounds a scale to what the block or row holds.
 template <class F, class All, class Sample, class Stored>
-float search_shared(float extreme, float hint, bool mirrored, const quantize_policy& p, All&& all, Sample&& sample,
-                    Stored&& stored) noexcept {
+float search_shared(float extreme, float hint, bool mirrored, const quantize_policy& p, All&& all,
+                    Sample&& sample, Stored&& stored) noexcept {
   constexpr auto ends = shared_candidates<F>();
   const std::size_t count = candidate_count<F>(p);
   float best = 0;
@@ -378,7 +380,10 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
-    const float hint = state.on_lattice && extreme != 0.0f ? detail::common_scale<F>(groups, extreme, [&](std::int64_t g) { return wish[g].scale[0]; }) : 0.0f;
+    const float hint =
+        state.on_lattice && extreme != 0.0f
+            ? detail::common_scale<F>(groups, extreme, [&](std::int64_t g) { return wish[g].scale[0]; })
+            : 0.0f;
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
@@ -386,8 +391,8 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
       if (next.error < best.error) best = next;
       return {next.error, next.xq, next.qq};
     };
-    const float shared =
-        detail::search_shared<F>(extreme, hint, state.balance.active, p, plan, plan, [](float d) { return stored_half(d); });
+    const float shared = detail::search_shared<F>(extreme, hint, state.balance.active, p, plan, plan,
+                                                  [](float d) { return stored_half(d); });
     if (state.balance.active) plan_groups(source, wish, shared, best, &state.balance);
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);

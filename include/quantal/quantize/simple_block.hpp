@@ -83,8 +83,8 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
   alignas(64) float wx[std::size_t{n}];
   for (int i = 0; i < n; ++i) wx[i] = w[i] * x[i];
   const group_view view{x, w, wx};
-  float d =
-      search_scale<F>(view, p, [](const auto& s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); }, row);
+  float d = search_scale<F>(
+      view, p, [](const auto& s) QUANTAL_LAMBDA { return detail::stored_scale<F>(s); }, row);
   if constexpr (sizeof(F::block::d) == 2) {
     constexpr float end = coder::highest > -coder::lowest ? coder::highest : -coder::lowest;
     const float near = largest_magnitude_of<F, n>(x) / end;

@@ -94,7 +94,8 @@ affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, con
                            bool on_lattice, error_balance* balance = nullptr) noexcept {
   affine_plan<F> plan;
   plan.error = 0;
-  for (int i = 0; i < F::layout.groups(); ++i) choose_affine(g[i], wish[i], super, i, on_lattice, balance, plan);
+  for (int i = 0; i < F::layout.groups(); ++i)
+    choose_affine(g[i], wish[i], super, i, on_lattice, balance, plan);
   return plan;
 }
 
@@ -113,8 +114,8 @@ float common_unit(const std::array<float, count>& value, int most) noexcept {
   return 0.0f;
 }
 
-/// On a lattice: the pair that all wishes are multiples of. The lowest weight of a group need not have had code
-/// 0; its wish moves down by whole steps to where it is a multiple.
+/// On a lattice: the pair that all wishes are multiples of. The lowest weight of a group need not have had
+/// code 0; its wish moves down by whole steps to where it is a multiple.
 template <class F>
 super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
   constexpr std::size_t groups = F::layout.groups();
@@ -126,7 +127,8 @@ super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
       const int used = rounded((g[i].high - g[i].low) * safe_inverse(scale[i]), 0, F::max_code);
       for (int t = 0; t <= F::max_code - used; ++t) {
         const float m = min[i] + mul(static_cast<float>(t), scale[i]), times = m / unit.min;
-        if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) > lattice_tolerance) continue;
+        if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) > lattice_tolerance)
+          continue;
         wish[i].offset = -m;
         break;
       }

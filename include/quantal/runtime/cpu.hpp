@@ -84,11 +84,11 @@ QUANTAL_INLINE bool cpu_has_all([[maybe_unused]] Features... f) noexcept {
 template <class A>
 bool cpu_supports() noexcept;
 
-#define QUANTAL_ARCH(arch, base, family, builds, quantizers, takes_u8, features, flags)        \
-  template <>                                                                                  \
-  inline bool cpu_supports<simd::arch>() noexcept {                                            \
-    using enum simd::feature;                                                                  \
-    return detail::cpu_has_all features; \
+#define QUANTAL_ARCH(arch, base, family, builds, quantizers, takes_u8, features, flags) \
+  template <>                                                                           \
+  inline bool cpu_supports<simd::arch>() noexcept {                                     \
+    using enum simd::feature;                                                           \
+    return detail::cpu_has_all features;                                                \
   }
 QUANTAL_ARCHS(QUANTAL_ARCH)
 #undef QUANTAL_ARCH

@@ -108,7 +108,7 @@ using baseline = scalar;
     static constexpr const char* name() noexcept { return #arch; }                      \
     static QUANTAL_INLINE constexpr bool is_built() noexcept {                          \
       using enum feature;                                                               \
-      return all_built features; \
+      return all_built features;                                                        \
     }                                                                                   \
   };
 QUANTAL_ARCHS(QUANTAL_ARCH)
@@ -162,8 +162,8 @@ struct on : A {};
 
 }  // namespace quantal::simd
 
-// An own arch has the registers of xsimd's. Results of its operations are as written, whether the compiler may contract
-// a product and a sum or not.
+// An own arch has the registers of xsimd's. Results of its operations are as written, whether the compiler
+// may contract a product and a sum or not.
 namespace xsimd::types {
 
 template <class T, quantal::simd::own_arch A>

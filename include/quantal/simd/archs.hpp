@@ -4,13 +4,14 @@
 
 #include "quantal/config.hpp"
 
-/// 1 where the argument is a macro that is defined as 1, else 0; for #if and for expressions.
+// 1 where the argument is a macro that is defined as 1, else 0; for conditions of the preprocessor and for expressions.
 #define QUANTAL_HAS(macro) QUANTAL_HAS_EXPANDED(macro)
 #define QUANTAL_HAS_EXPANDED(value) QUANTAL_HAS_EITHER(QUANTAL_HAS_COMMA_##value)
 #define QUANTAL_HAS_EITHER(comma_or_not) QUANTAL_HAS_SECOND(comma_or_not 1, 0, 0)
 #define QUANTAL_HAS_COMMA_1 0,
 #define QUANTAL_HAS_SECOND(ignored, value, ...) value
 
+// clang-format off
 // ROW(name, base, family, builds, quantizers, takes_u8, features, flags), a base before what derives from it, and of
 // each family the best last. CMake reads the rows too: no comments in them, and no quotes but those of the flags.
 // - base: the arch whose kernels it keeps, or xsimd's whose registers it has.
@@ -20,7 +21,6 @@
 //   `baseline` is the arch that every machine of the family runs.
 // - takes_u8: does its short int8 dot product take any unsigned byte?
 // - features: what a machine must have, and what `flags` tell a compiler.
-// clang-format off
 #define QUANTAL_ARCHS(ROW) \
   ROW(scalar, detail::plain_registers, any, all, baseline, true, (), "") \
   ROW(neon64, xsimd::neon64, arm, all, neon64, false, (asimd), "") \

@@ -1,5 +1,6 @@
-// Products that stay products. Compilers may contract a * b + c to one fused operation, which rounds once where the source
-// rounds twice: GCC does so wherever the machine can (-ffp-contract=fast), clang within an expression.
+// Products that stay products. Compilers may contract a * b + c to one fused operation, which rounds once
+// where the source rounds twice: GCC does so wherever the machine can (-ffp-contract=fast), clang within an
+// expression.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +21,7 @@ namespace quantal::simd {
 
 /// v, of which the compiler no longer knows how it came about.
 template <class T>
-requires std::is_floating_point_v<T>
-QUANTAL_INLINE constexpr T opaque(T v) noexcept {
+requires std::is_floating_point_v<T> QUANTAL_INLINE constexpr T opaque(T v) noexcept {
   if (!std::is_constant_evaluated()) asm("" : QUANTAL_FLOAT_OPERAND(v));
   return v;
 }
@@ -33,15 +33,15 @@ QUANTAL_INLINE void make_opaque(T* v) noexcept {
 
 /// a * b, rounded to their common type before anything is added to it.
 template <class T, class U>
-requires std::is_arithmetic_v<T> && std::is_arithmetic_v<U>
-QUANTAL_INLINE constexpr auto mul(T a, U b) noexcept {
+requires std::is_arithmetic_v<T> && std::is_arithmetic_v<U> QUANTAL_INLINE constexpr auto mul(T a,
+                                                                                              U b) noexcept {
   using common = std::common_type_t<T, U>;
   return opaque(static_cast<common>(a) * static_cast<common>(b));
 }
 
-/// A register of floats that, where it is a product, is not fused with the sum that it goes into. GCC's barrier costs
-/// nothing, but gets lost where the compiler itself makes vectors of floats, which therefore take `opaque`. Clang does not
-/// fuse what intrinsics return, unless it is told -ffp-contract=fast.
+/// A register of floats that, where it is a product, is not fused with the sum that it goes into. GCC's
+/// barrier costs nothing, but gets lost where the compiler itself makes vectors of floats, which therefore
+/// take `opaque`. Clang does not fuse what intrinsics return, unless it is told -ffp-contract=fast.
 template <class V>
 QUANTAL_INLINE V as_written(V v) noexcept {
 #if defined(__GNUC__) && !defined(__clang__)

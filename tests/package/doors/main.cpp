@@ -1,5 +1,5 @@
-// The bytes of every format through the headers and through the library: they must be the same, whatever the compiler
-// makes of a product and a sum.
+// The bytes of every format through the headers and through the library: they must be the same, whatever the
+// compiler makes of a product and a sum.
 #include <cstdio>
 #include <cstring>
 #include <quantal/format.hpp>
@@ -7,8 +7,8 @@
 #include <quantal/runtime/ops.hpp>
 #include <vector>
 
-quantal::status quantize_with_headers(std::uint32_t format, const float* x, const float* importance, std::byte* out,
-                                      std::int64_t cols);
+quantal::status quantize_with_headers(std::uint32_t format, const float* x, const float* importance,
+                                      std::byte* out, std::int64_t cols);
 
 namespace {
 
@@ -51,7 +51,8 @@ int main() {
     std::size_t different = 0;
     for (int r = 0; r < rows; ++r) {
       make_row(r % 3, state, x.data());
-      for (const float* w : {static_cast<const float*>(nullptr), static_cast<const float*>(importance.data())}) {
+      for (const float* w :
+           {static_cast<const float*>(nullptr), static_cast<const float*>(importance.data())}) {
         if (runtime(x.data(), w, one.data(), cols) != quantal::status::ok ||
             quantize_with_headers(format.gguf_id, x.data(), w, other.data(), cols) != quantal::status::ok)
           return std::printf("%.*s: an error\n", static_cast<int>(format.name.size()), format.name.data()), 1;
@@ -59,8 +60,8 @@ int main() {
       }
     }
     if (different)
-      std::printf("%.*s: %zu different bytes of %zu\n", static_cast<int>(format.name.size()), format.name.data(), different,
-                  2 * rows * one.size()),
+      std::printf("%.*s: %zu different bytes of %zu\n", static_cast<int>(format.name.size()),
+                  format.name.data(), different, 2 * rows * one.size()),
           ++failed;
   }
   std::printf("%d formats, %d differ\n", compared, failed);
