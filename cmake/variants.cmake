@@ -64,7 +64,7 @@ if(NOT DEFINED CMAKE_POSITION_INDEPENDENT_CODE)
 endif()
 set_target_properties(quantal_runtime PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 # The library's units meet by the names of tags, and nothing that a program compiles has them (simd/arch.hpp).
-target_compile_definitions(quantal_runtime PRIVATE QUANTAL_UNIT=library)
+target_compile_definitions(quantal_runtime PRIVATE QUANTAL_UNIT=library QUANTAL_NO_CONTRACTION)
 # Rounding and the order of sums are part of the results, whatever flags a parent project gives its own code.
 target_compile_options(quantal_runtime PRIVATE ${quantal_exact_math})
 

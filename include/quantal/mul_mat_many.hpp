@@ -19,14 +19,14 @@ template <any_format F, class Out>
 matrix_product(weight_view<F>, Out) -> matrix_product<F>;
 
 /// Bytes of workspace that the products below want.
-template <class A, any_format F>
+template <class A = simd::native, any_format F>
 std::size_t mul_mat_many_workspace(const matrix_view<const float>& x, activation policy) noexcept {
   return mul_mat_many_workspace<F, A>(shared_activations{x.data.data(), x.rows, x.cols, x.stride}, policy);
 }
 
 /// Results of every matrix as mul_mat gives them, bit for bit, then the epilogue; x is n x cols. Otherwise as
 /// mul_mat.
-template <class A, any_format F, std::size_t count, epilogue E = no_epilogue>
+template <class A = simd::native, any_format F, std::size_t count, epilogue E = no_epilogue>
 status mul_mat_many(const std::array<matrix_product<F>, count>& products, const matrix_view<const float>& x,
                     const product_options& o, const E& finish = {}) noexcept {
   std::array<weight_matrix, count> matrices;

@@ -19,3 +19,5 @@ configure_file(${CMAKE_CURRENT_LIST_DIR}/made_up_ops.cpp.in ${units}/made_up_ops
 add_library(quantal_made_up OBJECT ${sources} ${units}/made_up_ops.cpp)
 target_link_libraries(quantal_made_up PUBLIC quantal::runtime PRIVATE quantal_warnings)
 target_include_directories(quantal_made_up PRIVATE ${PROJECT_SOURCE_DIR}/tests ${quantal_units})
+# They call the product kernels of the library, by the library's names.
+target_compile_definitions(quantal_made_up PRIVATE QUANTAL_UNIT=library QUANTAL_NO_CONTRACTION)
