@@ -30,10 +30,12 @@ class rotating_weights {
     copies_ = cold ? (cold_bytes + size_ - 1) / size_ : 1;
     test::rng g(1);
     std::vector<std::byte> some;
-    test::visit_any_format(f.gguf_id, [&]<class F>() { some = test::random_rows<F>(g, distinct, cols, row); });
+    test::visit_any_format(f.gguf_id,
+                           [&]<class F>() { some = test::random_rows<F>(g, distinct, cols, row); });
     data_.reserve(size_ * copies_);
     while (data_.size() < size_ * copies_)
-      data_.insert(data_.end(), some.begin(), some.begin() + std::min(some.size(), size_ * copies_ - data_.size()));
+      data_.insert(data_.end(), some.begin(),
+                   some.begin() + std::min(some.size(), size_ * copies_ - data_.size()));
   }
   const std::byte* next() { return data_.data() + size_ * (at_++ % copies_); }
   double bytes() const { return static_cast<double>(size_); }
@@ -44,7 +46,8 @@ class rotating_weights {
 };
 
 /// bytes/s, op/s and the share of the roofline min(peak, bandwidth x intensity).
-inline void set_counters(benchmark::State& state, double elapsed, double bytes, double ops, double bandwidth, double peak) {
+inline void set_counters(benchmark::State& state, double elapsed, double bytes, double ops, double bandwidth,
+                         double peak) {
   const double runs = static_cast<double>(state.iterations());
   state.counters["bytes/s"] = benchmark::Counter(bytes * runs / elapsed);
   state.counters["op/s"] = benchmark::Counter(ops * runs / elapsed);
@@ -61,7 +64,8 @@ void for_each_case(Fn&& f) {
     if (const auto d = runtime::dispatcher::named(arch))
       for (const auto& format : format_table)
         for (const auto policy : {activation::q8, activation::exact})
-          if (policy == activation::exact || !format.is_float) f(arch, d->find(format.gguf_id), &format, policy);
+          if (policy == activation::exact || !format.is_float)
+            f(arch, d->find(format.gguf_id), &format, policy);
 }
 
 }  // namespace quantal::bench

@@ -40,13 +40,14 @@ void run(benchmark::State& state, const mul_mat_case& c) {
 }  // namespace
 
 void register_mul_mat() {
-  const auto add = [](std::string_view arch, const runtime::format_ops* ops, const format_info* format, activation policy) {
+  const auto add = [](std::string_view arch, const runtime::format_ops* ops, const format_info* format,
+                      activation policy) {
     for (const int threads : {1, 2})
       for (const std::int64_t n : {1, 2, 4, 8, 16, 32, 64, 512}) {
         const mul_mat_case c{arch, ops, format, policy, n <= 8 ? 4096 : 2048, n, 4096, threads};
-        const std::string name = "mul_mat/" + std::string(format->name) + "/" + std::string(arch) + "/" + name_of(policy) +
-                                 "/m:" + std::to_string(c.m) + "/n:" + std::to_string(n) + "/k:" + std::to_string(c.k) +
-                                 "/threads:" + std::to_string(threads);
+        const std::string name = "mul_mat/" + std::string(format->name) + "/" + std::string(arch) + "/" +
+                                 name_of(policy) + "/m:" + std::to_string(c.m) + "/n:" + std::to_string(n) +
+                                 "/k:" + std::to_string(c.k) + "/threads:" + std::to_string(threads);
         benchmark::RegisterBenchmark(name.c_str(), [c](benchmark::State& s) { run(s, c); })
             ->Unit(benchmark::kMicrosecond)
             ->UseRealTime();
@@ -56,7 +57,8 @@ void register_mul_mat() {
   // A format that has a header and a place in a list, nothing else: what users add is to be as fast.
   static_assert(test::made_up_table[0].name == "q5_64");
   for (const auto arch : runtime::dispatcher::compiled())
-    if (const auto* ops = test::made_up_ops(q5_64::gguf_id, arch)) add(arch, ops, &test::made_up_table[0], activation::q8);
+    if (const auto* ops = test::made_up_ops(q5_64::gguf_id, arch))
+      add(arch, ops, &test::made_up_table[0], activation::q8);
 }
 
 }  // namespace quantal::bench

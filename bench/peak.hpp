@@ -38,7 +38,9 @@ void dot_loop(std::int64_t rounds, std::int32_t* sink) noexcept {
     asm volatile("" : : "r"(u), "r"(s) : "memory");  // the operands are read again in every round
     const auto w = simd::u8<A>::load_aligned(u);
     simd::unroll<n>([&](auto i) QUANTAL_LAMBDA {
-      acc[i] = simd::dot4_of<A, simd::dot_takes_u8<A> ? simd::code_kind::u8 : simd::code_kind::u7>(acc[i], w, simd::broadcast4<A>(s + 4 * i));
+      acc[i] = simd::dot4_of < A, simd::dot_takes_u8<A>
+                                      ? simd::code_kind::u8
+                                      : simd::code_kind::u7 > (acc[i], w, simd::broadcast4<A>(s + 4 * i));
     });
   }
   simd::i32<A> total(0);

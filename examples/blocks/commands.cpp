@@ -64,7 +64,8 @@ result<input> read_input(const options& o) {
 /// rows * row, in bytes or values; what overflows does not fit in memory either.
 result<std::size_t> size_of_rows(std::int64_t rows, std::int64_t row) {
   const auto size = checked_multiply(rows, row);
-  if (!size) return error{std::to_string(rows) + " rows of " + std::to_string(row) + " are more than memory can hold"};
+  if (!size)
+    return error{std::to_string(rows) + " rows of " + std::to_string(row) + " are more than memory can hold"};
   return static_cast<std::size_t>(*size);
 }
 
@@ -104,8 +105,8 @@ result<std::vector<std::byte>> encode(const options& o, const format_info& f, co
   if (!size) return size.error();
   std::vector<std::byte> out(*size);
   const auto done = for_rows(in.rows, o.threads, o.in, [&](std::int64_t r) {
-    return runtime::quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(), out.data() + r * row_bytes,
-                        o.cols);
+    return runtime::quantize_row(f.gguf_id, in.values.data() + r * o.cols, in.weights(),
+                                 out.data() + r * row_bytes, o.cols);
   });
   if (!done) return done.error();
   return out;
@@ -201,11 +202,13 @@ result<void> measure_error(const options& o) {
         s != status::ok)
       return error{o.in.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(s))};
     if (!std::all_of(decoded.begin(), decoded.end(), [](float v) { return std::isfinite(v); }))
-      return error{o.in.string() + ": row " + std::to_string(r) + ": a weight decodes to a NaN or an infinity; " + o.format + " cannot hold the row"};
+      return error{o.in.string() + ": row " + std::to_string(r) +
+                   ": a weight decodes to a NaN or an infinity; " + o.format + " cannot hold the row"};
     sum.add(in->values.data() + r * o.cols, decoded.data(), in->weights(), o.cols);
     range += range_loss_of(**f, in->values.data() + r * o.cols, decoded.data(), o.cols);
   }
-  if (!std::isfinite(sum.nmse_weighted()) || !std::isfinite(sum.nmse_plain())) return error{o.in.string() + ": the error is not finite"};
+  if (!std::isfinite(sum.nmse_weighted()) || !std::isfinite(sum.nmse_plain()))
+    return error{o.in.string() + ": the error is not finite"};
   const double bpw = 8.0 * static_cast<double>(row_bytes) / static_cast<double>(o.cols);
   if (o.json) {
     print_json({{"format", (*f)->name},

@@ -53,7 +53,8 @@ int run(const command& c, int argc, char** argv) {
   if (c.writes) p.positional("OUT", "file to write", o.out).required();
   if (c.prints) p.flag({"--json"}, "print JSON", o.json);
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
-  const auto files = quantal::file_plan().input("IN", o.in).input("--importance", o.importance).output("OUT", o.out).check();
+  const auto files =
+      quantal::file_plan().input("IN", o.in).input("--importance", o.importance).output("OUT", o.out).check();
   if (!files) return quantal::fail("quantal-blocks", files.error());
   const auto done = c.run(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-blocks", done.error());

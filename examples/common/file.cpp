@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t longest_text = std::size_t{4} << 30;
 
 result<std::string> read_all(int fd, const std::string& path) {
-  struct ::stat s{};
+  struct ::stat s {};
   if (::fstat(fd, &s) != 0) return error{path + ": " + std::strerror(errno)};
   if (S_ISDIR(s.st_mode)) return error{path + ": is a folder"};
   std::string out;

@@ -24,7 +24,7 @@ std::vector<fs::path> files_in(const fs::path& folder) {
 }
 
 std::optional<struct ::stat> status_of(const fs::path& path) {
-  struct ::stat s{};
+  struct ::stat s {};
   if (::stat(path.c_str(), &s) != 0) return std::nullopt;
   return s;
 }
@@ -49,7 +49,8 @@ file_plan& file_plan::input(const std::string& name, const fs::path& path) {
   inputs_.push_back({name, path});
   std::error_code ignored;
   if (const auto shard = parse_shard_name(path.string()))
-    for (const auto& p : shard_files(shard->prefix, std::min(shard->count, 65535))) inputs_.push_back({name, p});
+    for (const auto& p : shard_files(shard->prefix, std::min(shard->count, 65535)))
+      inputs_.push_back({name, p});
   if (fs::is_directory(path, ignored))
     for (const auto& p : files_in(path)) inputs_.push_back({name, p});
   return *this;
@@ -71,7 +72,9 @@ result<void> file_plan::check_output(std::size_t i) const {
   const auto& out = outputs_[i];
   const auto target = output_target::find(out.path);
   if (!target) return error{out.name + ": " + target.error().message};
-  const auto refused = [&](const std::string& why) { return error{out.name + ": " + out.path.string() + ": " + why}; };
+  const auto refused = [&](const std::string& why) {
+    return error{out.name + ": " + out.path.string() + ": " + why};
+  };
   for (const auto& in : inputs_) {
     const auto s = status_of(in.path);
     if (target->exists && s && same_data(target->status, *s))
@@ -82,7 +85,7 @@ result<void> file_plan::check_output(std::size_t i) const {
     if (other && same_place(*target, *other)) return refused("is also the output " + outputs_[k].name);
   }
   for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
-    struct ::stat s{};
+    struct ::stat s {};
     if (prints_ && target->exists && ::fstat(fd, &s) == 0 && same_data(target->status, s))
       return refused(std::string("is standard ") + (fd == STDOUT_FILENO ? "output" : "error") +
                      ", which receives the text that the program prints");
@@ -93,7 +96,7 @@ result<void> file_plan::check_output(std::size_t i) const {
 
 result<void> file_plan::check_streams() const {
   for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
-    struct ::stat stream{};
+    struct ::stat stream {};
     if (::fstat(fd, &stream) != 0 || !S_ISREG(stream.st_mode)) continue;
     for (const auto& in : inputs_) {
       const auto s = status_of(in.path);

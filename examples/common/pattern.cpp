@@ -32,12 +32,15 @@ result<pattern> pattern::compile(std::string_view text) {
   if (text.size() > longest)
     return error{"the regular expression is longer than " + std::to_string(longest) + " characters"};
   // Unset groups match nothing, [] is empty and \u is a character, as in ECMAScript.
-  constexpr std::uint32_t options = PCRE2_DOLLAR_ENDONLY | PCRE2_MATCH_UNSET_BACKREF | PCRE2_ALLOW_EMPTY_CLASS |
-                                    PCRE2_ALT_BSUX | PCRE2_NEVER_UTF | PCRE2_NEVER_BACKSLASH_C;
+  constexpr std::uint32_t options = PCRE2_DOLLAR_ENDONLY | PCRE2_MATCH_UNSET_BACKREF |
+                                    PCRE2_ALLOW_EMPTY_CLASS | PCRE2_ALT_BSUX | PCRE2_NEVER_UTF |
+                                    PCRE2_NEVER_BACKSLASH_C;
   int code = 0;
   PCRE2_SIZE at = 0;
   auto* compiled = pcre2_compile(units(text), text.size(), options, &code, &at, nullptr);
-  if (!compiled) return error{"bad regular expression: " + message_of(code) + " (at character " + std::to_string(at) + ")"};
+  if (!compiled)
+    return error{"bad regular expression: " + message_of(code) + " (at character " + std::to_string(at) +
+                 ")"};
   pattern p;
   p.text_ = text;
   p.code_ = std::shared_ptr<const void>(compiled, [compiled](const void*) { pcre2_code_free(compiled); });
@@ -54,7 +57,8 @@ result<bool> pattern::found_in(std::string_view subject) const {
   const int found = pcre2_match(code, units(subject), subject.size(), 0, 0, data.get(), limits.get());
   if (found >= 0) return true;
   if (found == PCRE2_ERROR_NOMATCH) return false;
-  const std::string where = "the regular expression '" + text::printable(text_) + "' on " + text::in_quotes(subject) + ": ";
+  const std::string where =
+      "the regular expression '" + text::printable(text_) + "' on " + text::in_quotes(subject) + ": ";
   if (found == PCRE2_ERROR_MATCHLIMIT || found == PCRE2_ERROR_HEAPLIMIT || found == PCRE2_ERROR_DEPTHLIMIT)
     return error{where + "takes too many steps; nested repetitions like (.*)* try every way to split a name"};
   return error{where + message_of(found)};

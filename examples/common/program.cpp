@@ -40,7 +40,7 @@ void end_by_signal(int signal) {
 
 void watch_signals() {
   for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU}) {
-    struct sigaction now{};
+    struct sigaction now {};
     if (::sigaction(s, nullptr, &now) != 0 || now.sa_handler == SIG_IGN) continue;  // as nohup wants it
     now = {};
     now.sa_handler = end_by_signal;
@@ -70,8 +70,10 @@ int fail_with_exception() {
 
 /// Exceptions of threads and of functions that promise to throw none end here.
 [[noreturn]] void end_by_exception() {
-  if (std::current_exception()) fail_with_exception();
-  else fail_with("internal error");
+  if (std::current_exception())
+    fail_with_exception();
+  else
+    fail_with("internal error");
   leave_no_temporary_files(0);
   std::_Exit(failure_code);
 }

@@ -24,7 +24,8 @@ int open_without_name(const std::filesystem::path& folder) {
 result<unnamed_file> unnamed_file::in(const std::filesystem::path& folder) {
   const auto where = folder.empty() ? std::filesystem::path(".") : folder;
   const int fd = detail::above_standard_streams(open_without_name(where));
-  if (fd < 0) return detail::output_error(where, std::string("cannot hold a temporary file: ") + std::strerror(errno));
+  if (fd < 0)
+    return detail::output_error(where, std::string("cannot hold a temporary file: ") + std::strerror(errno));
   return unnamed_file(fd);
 }
 

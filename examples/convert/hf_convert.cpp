@@ -65,7 +65,8 @@ result<fs::path> collect(hf_model& model, const convert_options& o) {
   const auto small = unnamed_file::in(o.quantize.out.parent_path());
   if (!small) return small.error();
   plan::run_options q;
-  q.in = o.quantize.in, q.out = small->path(), q.type = "Q8_0", q.threads = o.quantize.threads, q.quiet = true;
+  q.in = o.quantize.in, q.out = small->path(), q.type = "Q8_0", q.threads = o.quantize.threads,
+  q.quiet = true;
   const auto place = [&](const plan::model_plan& p) {
     assign_shards(model, p, 0);
     return std::vector<fs::path>{small->path()};

@@ -8,7 +8,8 @@ namespace quantal::mla {
 namespace {
 
 error not_finite(std::string_view name) {
-  return {"tensor '" + std::string(name) + "': its input holds a NaN or an infinity; the statistics would be worthless"};
+  return {"tensor '" + std::string(name) +
+          "': its input holds a NaN or an infinity; the statistics would be worthless"};
 }
 
 /// Adds squares of one row; false if the row is not finite (a float square cannot overflow float64).
@@ -24,7 +25,8 @@ bool add_row(const float* x, std::int64_t cols, double* sums) {
 
 double cosine(const float* a, const float* b, std::int64_t n) {
   double ab = 0, aa = 0, bb = 0;
-  for (std::int64_t i = 0; i < n; ++i) ab += double{a[i]} * b[i], aa += double{a[i]} * a[i], bb += double{b[i]} * b[i];
+  for (std::int64_t i = 0; i < n; ++i)
+    ab += double{a[i]} * b[i], aa += double{a[i]} * a[i], bb += double{b[i]} * b[i];
   return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0;
 }
 
@@ -33,7 +35,8 @@ void add_similarity(std::vector<layer_similarity::mean>& to, std::int64_t block,
   if (a.size() != b.size()) return;
   if (to.size() <= static_cast<std::size_t>(block)) to.resize(static_cast<std::size_t>(block) + 1);
   auto& m = to[static_cast<std::size_t>(block)];
-  for (std::size_t at = 0; at < a.size(); at += static_cast<std::size_t>(cols)) m.sum += cosine(&a[at], &b[at], cols), ++m.n;
+  for (std::size_t at = 0; at < a.size(); at += static_cast<std::size_t>(cols))
+    m.sum += cosine(&a[at], &b[at], cols), ++m.n;
 }
 
 }  // namespace
@@ -46,8 +49,9 @@ result<imatrix::entry*> collector::entry_for(std::string_view name, std::int64_t
     e.slices = slices, e.cols = cols;
   }
   if (e.cols != cols || e.slices != slices)
-    return error{"imatrix entry '" + std::string(name) + "' has " + std::to_string(e.slices) + " x " + std::to_string(e.cols) +
-                 " values, the model needs " + std::to_string(slices) + " x " + std::to_string(cols)};
+    return error{"imatrix entry '" + std::string(name) + "' has " + std::to_string(e.slices) + " x " +
+                 std::to_string(e.cols) + " values, the model needs " + std::to_string(slices) + " x " +
+                 std::to_string(cols)};
   return &e;
 }
 
@@ -59,7 +63,9 @@ result<void> collector::on_mul_mat(const matrix_input& in) {
   if (!e) return e.error();
   for (std::int64_t t = 0; t < in.tokens; ++t)
     for (std::int64_t s = 0; s < in.slices; ++s)
-      if (!add_row(in.data + t * in.token_stride + s * in.slice_stride, in.cols, (*e)->sums.data() + s * in.cols)) return not_finite(in.name);
+      if (!add_row(in.data + t * in.token_stride + s * in.slice_stride, in.cols,
+                   (*e)->sums.data() + s * in.cols))
+        return not_finite(in.name);
   for (auto& c : (*e)->counts) c += in.tokens;
   return {};
 }
@@ -71,8 +77,11 @@ result<void> collector::on_mul_mat_id(const expert_input& in) {
     for (std::int64_t j = 0; j < in.used; ++j) {
       const std::int64_t expert = in.ids[t * in.used + j];
       if (expert < 0 || expert >= in.experts)
-        return error{"tensor '" + std::string(in.name) + "': expert " + std::to_string(expert) + " of " + std::to_string(in.experts)};
-      if (!add_row(in.data + t * in.token_stride + j * in.slot_stride, in.cols, (*e)->sums.data() + expert * in.cols)) return not_finite(in.name);
+        return error{"tensor '" + std::string(in.name) + "': expert " + std::to_string(expert) + " of " +
+                     std::to_string(in.experts)};
+      if (!add_row(in.data + t * in.token_stride + j * in.slot_stride, in.cols,
+                   (*e)->sums.data() + expert * in.cols))
+        return not_finite(in.name);
       ++(*e)->counts[static_cast<std::size_t>(expert)];
     }
   return {};
@@ -82,10 +91,12 @@ result<void> collector::on_mul_mat_id(const expert_input& in) {
 void collector::note_layer_input(const matrix_input& in) {
   const std::int64_t block = imatrix::block_of(in.name);
   const bool attention = in.name.ends_with(".attn_kv_a_mqa.weight"), last = in.name == "output.weight";
-  const bool feed_forward = in.name.ends_with(".ffn_gate.weight") || in.name.ends_with(".ffn_gate_inp.weight");
+  const bool feed_forward =
+      in.name.ends_with(".ffn_gate.weight") || in.name.ends_with(".ffn_gate_inp.weight");
   if (!attention && !feed_forward && !last) return;
   std::vector<float> now;
-  for (std::int64_t t = 0; t < in.tokens; ++t) now.insert(now.end(), in.data + t * in.token_stride, in.data + t * in.token_stride + in.cols);
+  for (std::int64_t t = 0; t < in.tokens; ++t)
+    now.insert(now.end(), in.data + t * in.token_stride, in.data + t * in.token_stride + in.cols);
   if (feed_forward) {
     add_similarity(similarity_.attention, block, layer_input_, now, in.cols);
     ffn_input_ = std::move(now);

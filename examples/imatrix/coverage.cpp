@@ -22,13 +22,15 @@ result<std::vector<coverage_row>> check_coverage(const imatrix::store& s, const 
     r.detail = found->detail;
     r.optional = exempt != plan::exemption::no;
     if (r.from == imatrix::source::none && r.optional)
-      r.detail = exempt == plan::exemption::output ? "collected on request only"
-                                                   : "no pass runs the block: quantizing takes a type that needs no data";
+      r.detail = exempt == plan::exemption::output
+                     ? "collected on request only"
+                     : "no pass runs the block: quantizing takes a type that needs no data";
     auto counts = found->counts;
     if (!counts.empty()) {
       std::sort(counts.begin(), counts.end());
       r.least = counts.front(), r.median = counts[counts.size() / 2], r.most = counts.back();
-      if (t.name.find("_exps.") != std::string::npos) r.experts = static_cast<std::int64_t>(counts.size()), r.unseen = found->unseen();
+      if (t.name.find("_exps.") != std::string::npos)
+        r.experts = static_cast<std::int64_t>(counts.size()), r.unseen = found->unseen();
     }
     rows.push_back(std::move(r));
   }

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "quantal/gguf/reader.hpp"
 #include "importance.hpp"
+#include "quantal/gguf/reader.hpp"
 
 namespace quantal::mla {
 
@@ -13,9 +13,9 @@ struct coverage_row {
   std::string name;
   imatrix::source from = imatrix::source::none;
   std::string detail;
-  std::int64_t experts = 0, unseen = 0;           ///< expert tensors only
-  std::int64_t least = 0, median = 0, most = 0;   ///< rows seen
-  bool optional = false;                          ///< a gap here does not count (output, blocks that no pass runs)
+  std::int64_t experts = 0, unseen = 0;          ///< expert tensors only
+  std::int64_t least = 0, median = 0, most = 0;  ///< rows seen
+  bool optional = false;  ///< a gap here does not count (output, blocks that no pass runs)
   bool gap() const noexcept { return from == imatrix::source::none && !optional; }
 };
 

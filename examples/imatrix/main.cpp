@@ -23,7 +23,8 @@ struct options {
   std::string model, text, out, format = "gguf", heads = "auto", hessian;
   std::vector<std::string> in_files, hessian_in;
   int mla = 1;
-  bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false, check = false;
+  bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false,
+       check = false;
   bool no_perplexity = false, as_json = false;
   std::int64_t context = 512, batch = 0, chunks = 0, from_chunk = 0, save_every = 0;
   std::int64_t hessian_limit = 1024;  ///< MiB
@@ -49,8 +50,11 @@ result<void> save(const options& o, const imatrix::store& s, const gguf::reader*
   if (o.format == "gguf") return imatrix::save_gguf(s, o.out);
   const auto heads = heads_of_dat(o, model);
   if (heads == imatrix::dat_heads::mean)
-    std::fprintf(stderr, "note: %s holds the mean over heads of attn_k_b and attn_v_b, for their two-dimensional tensors; "
-                 "GGUF output keeps every head\n", o.out.c_str());
+    std::fprintf(
+        stderr,
+        "note: %s holds the mean over heads of attn_k_b and attn_v_b, for their two-dimensional tensors; "
+        "GGUF output keeps every head\n",
+        o.out.c_str());
   return imatrix::save_dat(s, o.out, heads);
 }
 
@@ -64,8 +68,9 @@ result<imatrix::store> merge_inputs(const options& o) {
     if (first) all.chunk_size = s->chunk_size;
     first = false;
     if (auto m = imatrix::merge(all, *s); !m) return error{path + ": " + m.error().message};
-    std::fprintf(stderr, "loaded %zu importance matrix entries from %s computed on %lld chunks%s\n", s->entries.size(), path.c_str(),
-                 static_cast<long long>(s->chunk_count()), s->approximate_counts ? " (approximate counts)" : "");
+    std::fprintf(stderr, "loaded %zu importance matrix entries from %s computed on %lld chunks%s\n",
+                 s->entries.size(), path.c_str(), static_cast<long long>(s->chunk_count()),
+                 s->approximate_counts ? " (approximate counts)" : "");
   }
   return all;
 }
@@ -73,22 +78,34 @@ result<imatrix::store> merge_inputs(const options& o) {
 result<void> print_statistics(const imatrix::store& s, bool as_json) {
   const auto rows = imatrix::all_statistics(s);
   for (const auto& r : rows)
-    for (const double v : {r.sum, r.min, r.max, r.mean, r.deviation, r.active, r.entropy, r.evenness, r.outliers, r.similarity})
+    for (const double v : {r.sum, r.min, r.max, r.mean, r.deviation, r.active, r.entropy, r.evenness,
+                           r.outliers, r.similarity})
       if (!std::isfinite(v)) return error{"imatrix entry '" + r.name + "': a statistic is not finite"};
   if (as_json) {
     json list = json::array();
     for (const auto& r : rows)
-      list.push_back({{"tensor", r.name}, {"block", r.block}, {"elements", r.elements}, {"sum", json_number(r.sum)}, {"min", json_number(r.min)},
-                      {"max", json_number(r.max)}, {"mean", json_number(r.mean)}, {"deviation", json_number(r.deviation)}, {"active", r.active},
-                      {"entropy", r.entropy}, {"evenness", r.evenness}, {"outliers", r.outliers}, {"cosine", r.similarity}});
+      list.push_back({{"tensor", r.name},
+                      {"block", r.block},
+                      {"elements", r.elements},
+                      {"sum", json_number(r.sum)},
+                      {"min", json_number(r.min)},
+                      {"max", json_number(r.max)},
+                      {"mean", json_number(r.mean)},
+                      {"deviation", json_number(r.deviation)},
+                      {"active", r.active},
+                      {"entropy", r.entropy},
+                      {"evenness", r.evenness},
+                      {"outliers", r.outliers},
+                      {"cosine", r.similarity}});
     print_json({{"statistics", list}});
     return {};
   }
-  std::printf("%-36s %12s %10s %12s %10s %10s %8s %9s %8s %7s %7s\n", "Tensor", "Sum(Act^2)", "Min", "Max", "Mean", "StdDev", "%Active",
-              "Entropy", "E(norm)", "ZD", "CosSim");
+  std::printf("%-36s %12s %10s %12s %10s %10s %8s %9s %8s %7s %7s\n", "Tensor", "Sum(Act^2)", "Min", "Max",
+              "Mean", "StdDev", "%Active", "Entropy", "E(norm)", "ZD", "CosSim");
   for (const auto& r : rows)
-    std::printf("%-36s %12.4f %10.4f %12.4f %10.4f %10.4f %7.2f%% %9.4f %7.2f%% %6.2f%% %7.4f\n", r.name.c_str(), r.sum, r.min, r.max, r.mean,
-                r.deviation, 100 * r.active, r.entropy, r.evenness, 100 * r.outliers, r.similarity);
+    std::printf("%-36s %12.4f %10.4f %12.4f %10.4f %10.4f %7.2f%% %9.4f %7.2f%% %6.2f%% %7.4f\n",
+                r.name.c_str(), r.sum, r.min, r.max, r.mean, r.deviation, 100 * r.active, r.entropy,
+                r.evenness, 100 * r.outliers, r.similarity);
   return {};
 }
 
@@ -99,15 +116,27 @@ bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
   if (as_json) {
     json list = json::array();
     for (const auto& r : rows)
-      list.push_back({{"tensor", r.name}, {"source", std::string(to_string(r.from))}, {"detail", r.detail}, {"experts", r.experts},
-                      {"unseen_experts", r.unseen}, {"least_rows", r.least}, {"median_rows", r.median}, {"most_rows", r.most}, {"gap", r.gap()}});
+      list.push_back({{"tensor", r.name},
+                      {"source", std::string(to_string(r.from))},
+                      {"detail", r.detail},
+                      {"experts", r.experts},
+                      {"unseen_experts", r.unseen},
+                      {"least_rows", r.least},
+                      {"median_rows", r.median},
+                      {"most_rows", r.most},
+                      {"gap", r.gap()}});
     print_json({{"tensors", list}, {"gaps", gaps}});
     return gaps == 0;
   }
   for (const auto& r : rows) {
-    std::printf("%-36s %-18s %s", r.name.c_str(), std::string(to_string(r.from)).c_str(), r.detail == r.name ? "" : r.detail.c_str());
-    if (r.experts) std::printf("  experts %lld/%lld", static_cast<long long>(r.experts - r.unseen), static_cast<long long>(r.experts));
-    if (r.most) std::printf("  rows min %lld median %lld max %lld", static_cast<long long>(r.least), static_cast<long long>(r.median), static_cast<long long>(r.most));
+    std::printf("%-36s %-18s %s", r.name.c_str(), std::string(to_string(r.from)).c_str(),
+                r.detail == r.name ? "" : r.detail.c_str());
+    if (r.experts)
+      std::printf("  experts %lld/%lld", static_cast<long long>(r.experts - r.unseen),
+                  static_cast<long long>(r.experts));
+    if (r.most)
+      std::printf("  rows min %lld median %lld max %lld", static_cast<long long>(r.least),
+                  static_cast<long long>(r.median), static_cast<long long>(r.most));
     std::printf("%s\n", r.gap() ? "  <-- NO DATA" : "");
   }
   std::printf("%lld of %zu tensors without data\n", static_cast<long long>(gaps), rows.size());
@@ -117,20 +146,22 @@ bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
 void print_similarity(const char* title, const std::vector<layer_similarity::mean>& list) {
   std::vector<std::pair<double, std::size_t>> order;
   for (std::size_t i = 0; i < list.size(); ++i) order.emplace_back(list[i].value(), i);
-  std::sort(order.begin(), order.end(), [](auto a, auto b) { return std::fabs(a.first) < std::fabs(b.first); });
+  std::sort(order.begin(), order.end(),
+            [](auto a, auto b) { return std::fabs(a.first) < std::fabs(b.first); });
   std::printf("%s\n", title);
   for (std::size_t rank = 0; rank < order.size(); ++rank)
     std::printf("%3zu: Layer %3zu, <cos_sim> = %g\n", rank, order[rank].second, order[rank].first);
 }
 
 /// `moments`: null without --hessian.
-result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c, moments_collector* moments,
-                        thread_pool& pool) {
+result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c,
+                        moments_collector* moments, thread_pool& pool) {
   std::optional<observers> both;
   if (moments) both.emplace(c, *moments);
   observer& watch = both ? static_cast<observer&>(*both) : c;
   session s(m, runtime::dispatcher::best(), pool, o.context, {o.mla, o.flash, activation::exact});
-  const std::int64_t vocabulary = m.hyper.vocabulary, batch = o.batch > 0 ? std::min(o.batch, o.context) : o.context;
+  const std::int64_t vocabulary = m.hyper.vocabulary,
+                     batch = o.batch > 0 ? std::min(o.batch, o.context) : o.context;
   std::vector<float> logits(o.no_perplexity ? 0 : static_cast<std::size_t>(o.context * vocabulary));
   running_mean nll;
   progress bar("collecting", text.chunks);
@@ -138,25 +169,31 @@ result<void> run_chunks(const options& o, const model& m, const corpus& text, co
     const auto tokens = text.chunk(i);
     s.clear();
     for (std::int64_t at = 0; at < o.context; at += batch) {
-      const auto part = std::span(tokens).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, o.context - at)));
-      auto into = logits.empty() ? std::span<float>() : std::span(logits).subspan(static_cast<std::size_t>(at * vocabulary));
+      const auto part = std::span(tokens).subspan(static_cast<std::size_t>(at),
+                                                  static_cast<std::size_t>(std::min(batch, o.context - at)));
+      auto into = logits.empty() ? std::span<float>()
+                                 : std::span(logits).subspan(static_cast<std::size_t>(at * vocabulary));
       if (moments) moments->start_at(i * o.context + at);
-      if (auto r = s.evaluate(part, into, 0, &watch); !r) return error{"chunk " + std::to_string(i) + ": " + r.error().message};
+      if (auto r = s.evaluate(part, into, 0, &watch); !r)
+        return error{"chunk " + std::to_string(i) + ": " + r.error().message};
     }
     for (std::int64_t t = first_scored(o.context); !logits.empty() && t + 1 < o.context; ++t) {
       const float* row = logits.data() + t * vocabulary;
       nll.add(log_sum_exp(row, vocabulary) - row[tokens[static_cast<std::size_t>(t + 1)]]);
     }
     if (!std::isfinite(std::exp(nll.mean())))
-      return error{"chunk " + std::to_string(i) + ": the perplexity is not finite; --no-ppl collects without it"};
+      return error{"chunk " + std::to_string(i) +
+                   ": the perplexity is not finite; --no-ppl collects without it"};
     bar.update(i + 1, nll.count() ? "ppl " + text::format("%.4f", std::exp(nll.mean())) : "");
     if (o.save_every > 0 && (i + 1) % o.save_every == 0 && i + 1 < text.chunks)
       if (auto r = save(o, c.statistics(), m.file.get()); !r) return r;
   }
   bar.clear();
-  std::fprintf(stderr, "collected %lld chunks of %lld tokens in %s\n", static_cast<long long>(text.chunks), static_cast<long long>(o.context),
-               text::human_time(bar.elapsed()).c_str());
-  if (nll.count()) std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(nll.mean()), std::exp(nll.mean()) * nll.error());
+  std::fprintf(stderr, "collected %lld chunks of %lld tokens in %s\n", static_cast<long long>(text.chunks),
+               static_cast<long long>(o.context), text::human_time(bar.elapsed()).c_str());
+  if (nll.count())
+    std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(nll.mean()),
+                 std::exp(nll.mean()) * nll.error());
   return {};
 }
 
@@ -176,8 +213,8 @@ result<imatrix::moments_store> merge_moments(const options& o) {
 result<void> save_moments(const options& o, imatrix::moments_store all, imatrix::moments_store collected) {
   if (auto m = imatrix::merge(all, collected); !m) return error{"--hessian-in: " + m.error().message};
   if (auto r = imatrix::save_moments(all, o.hessian); !r) return r;
-  std::fprintf(stderr, "stored second moments of %zu tensors in %s; %zu more have the same inputs\n", all.entries.size(),
-               o.hessian.c_str(), all.same.size());
+  std::fprintf(stderr, "stored second moments of %zu tensors in %s; %zu more have the same inputs\n",
+               all.entries.size(), o.hessian.c_str(), all.same.size());
   return {};
 }
 
@@ -202,7 +239,9 @@ int collect(const options& o) {
   auto earlier = merge_inputs(o);
   if (!earlier) return fail(earlier.error().message);
   if (!o.in_files.empty() && earlier->chunk_size != o.context)
-    std::fprintf(stderr, "note: continuing statistics of %lld-token chunks with %lld-token chunks; counts are in rows, so this is exact\n",
+    std::fprintf(stderr,
+                 "note: continuing statistics of %lld-token chunks with %lld-token chunks; counts are in "
+                 "rows, so this is exact\n",
                  static_cast<long long>(earlier->chunk_size), static_cast<long long>(o.context));
   c.resume(std::move(*earlier));
   c.statistics().chunk_size = o.context;
@@ -211,14 +250,18 @@ int collect(const options& o) {
   if (!earlier_moments) return fail(earlier_moments.error().message);
   thread_pool pool(text::thread_count(o.threads));
   std::optional<moments_collector> moments;
-  if (!o.hessian.empty()) moments.emplace(moments_options_of(o, *text), runtime::dispatcher::best().product(), pool);
-  if (auto r = run_chunks(o, *m, *text, c, moments ? &*moments : nullptr, pool); !r) return fail(r.error().message);
+  if (!o.hessian.empty())
+    moments.emplace(moments_options_of(o, *text), runtime::dispatcher::best().product(), pool);
+  if (auto r = run_chunks(o, *m, *text, c, moments ? &*moments : nullptr, pool); !r)
+    return fail(r.error().message);
   if (auto r = save(o, c.statistics(), m->file.get()); !r) return fail(r.error().message);
-  std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(), static_cast<long long>(text->chunks), o.out.c_str());
+  std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(),
+               static_cast<long long>(text->chunks), o.out.c_str());
   if (moments) {
     auto collected = moments->take();
     collected.datasets.push_back(c.statistics().datasets.back());
-    if (auto r = save_moments(o, std::move(*earlier_moments), std::move(collected)); !r) return fail(r.error().message);
+    if (auto r = save_moments(o, std::move(*earlier_moments), std::move(collected)); !r)
+      return fail(r.error().message);
   }
   if (o.similarity) {
     print_similarity("sorted layer importances:", c.similarity().layer);
@@ -233,8 +276,9 @@ int collect(const options& o) {
   bool complete = true;
   for (const auto& r : *rows) {
     if (r.gap()) std::fprintf(stderr, "NO DATA: %s\n", r.name.c_str());
-    if (r.unseen) std::fprintf(stderr, "entry '%s': %lld of %lld experts saw no token; they will use the pooled mean\n", r.name.c_str(),
-                               static_cast<long long>(r.unseen), static_cast<long long>(r.experts));
+    if (r.unseen)
+      std::fprintf(stderr, "entry '%s': %lld of %lld experts saw no token; they will use the pooled mean\n",
+                   r.name.c_str(), static_cast<long long>(r.unseen), static_cast<long long>(r.experts));
     complete = complete && !r.gap();
   }
   return complete ? cli::exit_ok : fail("some tensors that quantizing needs have no data");
@@ -271,7 +315,10 @@ int without_text(const options& o) {
 /// user removes it.
 result<void> check_files(const options& o) {
   file_plan files;
-  files.input("-m", o.model).input("-f", o.text).inputs("--in-file", o.in_files).inputs("--hessian-in", o.hessian_in);
+  files.input("-m", o.model)
+      .input("-f", o.text)
+      .inputs("--in-file", o.in_files)
+      .inputs("--hessian-in", o.hessian_in);
   files.output("-o", o.out).output("--hessian", o.hessian);
   if (o.statistics || o.check || o.similarity) files.prints();
   if (auto ok = files.check(); !ok) return ok;
@@ -283,33 +330,48 @@ result<void> check_files(const options& o) {
 
 int run(int argc, char** argv) {
   options o;
-  cli::parser p("quantal-imatrix", "Collects an importance matrix from a deepseek2 model and a text; merges, checks and describes them.");
+  cli::parser p(
+      "quantal-imatrix",
+      "Collects an importance matrix from a deepseek2 model and a text; merges, checks and describes them.");
   p.option({"-m", "--model"}, "FILE", "GGUF model", o.model);
   p.option({"-f", "--file"}, "FILE", "calibration text (UTF-8)", o.text);
   p.option({"-o", "--output-file"}, "FILE", "importance matrix to write", o.out);
   p.option({"--output-format"}, "FORMAT", "file format", o.format).one_of({"gguf", "dat"});
-  p.option({"--dat-heads"}, "WHAT", "attn_k_b and attn_v_b in a dat file: every head or their mean; auto: as the tensors of -m have slices", o.heads)
+  p.option({"--dat-heads"}, "WHAT",
+           "attn_k_b and attn_v_b in a dat file: every head or their mean; auto: as the tensors of -m have "
+           "slices",
+           o.heads)
       .one_of({"auto", "each", "mean"});
-  p.option({"--in-file"}, "FILE", "importance matrix to start from, never the file of -o; without -f several are merged", o.in_files).many();
-  p.option({"--hessian"}, "FILE", "second moments of the inputs to write, for quantal-quantize --hessian; the last tenth of the "
-           "tokens is kept apart in them", o.hessian);
-  p.option({"--hessian-in"}, "FILE", "second moments that --hessian starts from; without -f several are merged", o.hessian_in).many();
-  p.option({"--hessian-limit"}, "MIB", "memory for the matrices of one tensor; experts or heads that need more share one", o.hessian_limit,
-           {1, 1 << 20});
-  p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla, {0, 3});
+  p.option({"--in-file"}, "FILE",
+           "importance matrix to start from, never the file of -o; without -f several are merged", o.in_files)
+      .many();
+  p.option({"--hessian"}, "FILE",
+           "second moments of the inputs to write, for quantal-quantize --hessian; the last tenth of the "
+           "tokens is kept apart in them",
+           o.hessian);
+  p.option({"--hessian-in"}, "FILE",
+           "second moments that --hessian starts from; without -f several are merged", o.hessian_in)
+      .many();
+  p.option({"--hessian-limit"}, "MIB",
+           "memory for the matrices of one tensor; experts or heads that need more share one",
+           o.hessian_limit, {1, 1 << 20});
+  p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3; all collect the same entries", o.mla,
+           {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {2, 1 << 20});
   p.option({"-b", "--batch-size"}, "N", "tokens per pass, 0 = a whole chunk", o.batch, {0, 1 << 20});
   p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
   p.option({"--chunk", "--from-chunk"}, "N", "chunks to skip first", o.from_chunk, {0, 1e9});
-  p.option({"--output-frequency", "-ofreq"}, "N", "save every N chunks, 0 = at the end only", o.save_every, {0, 1e9});
+  p.option({"--output-frequency", "-ofreq"}, "N", "save every N chunks, 0 = at the end only", o.save_every,
+           {0, 1e9});
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
   p.flag({"--process-output"}, "record output.weight too", o.process_output);
   p.flag({"--all-experts"}, "statistics of every expert on every token; outputs stay routed", o.all_experts);
   p.flag({"--no-ppl"}, "no perplexity", o.no_perplexity);
   p.flag({"--show-statistics"}, "print statistics per tensor", o.statistics);
   p.flag({"-lsim", "--layer-similarity"}, "print layer similarities", o.similarity);
-  p.flag({"--check"}, "print per tensor of -m where its importance comes from; exit code 1 if any lacks data", o.check);
+  p.flag({"--check"}, "print per tensor of -m where its importance comes from; exit code 1 if any lacks data",
+         o.check);
   p.flag({"--json"}, "statistics and check as JSON", o.as_json);
   if (const auto code = p.run(argc, argv)) return *code;
   const auto usage = [](const char* why) {
@@ -320,7 +382,8 @@ int run(int argc, char** argv) {
   if (o.text.empty() && o.in_files.empty() && o.hessian_in.empty())
     return usage("nothing to do: give -m, -f and -o, or --in-file, or --hessian-in");
   if (!o.hessian_in.empty() && o.hessian.empty()) return usage("--hessian-in needs --hessian");
-  if (o.text.empty() && !o.hessian.empty() && o.hessian_in.empty()) return usage("--hessian needs -f or --hessian-in");
+  if (o.text.empty() && !o.hessian.empty() && o.hessian_in.empty())
+    return usage("--hessian needs -f or --hessian-in");
   if (o.check && o.model.empty()) return usage("--check needs -m");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   return o.text.empty() ? without_text(o) : collect(o);
@@ -329,4 +392,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::run_program("quantal-imatrix", argc, argv, quantal::mla::run); }
+int main(int argc, char** argv) {
+  return quantal::run_program("quantal-imatrix", argc, argv, quantal::mla::run);
+}

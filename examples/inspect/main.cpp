@@ -18,32 +18,42 @@ json to_json(const gguf::value& v, bool whole);
 
 json array_to_json(const gguf::array& a, bool whole) {
   json out = json::array();
-  std::visit([&](const auto& xs) {
-    const std::size_t n = whole ? xs.size() : std::min(xs.size(), shown_elements);
-    for (std::size_t i = 0; i < n; ++i) {
-      using T = typename std::decay_t<decltype(xs)>::value_type;
-      if constexpr (std::is_floating_point_v<T>) out.push_back(json_number(xs[i]));
-      else out.push_back(static_cast<T>(xs[i]));
-    }
-    if (n < xs.size()) out.push_back("... " + std::to_string(xs.size()) + " in all");
-  }, a);
+  std::visit(
+      [&](const auto& xs) {
+        const std::size_t n = whole ? xs.size() : std::min(xs.size(), shown_elements);
+        for (std::size_t i = 0; i < n; ++i) {
+          using T = typename std::decay_t<decltype(xs)>::value_type;
+          if constexpr (std::is_floating_point_v<T>)
+            out.push_back(json_number(xs[i]));
+          else
+            out.push_back(static_cast<T>(xs[i]));
+        }
+        if (n < xs.size()) out.push_back("... " + std::to_string(xs.size()) + " in all");
+      },
+      a);
   return out;
 }
 
 json to_json(const gguf::value& v, bool whole) {
   json out;
-  std::visit([&](const auto& x) {
-    using T = std::decay_t<decltype(x)>;
-    if constexpr (std::is_same_v<T, gguf::array>) out = array_to_json(x, whole);
-    else if constexpr (std::is_floating_point_v<T>) out = json_number(x);
-    else out = x;
-  }, v);
+  std::visit(
+      [&](const auto& x) {
+        using T = std::decay_t<decltype(x)>;
+        if constexpr (std::is_same_v<T, gguf::array>)
+          out = array_to_json(x, whole);
+        else if constexpr (std::is_floating_point_v<T>)
+          out = json_number(x);
+        else
+          out = x;
+      },
+      v);
   return out;
 }
 
 std::string shape_of(const gguf::tensor_info& t) {
   std::string s = "[";
-  for (int d = 0; d < std::max(1, t.n_dims); ++d) s += (d ? ", " : "") + std::to_string(t.ne[static_cast<std::size_t>(d)]);
+  for (int d = 0; d < std::max(1, t.n_dims); ++d)
+    s += (d ? ", " : "") + std::to_string(t.ne[static_cast<std::size_t>(d)]);
   return s + "]";
 }
 
@@ -60,7 +70,9 @@ struct totals {
       ++n, b += t.nbytes;
     }
   }
-  double bpw() const { return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0; }
+  double bpw() const {
+    return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0;
+  }
 };
 
 /// ", times 0.125" of a tensor with a scale beside it.
@@ -76,27 +88,43 @@ void print_model_json(const gguf::reader& r) {
   json meta = json::object(), tensors = json::array(), types = json::object();
   for (const auto& [k, v] : r.meta().items()) meta[k] = to_json(v, false);
   for (const auto& t : r.tensors()) {
-    tensors.push_back({{"name", t.name}, {"type", gguf::type_name(t.type)}, {"shape", std::vector<std::int64_t>(t.ne.begin(), t.ne.begin() + std::max(1, t.n_dims))},
-                       {"bytes", t.nbytes}, {"shard", t.shard}});
+    tensors.push_back(
+        {{"name", t.name},
+         {"type", gguf::type_name(t.type)},
+         {"shape", std::vector<std::int64_t>(t.ne.begin(), t.ne.begin() + std::max(1, t.n_dims))},
+         {"bytes", t.nbytes},
+         {"shard", t.shard}});
     if (const auto s = gguf::read_scale(r, t); s && !s->is_one()) tensors.back()["scale"] = s->values();
   }
   for (const auto& [name, n] : all.by_type) types[name] = {{"tensors", n.first}, {"bytes", n.second}};
-  print_json({{"file", r.path()}, {"shards", r.shards()}, {"elements", all.elements}, {"bytes", all.bytes}, {"bpw", all.bpw()},
-              {"types", types}, {"metadata", meta}, {"tensors", tensors}});
+  print_json({{"file", r.path()},
+              {"shards", r.shards()},
+              {"elements", all.elements},
+              {"bytes", all.bytes},
+              {"bpw", all.bpw()},
+              {"types", types},
+              {"metadata", meta},
+              {"tensors", tensors}});
 }
 
 void print_model(const gguf::reader& r) {
-  std::printf("%s: %zu keys, %zu tensors in %d shard(s)\n\n", r.path().c_str(), r.meta().size(), r.tensors().size(), r.shards());
+  std::printf("%s: %zu keys, %zu tensors in %d shard(s)\n\n", r.path().c_str(), r.meta().size(),
+              r.tensors().size(), r.shards());
   for (const auto& [k, v] : r.meta().items())
-    std::printf("%-48s %s\n", text::printable(k).c_str(), to_json(v, false).dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 160).c_str());
+    std::printf("%-48s %s\n", text::printable(k).c_str(),
+                to_json(v, false).dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 160).c_str());
   std::printf("\n");
   for (const auto& t : r.tensors())
-    std::printf("%-40s %-10s %-24s %14llu bytes%s\n", text::printable(t.name).c_str(), gguf::type_name(t.type).c_str(), shape_of(t).c_str(), static_cast<unsigned long long>(t.nbytes), scale_of(r, t).c_str());
+    std::printf("%-40s %-10s %-24s %14llu bytes%s\n", text::printable(t.name).c_str(),
+                gguf::type_name(t.type).c_str(), shape_of(t).c_str(),
+                static_cast<unsigned long long>(t.nbytes), scale_of(r, t).c_str());
   const totals all(r);
   std::printf("\n");
   for (const auto& [name, n] : all.by_type)
-    std::printf("- type %8s: %4lld tensors, %s\n", name.c_str(), static_cast<long long>(n.first), text::human_size(n.second).c_str());
-  std::printf("%lld elements, %s, %.4f bpw\n", static_cast<long long>(all.elements), text::human_size(all.bytes).c_str(), all.bpw());
+    std::printf("- type %8s: %4lld tensors, %s\n", name.c_str(), static_cast<long long>(n.first),
+                text::human_size(n.second).c_str());
+  std::printf("%lld elements, %s, %.4f bpw\n", static_cast<long long>(all.elements),
+              text::human_size(all.bytes).c_str(), all.bpw());
 }
 
 void print_imatrix(const std::string& path, const imatrix::store& s, bool as_json) {
@@ -104,17 +132,28 @@ void print_imatrix(const std::string& path, const imatrix::store& s, bool as_jso
     json entries = json::array();
     for (const auto& [name, e] : s.entries) {
       const auto [low, high] = std::minmax_element(e.counts.begin(), e.counts.end());
-      entries.push_back({{"name", name}, {"columns", e.cols}, {"slices", e.slices}, {"least_rows", *low}, {"most_rows", *high}});
+      entries.push_back({{"name", name},
+                         {"columns", e.cols},
+                         {"slices", e.slices},
+                         {"least_rows", *low},
+                         {"most_rows", *high}});
     }
-    return print_json({{"file", path}, {"kind", "imatrix"}, {"chunk_size", s.chunk_size}, {"chunks", s.chunk_count()},
-                       {"approximate_counts", s.approximate_counts}, {"datasets", s.datasets}, {"entries", entries}});
+    return print_json({{"file", path},
+                       {"kind", "imatrix"},
+                       {"chunk_size", s.chunk_size},
+                       {"chunks", s.chunk_count()},
+                       {"approximate_counts", s.approximate_counts},
+                       {"datasets", s.datasets},
+                       {"entries", entries}});
   }
-  std::printf("%s: importance matrix, %zu entries, %lld chunks of %lld tokens%s\n", path.c_str(), s.entries.size(), static_cast<long long>(s.chunk_count()),
-              static_cast<long long>(s.chunk_size), s.approximate_counts ? ", approximate counts" : "");
+  std::printf("%s: importance matrix, %zu entries, %lld chunks of %lld tokens%s\n", path.c_str(),
+              s.entries.size(), static_cast<long long>(s.chunk_count()), static_cast<long long>(s.chunk_size),
+              s.approximate_counts ? ", approximate counts" : "");
   for (const auto& d : s.datasets) std::printf("dataset: %s\n", text::printable(d).c_str());
   for (const auto& [name, e] : s.entries) {
     const auto [low, high] = std::minmax_element(e.counts.begin(), e.counts.end());
-    std::printf("%-40s %6lld columns x %4lld  rows %lld..%lld\n", text::printable(name).c_str(), static_cast<long long>(e.cols), static_cast<long long>(e.slices),
+    std::printf("%-40s %6lld columns x %4lld  rows %lld..%lld\n", text::printable(name).c_str(),
+                static_cast<long long>(e.cols), static_cast<long long>(e.slices),
                 static_cast<long long>(*low), static_cast<long long>(*high));
   }
 }
@@ -131,7 +170,9 @@ bool is_imatrix(const std::string& path, const result<gguf::reader>& r) {
 int run(int argc, char** argv) {
   std::string path;
   bool as_json = false;
-  cli::parser p("quantal-inspect", "Shows metadata, tensors, types and sizes of a GGUF file, or the entries of an importance matrix.");
+  cli::parser p(
+      "quantal-inspect",
+      "Shows metadata, tensors, types and sizes of a GGUF file, or the entries of an importance matrix.");
   p.positional("FILE", "GGUF model (first shard), or importance matrix (.gguf, .dat)", path).required();
   p.flag({"--json"}, "print JSON", as_json);
   if (const auto code = p.run(argc, argv)) return *code;
@@ -148,8 +189,10 @@ int run(int argc, char** argv) {
     return cli::exit_ok;
   }
   if (!r) return fail(r.error().message);
-  if (as_json) print_model_json(*r);
-  else print_model(*r);
+  if (as_json)
+    print_model_json(*r);
+  else
+    print_model(*r);
   return cli::exit_ok;
 }
 

@@ -54,7 +54,8 @@ class attention {
   void multiply(const float* w, std::int64_t rows, std::int64_t cols, std::int64_t row_stride, const float* x,
                 std::int64_t n, std::int64_t x_stride, float* out, std::int64_t out_stride) {
     serial_executor serial;
-    const mul_mat_args product{reinterpret_cast<const std::byte*>(w), rows, cols, 4 * row_stride, x, n, x_stride, out, out_stride};
+    const mul_mat_args product{
+        reinterpret_cast<const std::byte*>(w), rows, cols, 4 * row_stride, x, n, x_stride, out, out_stride};
     workspace_.resize(std::max(workspace_.size(), ops_->mul_mat_workspace(product, activation::exact)));
     const status s = ops_->mul_mat(product, activation::exact, serial, workspace_);
     if (s != status::ok) outcome_ = s;
@@ -64,21 +65,24 @@ class attention {
     // Queries before the tile see none of it.
     const std::int64_t skip = std::max<std::int64_t>(0, first_key - a.first);
     const std::int64_t n = a.n - skip;
-    multiply(a.keys + first_key * a.key_stride, keys, a.key_width, a.key_stride, a.queries + skip * a.query_stride, n,
-             a.query_stride, scores_.data(), keys);
+    multiply(a.keys + first_key * a.key_stride, keys, a.key_width, a.key_stride,
+             a.queries + skip * a.query_stride, n, a.query_stride, scores_.data(), keys);
     for (std::int64_t t = 0; t < n; ++t)
-      soften(scores_.data() + t * keys, keys, std::min(keys, a.first + skip + t - first_key + 1), a, skip + t);
+      soften(scores_.data() + t * keys, keys, std::min(keys, a.first + skip + t - first_key + 1), a,
+             skip + t);
     for (std::int64_t v = 0; v < a.value_width; ++v)
       for (std::int64_t k = 0; k < keys; ++k)
         transposed_[static_cast<std::size_t>(v * keys + k)] = a.values[(first_key + k) * a.value_stride + v];
-    multiply(transposed_.data(), a.value_width, keys, keys, scores_.data(), n, keys, partial_.data(), a.value_width);
+    multiply(transposed_.data(), a.value_width, keys, keys, scores_.data(), n, keys, partial_.data(),
+             a.value_width);
     for (std::int64_t t = 0; t < n; ++t)
       for (std::int64_t v = 0; v < a.value_width; ++v)
         a.out[(skip + t) * a.out_stride + v] += partial_[static_cast<std::size_t>(t * a.value_width + v)];
   }
 
   /// Scores of query t to probabilities relative to its running maximum; earlier sums are rescaled to it.
-  void soften(float* score, std::int64_t keys, std::int64_t visible, const attention_args& a, std::int64_t t) {
+  void soften(float* score, std::int64_t keys, std::int64_t visible, const attention_args& a,
+              std::int64_t t) {
     float& top = top_[static_cast<std::size_t>(t)];
     float tile_top = -std::numeric_limits<float>::infinity();
     for (std::int64_t k = 0; k < visible; ++k) tile_top = std::max(tile_top, score[k] *= a.scale);

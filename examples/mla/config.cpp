@@ -20,8 +20,9 @@ class key_reader {
     for (const auto x : *all)
       if (x != v) return fail("key '" + name(key) + "' differs between layers"), low;
     if (v < low || v > high)
-      return fail("key '" + name(key) + "' = " + std::to_string(v) + " is outside [" + std::to_string(low) + ", " +
-                  std::to_string(high) + "]"), low;
+      return fail("key '" + name(key) + "' = " + std::to_string(v) + " is outside [" + std::to_string(low) +
+                  ", " + std::to_string(high) + "]"),
+             low;
     return v;
   }
   std::int64_t integer_or(const char* key, std::int64_t otherwise, std::int64_t low, std::int64_t high) {
@@ -37,7 +38,9 @@ class key_reader {
   double number(const char* key, double low) {
     const auto v = file_.meta().number(name(key));
     if (!v) return fail(v.error().message), low;
-    if (*v < low) return fail("key '" + name(key) + "' = " + std::to_string(*v) + " is below " + std::to_string(low)), low;
+    if (*v < low)
+      return fail("key '" + name(key) + "' = " + std::to_string(*v) + " is below " + std::to_string(low)),
+             low;
     return *v;
   }
   double number_or(const char* key, double otherwise, double low) {
@@ -69,7 +72,8 @@ class key_reader {
   }
   void warn(const std::string& what) { warnings_.push_back(what); }
   void missing(const char* key, const std::string& taken, const std::string& why = "") {
-    warn("key '" + name(key) + "' is missing; " + taken + " is taken" + (why.empty() ? "" : " (" + why + ")"));
+    warn("key '" + name(key) + "' is missing; " + taken + " is taken" +
+         (why.empty() ? "" : " (" + why + ")"));
   }
   const std::string& message() const { return message_; }
   std::vector<std::string> take_warnings() { return std::move(warnings_); }
@@ -91,7 +95,8 @@ void read_rope(key_reader& k, config& c) {
   c.rope_base = k.number("rope.freq_base", 1.0);
   yarn& y = c.scaling;
   const std::string type = k.text("rope.scaling.type");
-  if (type != "" && type != "none" && type != "yarn") k.fail("rope scaling type '" + type + "' is not supported");
+  if (type != "" && type != "none" && type != "yarn")
+    k.fail("rope scaling type '" + type + "' is not supported");
   const bool scaled = type == "yarn";
   if (type == "none") return;  // whatever the other keys say
   if (!scaled && !k.contains("rope.scaling.factor")) return;
@@ -108,7 +113,8 @@ void read_rope(key_reader& k, config& c) {
   y.beta_fast = k.number_or_warn("rope.scaling.yarn_beta_fast", 32, 0.0, "Kimi-K2 has 1");
   y.beta_slow = k.number_or_warn("rope.scaling.yarn_beta_slow", 1, 0.0);
   // Programs disagree about files without this key (mla.md section 3.1); 0.1 is what the published models use.
-  y.log_multiplier = k.number_or_warn("rope.scaling.yarn_log_multiplier", 0.1, 0.0, "programs disagree about this gap");
+  y.log_multiplier =
+      k.number_or_warn("rope.scaling.yarn_log_multiplier", 0.1, 0.0, "programs disagree about this gap");
 }
 
 /// Blocks at the start that have no router.
@@ -138,27 +144,32 @@ void check_router_bias(key_reader& k, const config& c) {
   if (biased && c.gate == gating::softmax)
     k.warn("the router has biases (exp_probs_b), which models with softmax gating have not: is '" +
            key_reader::name("expert_gating_func") + "' right?");
-  if (!biased && c.gate == gating::sigmoid) k.warn("the router has no biases (exp_probs_b), which models with sigmoid gating have");
+  if (!biased && c.gate == gating::sigmoid)
+    k.warn("the router has no biases (exp_probs_b), which models with sigmoid gating have");
 }
 
 void read_experts(key_reader& k, config& c, std::int64_t blocks) {
   c.experts = k.integer_or("expert_count", 0, 0, 1024);
   if (c.experts == 0 && leading_dense_blocks(k, c.layers) < c.layers)
-    return k.fail("key '" + key_reader::name("expert_count") + "' is missing or 0, but there are routers (ffn_gate_inp)");
+    return k.fail("key '" + key_reader::name("expert_count") +
+                  "' is missing or 0, but there are routers (ffn_gate_inp)");
   if (c.experts == 0) {
     c.dense_layers = c.layers;
     return;
   }
-  c.dense_layers = k.integer_or_warn("leading_dense_block_count", leading_dense_blocks(k, c.layers), 0, c.layers, "blocks without a router");
+  c.dense_layers = k.integer_or_warn("leading_dense_block_count", leading_dense_blocks(k, c.layers), 0,
+                                     c.layers, "blocks without a router");
   if (c.dense_layers == c.layers) return;
   c.experts_used = k.integer("expert_used_count", 1, c.experts);
   c.expert_hidden = k.integer("expert_feed_forward_length", 1, wide);
   const std::int64_t shared = shared_experts(k, c);
-  c.experts_shared = k.contains("expert_shared_count") || shared > 0
-                         ? k.integer_or_warn("expert_shared_count", shared, 0, 64, "from the shape of ffn_up_shexp")
-                         : 0;
+  c.experts_shared =
+      k.contains("expert_shared_count") || shared > 0
+          ? k.integer_or_warn("expert_shared_count", shared, 0, 64, "from the shape of ffn_up_shexp")
+          : 0;
   if (c.experts_shared == 0 && shared > 0)
-    k.fail("key '" + key_reader::name("expert_shared_count") + "' = 0, but there are shared experts (ffn_up_shexp)");
+    k.fail("key '" + key_reader::name("expert_shared_count") +
+           "' = 0, but there are shared experts (ffn_up_shexp)");
   c.weights_scale = k.number_or_warn("expert_weights_scale", 1, 0.0, "V2 has 16, V3 2.5, Kimi-K2 2.827");
   if (c.weights_scale == 0.0) c.weights_scale = 1.0;
   c.normalise_weights = k.flag_or_warn("expert_weights_norm", false);
@@ -166,9 +177,12 @@ void read_experts(key_reader& k, config& c, std::int64_t blocks) {
                                             : gating_without_key(k, blocks, c.vocabulary);
   check_router_bias(k, c);
   c.groups = k.integer_or_warn("expert_group_count", 1, 1, c.experts, "routing is not limited to groups");
-  c.groups_used = c.groups > 1 ? k.integer_or_warn("expert_group_used_count", c.groups, 1, c.groups, "routing is not limited to groups") : 1;
+  c.groups_used = c.groups > 1 ? k.integer_or_warn("expert_group_used_count", c.groups, 1, c.groups,
+                                                   "routing is not limited to groups")
+                               : 1;
   if (c.experts % c.groups != 0) return k.fail("expert_group_count does not divide expert_count");
-  if (c.experts_used > c.groups_used * (c.experts / c.groups)) k.fail("the used groups hold fewer experts than are used");
+  if (c.experts_used > c.groups_used * (c.experts / c.groups))
+    k.fail("the used groups hold fewer experts than are used");
 }
 
 /// Blocks at the end that predict further tokens and do not run here.
@@ -190,7 +204,9 @@ std::int64_t query_rank(key_reader& k) {
 void check_vocabulary(key_reader& k, const gguf::reader& file, std::int64_t rows) {
   const std::string has = "tensor 'token_embd.weight' has " + std::to_string(rows) + " rows";
   if (k.contains("vocab_size") && k.integer("vocab_size", 1, std::int64_t{1} << 31) != rows)
-    k.warn("key '" + key_reader::name("vocab_size") + "' = " + std::to_string(k.integer("vocab_size", 1, std::int64_t{1} << 31)) + ", but " + has + ", which are taken");
+    k.warn("key '" + key_reader::name("vocab_size") +
+           "' = " + std::to_string(k.integer("vocab_size", 1, std::int64_t{1} << 31)) + ", but " + has +
+           ", which are taken");
   const auto tokens = file.meta().strings("tokenizer.ggml.tokens");
   if (tokens && static_cast<std::int64_t>((*tokens)->size()) > rows)
     k.warn("key 'tokenizer.ggml.tokens' holds " + std::to_string((*tokens)->size()) + " tokens, but " + has);
@@ -206,7 +222,8 @@ double config::softmax_scale() const noexcept {
 result<config> read_config(const gguf::reader& file) {
   const auto arch = file.meta().string("general.architecture");
   if (!arch) return error{file.path() + ": " + arch.error().message};
-  if (*arch != "deepseek2") return error{file.path() + ": architecture '" + *arch + "' is not supported (deepseek2 is)"};
+  if (*arch != "deepseek2")
+    return error{file.path() + ": architecture '" + *arch + "' is not supported (deepseek2 is)"};
   key_reader k(file);
   config c{};
   const std::int64_t blocks = k.integer("block_count", 1, 1024);
@@ -219,7 +236,8 @@ result<config> read_config(const gguf::reader& file) {
   c.value = k.integer(mla_keys ? "attention.value_length_mla" : "attention.value_length", 1, wide);
   c.rope = k.integer("rope.dimension_count", 2, wide);
   c.nope = key - c.rope;
-  if (c.rope % 2 != 0 || c.nope <= 0) k.fail("rope.dimension_count must be even and less than the key length");
+  if (c.rope % 2 != 0 || c.nope <= 0)
+    k.fail("rope.dimension_count must be even and less than the key length");
   c.kv_rank = k.integer("attention.kv_lora_rank", 1, wide);
   c.q_rank = query_rank(k);
   c.rms_epsilon = k.number_or_warn("attention.layer_norm_rms_epsilon", 1e-6, 0.0);

@@ -13,15 +13,15 @@ namespace quantal::mla {
 enum class gating { softmax = 1, sigmoid = 2, softmax_selected = 3 };
 
 struct yarn {
-  double factor = 1.0;              ///< 1: plain RoPE
+  double factor = 1.0;  ///< 1: plain RoPE
   double original_context = 4096;
-  double log_multiplier = 0.0;      ///< 0.1 * mscale_all_dim
+  double log_multiplier = 0.0;  ///< 0.1 * mscale_all_dim
   double beta_fast = 32, beta_slow = 1;
-  double ext_factor = 0;            ///< 1 if the scaling type is yarn
+  double ext_factor = 0;  ///< 1 if the scaling type is yarn
 };
 
 struct config {
-  std::int64_t layers;          ///< blocks that run: block_count without the next-token-prediction ones
+  std::int64_t layers;  ///< blocks that run: block_count without the next-token-prediction ones
   std::int64_t embedding, vocabulary, context;
   std::int64_t heads;
   std::int64_t nope, rope, value;  ///< per head

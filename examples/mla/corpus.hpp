@@ -13,7 +13,8 @@ namespace quantal::mla {
 
 /// A chunk as the model sees it: BOS takes the place of the first token where the model asks for it. Files of reference
 /// logits hold the tokens before that. The one place that knows this, for every program.
-std::vector<std::int32_t> evaluated_tokens(std::span<const std::int32_t> chunk, const special_tokens& special);
+std::vector<std::int32_t> evaluated_tokens(std::span<const std::int32_t> chunk,
+                                           const special_tokens& special);
 
 /// Consecutive chunks of `size` tokens; the incomplete tail is dropped.
 struct corpus {

@@ -134,7 +134,8 @@ class converter {
   result<void> plan_tensor(const gguf::tensor_info& t, std::vector<step>& steps) const {
     constexpr std::string_view k = "attn_k_b.weight", v = "attn_v_b.weight", kv = "attn_kv_b.weight";
     // Rows of attn_kv_b that become attn_v_b keep their scale.
-    if (const auto* scaled = gguf::scaled_tensor(model_, t); scaled && scaled->name.ends_with("." + std::string(kv)))
+    if (const auto* scaled = gguf::scaled_tensor(model_, t);
+        scaled && scaled->name.ends_with("." + std::string(kv)))
       return plan_scale(t, *scaled, steps);
     if (t.name.ends_with("." + std::string(k)))
       return plan_keys(t, sibling(t, k, v.data()), sibling(t, k, kv.data()), steps);
@@ -150,7 +151,8 @@ class converter {
   }
 
   /// The scale of attn_kv_b, in layouts that keep the tensor and for the attn_v_b that is cut from it.
-  result<void> plan_scale(const gguf::tensor_info& t, const gguf::tensor_info& kv, std::vector<step>& steps) const {
+  result<void> plan_scale(const gguf::tensor_info& t, const gguf::tensor_info& kv,
+                          std::vector<step>& steps) const {
     if (t.elements() != 1) return fail(t, "one scale for each slice has no place in another layout");
     if (to_ == layout::rows_kv_b) steps.push_back({step::source::copy, planned(t.name, t.type, t.ne), &t});
     const std::string block = kv.name.substr(0, kv.name.rfind("attn_kv_b"));
@@ -197,7 +199,8 @@ class converter {
     std::vector<float> out(static_cast<std::size_t>(t.elements()));
     const std::int64_t row = f->row_bytes(t.cols());
     for (std::int64_t r = 0; r < t.rows() * t.slices(); ++r)
-      if (const auto s = dequantize_row(t.type, bytes.data() + r * row, out.data() + r * t.cols(), t.cols()); s != status::ok)
+      if (const auto s = dequantize_row(t.type, bytes.data() + r * row, out.data() + r * t.cols(), t.cols());
+          s != status::ok)
         return fail(t, std::string(to_string(s)));
     const auto scale = gguf::read_scale(model_, t);
     if (!scale) return scale.error();
@@ -210,7 +213,8 @@ class converter {
     const std::int64_t cols = s.out.cols();
     std::vector<std::byte> row(static_cast<std::size_t>(find_format(s.out.type)->row_bytes(cols)));
     for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(cols)) {
-      if (const auto q = runtime::quantize_row(s.out.type, x.data() + at, nullptr, row.data(), cols); q != status::ok)
+      if (const auto q = runtime::quantize_row(s.out.type, x.data() + at, nullptr, row.data(), cols);
+          q != status::ok)
         return fail(s.out, "row " + std::to_string(static_cast<std::int64_t>(at) / cols) + ": " +
                                std::string(to_string(q)));
       if (auto w = out.append(row); !w) return w;

@@ -88,11 +88,14 @@ std::string literal(std::string_view pattern) {
     const bool braces = kind == 'x' && i + 2 < pattern.size() && pattern[i + 2] == '{';
     const std::size_t first = i + (braces ? 3 : 2);
     const std::size_t close = pattern.find('}', first);
-    const std::size_t length = braces ? (close == std::string_view::npos ? 0 : close - first) : kind == 'u' ? 4 : 2;
+    const std::size_t length = braces        ? (close == std::string_view::npos ? 0 : close - first)
+                               : kind == 'u' ? 4
+                                             : 2;
     const auto digits = pattern.substr(std::min(first, pattern.size()), length);
     unsigned long c = 0;
     const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), c, 16);
-    const bool whole = failed == std::errc{} && end == digits.data() + digits.size() && digits.size() == length;
+    const bool whole =
+        failed == std::errc{} && end == digits.data() + digits.size() && digits.size() == length;
     if ((kind == 'x' || kind == 'u') && whole && c >= 0x80 && c <= 0x10ffff) {
       append_utf8(out, c);
       i = first + length - (braces ? 0 : 1);
@@ -167,7 +170,8 @@ std::string pretokenizer::known_names() {
 
 result<pretokenizer> pretokenizer::named(std::string_view name) {
   const auto& list = all_known();
-  const auto it = std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == same_as(name); });
+  const auto it =
+      std::find_if(list.begin(), list.end(), [&](const known& k) { return k.name == same_as(name); });
   if (it == list.end())
     return error{"pre-tokenizer '" + std::string(name) + "' is not supported; known: " + known_names()};
   pretokenizer p;
@@ -177,7 +181,8 @@ result<pretokenizer> pretokenizer::named(std::string_view name) {
     PCRE2_SIZE at = 0;
     one->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text), PCRE2_ZERO_TERMINATED,
                               PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &code, &at, nullptr);
-    if (!one->code) return error{"pre-tokenizer '" + std::string(name) + "': pattern error at " + std::to_string(at)};
+    if (!one->code)
+      return error{"pre-tokenizer '" + std::string(name) + "': pattern error at " + std::to_string(at)};
     pcre2_jit_compile(one->code, PCRE2_JIT_COMPLETE);
     one->match = pcre2_match_data_create_from_pattern(one->code, nullptr);
     p.patterns_.push_back(std::move(one));

@@ -22,7 +22,8 @@ class rope_table {
     const double low = std::max(0.0, std::floor(correction(y.beta_fast)));
     const double high = std::min(static_cast<double>(c.rope - 1), std::ceil(correction(y.beta_slow)));
     for (std::int64_t i = 0; i < pairs_; ++i) {
-      const double ramp = 1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
+      const double ramp =
+          1 - std::clamp((static_cast<double>(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
       const double keep = ramp * y.ext_factor;
       frequency[static_cast<std::size_t>(i)] =
           std::pow(c.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(c.rope)) *

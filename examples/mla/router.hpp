@@ -58,12 +58,15 @@ class router {
       float first = -std::numeric_limits<float>::infinity(), second = first;
       for (std::int64_t e = g * size; e < (g + 1) * size; ++e) {
         const float v = sel_[static_cast<std::size_t>(e)];
-        if (v > first) second = first, first = v;
-        else if (v > second) second = v;
+        if (v > first)
+          second = first, first = v;
+        else if (v > second)
+          second = v;
       }
       score.emplace_back(c_.gate == gating::sigmoid && size > 1 ? first + second : first, g);
     }
-    std::sort(score.begin(), score.end(), [](auto a, auto b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+    std::sort(score.begin(), score.end(),
+              [](auto a, auto b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
     for (std::size_t i = static_cast<std::size_t>(c_.groups_used); i < score.size(); ++i)
       for (std::int64_t e = score[i].second * size; e < (score[i].second + 1) * size; ++e)
         sel_[static_cast<std::size_t>(e)] = -std::numeric_limits<float>::infinity();

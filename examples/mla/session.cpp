@@ -54,13 +54,21 @@ result<model> load_model(const std::filesystem::path& path) {
 
 struct session::state {
   struct layer_cache {
-    buffer latent;        ///< [context, kv_rank + rope]: normalised latent, then the rotated key all heads share
+    buffer latent;  ///< [context, kv_rank + rope]: normalised latent, then the rotated key all heads share
     buffer keys, values;  ///< mode 0 only: [heads, context, key], [heads, context, value]
   };
 
   state(const model& m, const runtime::dispatcher& a, executor_ref e, std::int64_t context, run_options o)
-      : hyper(m.hyper), tensors(m.tensors), path(m.file->path()), arch(a), executor(e), options(o), capacity(context),
-        rope(m.hyper, context), route(m.hyper), chosen(static_cast<std::size_t>(m.hyper.layers)) {
+      : hyper(m.hyper),
+        tensors(m.tensors),
+        path(m.file->path()),
+        arch(a),
+        executor(e),
+        options(o),
+        capacity(context),
+        rope(m.hyper, context),
+        route(m.hyper),
+        chosen(static_cast<std::size_t>(m.hyper.layers)) {
     for (int w = 0; w < executor.workers(); ++w) heads.emplace_back(arch);
     cache.resize(static_cast<std::size_t>(hyper.layers));
     for (auto& l : cache) {
@@ -76,15 +84,18 @@ struct session::state {
   // --- products -------------------------------------------------------------------------------------------------
 
   /// out[t][rows] = matrix slice x input; errors carry the weight's name and the token, counted from `first`.
-  result<void> multiply(const matrix& m, std::int64_t slice, const float* x, std::int64_t n, std::int64_t x_stride,
-                        float* out, std::int64_t out_stride, std::optional<std::int64_t> first = {}) {
+  result<void> multiply(const matrix& m, std::int64_t slice, const float* x, std::int64_t n,
+                        std::int64_t x_stride, float* out, std::int64_t out_stride,
+                        std::optional<std::int64_t> first = {}) {
     const auto* ops = arch.find(m.format);
-    const mul_mat_args a{m.data + slice * m.slice_stride, m.rows, m.cols, m.row_stride, x, n, x_stride, out, out_stride};
+    const mul_mat_args a{
+        m.data + slice * m.slice_stride, m.rows, m.cols, m.row_stride, x, n, x_stride, out, out_stride};
     if (auto r = run_product(m, a, *ops); !r) return r;
     if (!m.scale.is_one())
       for_tokens(n, [&](std::int64_t t) { m.scale.apply(slice, out + t * out_stride, m.rows); });
     for (std::int64_t t = 0; t < n; ++t)
-      if (!is_finite(out + t * out_stride, m.rows)) return not_finite(m, is_finite(x + t * x_stride, m.cols), first.value_or(position) + t);
+      if (!is_finite(out + t * out_stride, m.rows))
+        return not_finite(m, is_finite(x + t * x_stride, m.cols), first.value_or(position) + t);
     return {};
   }
   result<void> run_product(const matrix& m, const mul_mat_args& a, const runtime::format_ops& ops) {
@@ -95,19 +106,23 @@ struct session::state {
   }
 
   result<void> multiply_experts(const matrix& m, const float* x, std::int64_t n, std::int64_t token_stride,
-                                std::int64_t slot_stride, const std::int32_t* ids, std::int64_t used, float* out) {
+                                std::int64_t slot_stride, const std::int32_t* ids, std::int64_t used,
+                                float* out) {
     const auto* ops = arch.find(m.format);
-    const mul_mat_id_args a{m.data, m.slices, m.rows, m.cols, m.row_stride, m.slice_stride, x, n, token_stride,
-                            slot_stride, ids, used, used, out, used * m.rows, m.rows};
+    const mul_mat_id_args a{m.data, m.slices, m.rows,        m.cols,      m.row_stride, m.slice_stride,
+                            x,      n,        token_stride,  slot_stride, ids,          used,
+                            used,   out,      used * m.rows, m.rows};
     if (auto r = run_product(m, a, *ops); !r) return r;
     if (!m.scale.is_one())
       for_tokens(n, [&](std::int64_t t) {
-        for (std::int64_t slot = t * used; slot < (t + 1) * used; ++slot) m.scale.apply(ids[slot], out + slot * m.rows, m.rows);
+        for (std::int64_t slot = t * used; slot < (t + 1) * used; ++slot)
+          m.scale.apply(ids[slot], out + slot * m.rows, m.rows);
       });
     for (std::int64_t t = 0; t < n; ++t)
       for (std::int64_t j = 0; j < used; ++j)
         if (!is_finite(out + (t * used + j) * m.rows, m.rows))
-          return not_finite(m, is_finite(x + t * token_stride + j * slot_stride, m.cols), position + t, ids[t * used + j]);
+          return not_finite(m, is_finite(x + t * token_stride + j * slot_stride, m.cols), position + t,
+                            ids[t * used + j]);
     return {};
   }
   result<void> run_product(const matrix& m, const mul_mat_id_args& a, const runtime::format_ops& ops) {
@@ -119,8 +134,9 @@ struct session::state {
 
   /// The first product that is not finite ends the run: whatever follows would not be, either.
   error not_finite(const matrix& m, bool finite_input, std::int64_t token, std::int64_t expert = -1) const {
-    return {path + ": tensor '" + m.name + "'" + (expert < 0 ? "" : ", expert " + std::to_string(expert)) + ": its " +
-            (finite_input ? "product" : "input") + " holds a NaN or an infinity at token " + std::to_string(token)};
+    return {path + ": tensor '" + m.name + "'" + (expert < 0 ? "" : ", expert " + std::to_string(expert)) +
+            ": its " + (finite_input ? "product" : "input") + " holds a NaN or an infinity at token " +
+            std::to_string(token)};
   }
 
   result<void> located(const result<void>& r) const {
@@ -145,8 +161,8 @@ struct session::state {
     return multiply(m, 0, x, n, m.cols, out, m.rows);
   }
 
-  result<void> report(std::string_view name, const float* x, std::int64_t cols, std::int64_t n, std::int64_t stride,
-                      std::int64_t slices = 1, std::int64_t slice_stride = 0) {
+  result<void> report(std::string_view name, const float* x, std::int64_t cols, std::int64_t n,
+                      std::int64_t stride, std::int64_t slices = 1, std::int64_t slice_stride = 0) {
     return watch ? watch->on_mul_mat({name, x, cols, n, stride, slices, slice_stride}) : result<void>{};
   }
 
@@ -166,7 +182,9 @@ struct session::state {
     if (c.q_rank) {
       float* low = grow(q_low_, n * c.q_rank);
       if (auto r = observed(l.q_a, x, n, low); !r) return r;
-      for_tokens(n, [&](std::int64_t t) { rms_norm(low + t * c.q_rank, l.q_a_norm, c.rms_epsilon, low + t * c.q_rank); });
+      for_tokens(n, [&](std::int64_t t) {
+        rms_norm(low + t * c.q_rank, l.q_a_norm, c.rms_epsilon, low + t * c.q_rank);
+      });
       if (auto r = observed(l.q_b, low, n, q); !r) return r;
     } else if (auto r = observed(l.q, x, n, q); !r) {
       return r;
@@ -184,12 +202,14 @@ struct session::state {
       }
     });
     float* heads_out = grow(heads_out_, n * c.heads * c.value);
-    const bool through_kv_b = options.mla == 0 || (options.mla >= 2 && options.flash && n >= materialise_from);
+    const bool through_kv_b =
+        options.mla == 0 || (options.mla >= 2 && options.flash && n >= materialise_from);
     const bool tiled = options.flash && (options.mla != 2 || n >= materialise_from);
     const std::int64_t tile = tiled ? flash_tile : position + n;
     if (watch)
       if (auto r = report_up_projections(l, q, cached, n); !r) return r;
-    const auto r = through_kv_b ? attend_materialised(l, kv, q, n, tile, heads_out) : attend_absorbed(l, kv, q, n, tile, heads_out);
+    const auto r = through_kv_b ? attend_materialised(l, kv, q, n, tile, heads_out)
+                                : attend_absorbed(l, kv, q, n, tile, heads_out);
     if (!r) return r;
     return observed(l.attn_output, heads_out, n, out);
   }
@@ -201,16 +221,20 @@ struct session::state {
     return report(l.k_b.name, q, c.nope, n, c.heads * c.key(), c.heads, c.key());
   }
   result<void> report_attended(const layer& l, const float* attended, std::int64_t n) {
-    return report(l.v_b.name, attended, hyper.kv_rank, n, hyper.heads * hyper.kv_rank, hyper.heads, hyper.kv_rank);
+    return report(l.v_b.name, attended, hyper.kv_rank, n, hyper.heads * hyper.kv_rank, hyper.heads,
+                  hyper.kv_rank);
   }
 
   /// Per head: keys and queries in latent space, values are the latents themselves.
-  result<void> attend_absorbed(const layer& l, layer_cache& kv, const float* q, std::int64_t n, std::int64_t tile, float* out) {
+  result<void> attend_absorbed(const layer& l, layer_cache& kv, const float* q, std::int64_t n,
+                               std::int64_t tile, float* out) {
     const auto& c = hyper;
     const std::int64_t w = latent_width();
     float* absorbed = grow(absorbed_, n * c.heads * w);
     for (std::int64_t h = 0; h < c.heads; ++h)
-      if (auto r = multiply(l.k_b, h, q + h * c.key(), n, c.heads * c.key(), absorbed + h * w, c.heads * w); !r) return r;
+      if (auto r = multiply(l.k_b, h, q + h * c.key(), n, c.heads * c.key(), absorbed + h * w, c.heads * w);
+          !r)
+        return r;
     for_tokens(n, [&](std::int64_t t) {
       for (std::int64_t h = 0; h < c.heads; ++h)
         std::memcpy(absorbed + (t * c.heads + h) * w + c.kv_rank, q + (t * c.heads + h) * c.key() + c.nope,
@@ -226,23 +250,26 @@ struct session::state {
     if (auto r = report_attended(l, attended, n); !r) return r;
     for (std::int64_t h = 0; h < c.heads; ++h)
       if (auto r = multiply(l.v_b, h, attended + h * c.kv_rank, n, c.heads * c.kv_rank, out + h * c.value,
-                            c.heads * c.value); !r)
+                            c.heads * c.value);
+          !r)
         return r;
     return {};
   }
 
   /// Per head: keys and values materialised from the latents through attn_kv_b; cached in mode 0.
-  result<void> attend_materialised(const layer& l, layer_cache& kv, const float* q, std::int64_t n, std::int64_t tile, float* out) {
+  result<void> attend_materialised(const layer& l, layer_cache& kv, const float* q, std::int64_t n,
+                                   std::int64_t tile, float* out) {
     const auto& c = hyper;
     const bool keeps = options.mla == 0;
     const std::int64_t total = position + n, stored = keeps ? capacity : total;
     float* keys = keeps ? kv.keys.data() : grow(keys_, c.heads * total * c.key());
     float* values = keeps ? kv.values.data() : grow(values_, c.heads * total * c.value);
     if (auto r = materialise(l, kv, keeps ? position : 0, total, stored, keys, values); !r) return r;
-    const auto run = [&](int h, int worker, const float* v, std::int64_t v_stride, std::int64_t v_width, float* o, std::int64_t o_stride) {
+    const auto run = [&](int h, int worker, const float* v, std::int64_t v_stride, std::int64_t v_width,
+                         float* o, std::int64_t o_stride) {
       heads[static_cast<std::size_t>(worker)].run({q + h * c.key(), n, c.heads * c.key(), c.key(),
-                                                   keys + h * stored * c.key(), c.key(), v, v_stride, v_width, position,
-                                                   scale(), o, o_stride, tile});
+                                                   keys + h * stored * c.key(), c.key(), v, v_stride, v_width,
+                                                   position, scale(), o, o_stride, tile});
     };
     executor.for_each(static_cast<int>(c.heads), [&](int h, int worker) {
       run(h, worker, values + h * stored * c.value, c.value, c.value, out + h * c.value, c.heads * c.value);
@@ -251,7 +278,8 @@ struct session::state {
     // This form never makes attn_v_b's input, the attended latent: one more product with the same probabilities.
     float* attended = grow(attended_, n * c.heads * c.kv_rank);
     executor.for_each(static_cast<int>(c.heads), [&](int h, int worker) {
-      run(h, worker, kv.latent.data(), latent_width(), c.kv_rank, attended + h * c.kv_rank, c.heads * c.kv_rank);
+      run(h, worker, kv.latent.data(), latent_width(), c.kv_rank, attended + h * c.kv_rank,
+          c.heads * c.kv_rank);
     });
     if (auto r = check_heads(l); !r) return r;
     return report_attended(l, attended, n);
@@ -269,7 +297,8 @@ struct session::state {
       for_tokens(n, [&](std::int64_t t) {
         float* k = keys + (h * stored + first + t) * c.key();
         std::memcpy(k, up + t * head_rows, static_cast<std::size_t>(c.nope) * sizeof(float));
-        std::memcpy(k + c.nope, latent + t * latent_width() + c.kv_rank, static_cast<std::size_t>(c.rope) * sizeof(float));
+        std::memcpy(k + c.nope, latent + t * latent_width() + c.kv_rank,
+                    static_cast<std::size_t>(c.rope) * sizeof(float));
         std::memcpy(values + (h * stored + first + t) * c.value, up + t * head_rows + c.nope,
                     static_cast<std::size_t>(c.value) * sizeof(float));
       });
@@ -285,39 +314,50 @@ struct session::state {
     for (std::int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
   }
 
-  result<void> dense(const matrix& gate, const matrix& up, const matrix& down, const float* x, std::int64_t n, float* out) {
+  result<void> dense(const matrix& gate, const matrix& up, const matrix& down, const float* x, std::int64_t n,
+                     float* out) {
     float* g = grow(gate_, n * gate.rows);
     float* u = grow(up_hidden_, n * gate.rows);
     if (auto r = observed(gate, x, n, g); !r) return r;
     if (auto r = observed(up, x, n, u); !r) return r;
-    for_tokens(n, [&](std::int64_t t) { silu_times(g + t * gate.rows, u + t * gate.rows, gate.rows, g + t * gate.rows); });
+    for_tokens(n, [&](std::int64_t t) {
+      silu_times(g + t * gate.rows, u + t * gate.rows, gate.rows, g + t * gate.rows);
+    });
     return observed(down, g, n, out);
   }
 
   /// silu(gate x) * up x for the chosen experts: hidden[t][slot][expert_hidden].
-  result<void> expert_hidden(const layer& l, const float* x, std::int64_t n, const std::int32_t* ids, std::int64_t used, buffer& hidden) {
+  result<void> expert_hidden(const layer& l, const float* x, std::int64_t n, const std::int32_t* ids,
+                             std::int64_t used, buffer& hidden) {
     const std::int64_t w = hyper.expert_hidden;
     float* g = grow(hidden, n * used * w);
     float* u = grow(up_hidden_, n * used * w);
     if (auto r = multiply_experts(l.gate_exps, x, n, hyper.embedding, 0, ids, used, g); !r) return r;
     if (auto r = multiply_experts(l.up_exps, x, n, hyper.embedding, 0, ids, used, u); !r) return r;
-    for_tokens(n, [&](std::int64_t t) { silu_times(g + t * used * w, u + t * used * w, used * w, g + t * used * w); });
+    for_tokens(n, [&](std::int64_t t) {
+      silu_times(g + t * used * w, u + t * used * w, used * w, g + t * used * w);
+    });
     return {};
   }
 
-  result<void> report_experts(const layer& l, const float* x, const float* hidden, std::int64_t n, const std::int32_t* ids, std::int64_t used) {
+  result<void> report_experts(const layer& l, const float* x, const float* hidden, std::int64_t n,
+                              const std::int32_t* ids, std::int64_t used) {
     const auto& c = hyper;
     for (const auto* m : {&l.gate_exps, &l.up_exps}) {
       if (m == &l.up_exps && l.up_exps.name == l.gate_exps.name) continue;  // one merged tensor
-      if (auto r = watch->on_mul_mat_id({m->name, x, c.embedding, n, c.embedding, 0, ids, used, c.experts}); !r) return r;
+      if (auto r = watch->on_mul_mat_id({m->name, x, c.embedding, n, c.embedding, 0, ids, used, c.experts});
+          !r)
+        return r;
     }
-    return watch->on_mul_mat_id({l.down_exps.name, hidden, c.expert_hidden, n, used * c.expert_hidden, c.expert_hidden, ids, used, c.experts});
+    return watch->on_mul_mat_id({l.down_exps.name, hidden, c.expert_hidden, n, used * c.expert_hidden,
+                                 c.expert_hidden, ids, used, c.experts});
   }
 
   /// Statistics of every expert on every token, apart from the routed output.
   result<void> report_all_experts(const layer& l, const float* x, std::int64_t n) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(n * hyper.experts));
-    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % hyper.experts);
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      ids[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % hyper.experts);
     buffer hidden;
     if (auto r = expert_hidden(l, x, n, ids.data(), hyper.experts, hidden); !r) return r;
     return report_experts(l, x, hidden.data(), n, ids.data(), hyper.experts);
@@ -331,15 +371,20 @@ struct session::state {
     auto& ids = chosen[static_cast<std::size_t>(block)];
     ids.resize(static_cast<std::size_t>(n * used));
     float* weight = grow(router_weights_, n * used);
-    for (std::int64_t t = 0; t < n; ++t) route.route(logits + t * c.experts, l.router_bias, ids.data() + t * used, weight + t * used);
+    for (std::int64_t t = 0; t < n; ++t)
+      route.route(logits + t * c.experts, l.router_bias, ids.data() + t * used, weight + t * used);
 
     if (auto r = expert_hidden(l, x, n, ids.data(), used, gate_); !r) return r;
     if (watch) {
-      const auto r = watch->wants_all_experts() ? report_all_experts(l, x, n) : report_experts(l, x, gate_.data(), n, ids.data(), used);
+      const auto r = watch->wants_all_experts() ? report_all_experts(l, x, n)
+                                                : report_experts(l, x, gate_.data(), n, ids.data(), used);
       if (!r) return r;
     }
     float* each = grow(expert_out_, n * used * c.embedding);
-    if (auto r = multiply_experts(l.down_exps, gate_.data(), n, used * c.expert_hidden, c.expert_hidden, ids.data(), used, each); !r) return r;
+    if (auto r = multiply_experts(l.down_exps, gate_.data(), n, used * c.expert_hidden, c.expert_hidden,
+                                  ids.data(), used, each);
+        !r)
+      return r;
     if (l.gate_shexp) {
       if (auto r = dense(l.gate_shexp, l.up_shexp, l.down_shexp, x, n, out); !r) return r;
     } else {
@@ -355,24 +400,33 @@ struct session::state {
 
   // --- the whole ------------------------------------------------------------------------------------------------
 
-  result<void> evaluate(std::span<const std::int32_t> tokens, std::span<float> logits, std::int64_t first_logits) {
+  result<void> evaluate(std::span<const std::int32_t> tokens, std::span<float> logits,
+                        std::int64_t first_logits) {
     const auto& c = hyper;
     const auto n = static_cast<std::int64_t>(tokens.size()), d = c.embedding;
     if (position + n > capacity)
-      return error{path + ": " + std::to_string(position + n) + " tokens exceed the context of " + std::to_string(capacity)};
+      return error{path + ": " + std::to_string(position + n) + " tokens exceed the context of " +
+                   std::to_string(capacity)};
     float* h = grow(stream_, n * d);
     for (std::int64_t t = 0; t < n; ++t) {
       const std::int32_t id = tokens[static_cast<std::size_t>(t)];
       if (id < 0 || id >= c.vocabulary)
-        return error{path + ": token " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(c.vocabulary)};
-      arch.find(tensors.token_embd.format)->dequantize_row(tensors.token_embd.data + id * tensors.token_embd.row_stride, h + t * d, d);
+        return error{path + ": token " + std::to_string(id) + " is outside the vocabulary of " +
+                     std::to_string(c.vocabulary)};
+      arch.find(tensors.token_embd.format)
+          ->dequantize_row(tensors.token_embd.data + id * tensors.token_embd.row_stride, h + t * d, d);
       tensors.token_embd.scale.apply(0, h + t * d, d);
       if (!is_finite(h + t * d, d))
-        return error{path + ": tensor '" + tensors.token_embd.name + "', row " + std::to_string(id) + " holds a NaN or an infinity"};
+        return error{path + ": tensor '" + tensors.token_embd.name + "', row " + std::to_string(id) +
+                     " holds a NaN or an infinity"};
     }
     float* x = grow(normed_, n * d);
     float* y = grow(block_out_, n * d);
-    const auto add = [&] { for_tokens(n, [&](std::int64_t t) { for (std::int64_t i = 0; i < d; ++i) h[t * d + i] += y[t * d + i]; }); };
+    const auto add = [&] {
+      for_tokens(n, [&](std::int64_t t) {
+        for (std::int64_t i = 0; i < d; ++i) h[t * d + i] += y[t * d + i];
+      });
+    };
     for (std::int64_t b = 0; b < c.layers; ++b) {
       const layer& l = tensors.layers[static_cast<std::size_t>(b)];
       for_tokens(n, [&](std::int64_t t) { rms_norm(h + t * d, l.attn_norm, c.rms_epsilon, x + t * d); });
@@ -383,13 +437,16 @@ struct session::state {
       if (!r) return r;
       add();
     }
-    for_tokens(n, [&](std::int64_t t) { rms_norm(h + t * d, tensors.output_norm, c.rms_epsilon, x + t * d); });
+    for_tokens(n,
+               [&](std::int64_t t) { rms_norm(h + t * d, tensors.output_norm, c.rms_epsilon, x + t * d); });
     if (auto r = report(tensors.output.name, x, d, n, d); !r) return r;
     position += n;
     if (logits.empty()) return {};
     const std::int64_t rows = n - first_logits;
-    if (rows < 0 || logits.size() < static_cast<std::size_t>(rows * c.vocabulary)) return error{path + ": logits buffer too small"};
-    return multiply(tensors.output, 0, x + first_logits * d, rows, d, logits.data(), c.vocabulary, position - rows);
+    if (rows < 0 || logits.size() < static_cast<std::size_t>(rows * c.vocabulary))
+      return error{path + ": logits buffer too small"};
+    return multiply(tensors.output, 0, x + first_logits * d, rows, d, logits.data(), c.vocabulary,
+                    position - rows);
   }
 
   const config& hyper;
@@ -407,11 +464,13 @@ struct session::state {
   std::vector<std::byte> workspace;
   observer* watch = nullptr;
 
-  buffer stream_, normed_, block_out_, q_, q_low_, joint_, heads_out_, absorbed_, attended_, keys_, values_, up_;
+  buffer stream_, normed_, block_out_, q_, q_low_, joint_, heads_out_, absorbed_, attended_, keys_, values_,
+      up_;
   buffer gate_, up_hidden_, router_logits_, router_weights_, expert_out_;
 };
 
-session::session(const model& m, const runtime::dispatcher& arch, executor_ref executor, std::int64_t context, run_options options)
+session::session(const model& m, const runtime::dispatcher& arch, executor_ref executor, std::int64_t context,
+                 run_options options)
     : s_(std::make_unique<state>(m, arch, executor, context, options)) {}
 session::~session() = default;
 session::session(session&&) noexcept = default;
@@ -419,11 +478,14 @@ session::session(session&&) noexcept = default;
 void session::clear() noexcept { s_->position = 0; }
 std::int64_t session::position() const noexcept { return s_->position; }
 
-result<void> session::evaluate(std::span<const std::int32_t> tokens, std::span<float> logits, std::int64_t first_logits, observer* watch) {
+result<void> session::evaluate(std::span<const std::int32_t> tokens, std::span<float> logits,
+                               std::int64_t first_logits, observer* watch) {
   s_->watch = watch;
   return s_->evaluate(tokens, logits, first_logits);
 }
 
-std::span<const std::int32_t> session::chosen_experts(std::int64_t block) const { return s_->chosen[static_cast<std::size_t>(block)]; }
+std::span<const std::int32_t> session::chosen_experts(std::int64_t block) const {
+  return s_->chosen[static_cast<std::size_t>(block)];
+}
 
 }  // namespace quantal::mla

@@ -38,7 +38,8 @@ struct run_options {
 class session {
  public:
   /// `context`: most tokens the cache holds.
-  session(const model& m, const runtime::dispatcher& arch, executor_ref executor, std::int64_t context, run_options options);
+  session(const model& m, const runtime::dispatcher& arch, executor_ref executor, std::int64_t context,
+          run_options options);
   ~session();
   session(session&&) noexcept;
 
@@ -48,8 +49,8 @@ class session {
 
   /// Appends tokens. `logits` receives vocabulary floats per token from `first_logits` on (empty: none are computed
   /// unless the observer watches). Errors: token out of range, context exceeded, whatever the observer answers.
-  result<void> evaluate(std::span<const std::int32_t> tokens, std::span<float> logits, std::int64_t first_logits = 0,
-                        observer* watch = nullptr);
+  result<void> evaluate(std::span<const std::int32_t> tokens, std::span<float> logits,
+                        std::int64_t first_logits = 0, observer* watch = nullptr);
 
   /// Experts that the last evaluate chose in a block, [tokens, used], best first; empty for dense blocks. For tests.
   std::span<const std::int32_t> chosen_experts(std::int64_t block) const;

@@ -16,7 +16,8 @@ constexpr int control_token = 3, user_token = 4;
 
 std::string utf8(char32_t c) {
   if (c < 0x80) return {static_cast<char>(c)};
-  return {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};  // symbols end below U+0200
+  return {static_cast<char>(0xc0 | c >> 6),
+          static_cast<char>(0x80 | (c & 0x3f))};  // symbols end below U+0200
 }
 
 }  // namespace
@@ -44,10 +45,13 @@ result<special_tokens> read_special_tokens(const gguf::metadata& meta, std::int6
   const auto id = [&](const char* key, const char* asked_by, bool used) -> std::int32_t {
     const auto v = meta.integer(key, 0, vocabulary - 1);
     if (v) return static_cast<std::int32_t>(*v);
-    if (used && meta.contains(key) && wrong.empty()) wrong = v.error().message + ", and " + asked_by + " is on";
-    if (!used && meta.contains(key)) s.warnings.push_back(v.error().message + "; the model has no such token");
+    if (used && meta.contains(key) && wrong.empty())
+      wrong = v.error().message + ", and " + asked_by + " is on";
+    if (!used && meta.contains(key))
+      s.warnings.push_back(v.error().message + "; the model has no such token");
     if (used && !meta.contains(key))
-      s.warnings.push_back(std::string("key '") + key + "' is missing although '" + asked_by + "' is on; no token is added");
+      s.warnings.push_back(std::string("key '") + key + "' is missing although '" + asked_by +
+                           "' is on; no token is added");
     return -1;
   };
   s.add_bos = flag("tokenizer.ggml.add_bos_token");
@@ -64,7 +68,8 @@ struct tokenizer::state {
   std::vector<std::string> text;  ///< raw bytes of every token
   std::unordered_map<std::string, std::int32_t> by_symbols;
   std::unordered_map<std::string, std::int32_t> rank;  ///< "left right"
-  std::vector<std::pair<std::string, std::int32_t>> written;  ///< tokens that a text can spell out, longest first
+  std::vector<std::pair<std::string, std::int32_t>>
+      written;  ///< tokens that a text can spell out, longest first
   std::array<std::string, 256> symbol;
   std::optional<pretokenizer> pre;
   bool whole_words = false;  ///< a word that is a token needs no merges
@@ -93,7 +98,8 @@ void tokenizer::state::encode_word(std::string_view word, std::vector<std::int32
   std::string whole;
   const int n = static_cast<int>(word.size());
   for (int i = 0; i < n; ++i) {
-    nodes.push_back({symbol[static_cast<unsigned char>(word[static_cast<std::size_t>(i)])], i - 1, i + 1 < n ? i + 1 : -1});
+    nodes.push_back({symbol[static_cast<unsigned char>(word[static_cast<std::size_t>(i)])], i - 1,
+                     i + 1 < n ? i + 1 : -1});
     whole += nodes.back().text;
   }
   struct candidate {
@@ -116,7 +122,9 @@ void tokenizer::state::encode_word(std::string_view word, std::vector<std::int32
     heap.pop();
     node& left = nodes[static_cast<std::size_t>(c.left)];
     node& right = nodes[static_cast<std::size_t>(c.right)];
-    if (left.text.empty() || right.text.empty() || left.next != c.right || left.text.size() + right.text.size() != c.length) continue;
+    if (left.text.empty() || right.text.empty() || left.next != c.right ||
+        left.text.size() + right.text.size() != c.length)
+      continue;
     left.text += right.text;
     right.text.clear();
     left.next = right.next;
@@ -134,7 +142,8 @@ void tokenizer::state::encode_word(std::string_view word, std::vector<std::int32
     // A piece without a token falls apart into its symbols; symbols without a token are dropped.
     for (std::size_t p = 0; p < piece.size();) {
       const std::size_t len = static_cast<unsigned char>(piece[p]) < 0x80 ? 1 : 2;
-      if (const auto one = by_symbols.find(piece.substr(p, len)); one != by_symbols.end()) out.push_back(one->second);
+      if (const auto one = by_symbols.find(piece.substr(p, len)); one != by_symbols.end())
+        out.push_back(one->second);
       p += len;
     }
   }
@@ -166,7 +175,8 @@ tokenizer::~tokenizer() = default;
 result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
   const auto model = meta.string("tokenizer.ggml.model");
   if (!model) return model.error();
-  if (*model != "gpt2") return error{"tokenizer model '" + *model + "' is not supported (gpt2, byte-level BPE, is)"};
+  if (*model != "gpt2")
+    return error{"tokenizer model '" + *model + "' is not supported (gpt2, byte-level BPE, is)"};
   const auto tokens = meta.strings("tokenizer.ggml.tokens");
   if (!tokens) return tokens.error();
   const auto merges = meta.strings("tokenizer.ggml.merges");
@@ -180,7 +190,8 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
     auto t = meta.integers("tokenizer.ggml.token_type");
     if (!t) return t.error();
     types = *t;
-    if (types.size() != (*tokens)->size()) return error{"tokenizer.ggml.token_type and tokens have different lengths"};
+    if (types.size() != (*tokens)->size())
+      return error{"tokenizer.ggml.token_type and tokens have different lengths"};
   }
 
   auto s = std::make_unique<state>();
@@ -201,13 +212,16 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
     for (std::size_t p = 0; p < token.size();) {
       const std::size_t len = std::max<std::size_t>(1, sequence_length(std::string_view(token).substr(p)));
       const auto it = byte_of.find(token.substr(p, len));
-      if (it != byte_of.end()) bytes += it->second;
-      else bytes += token.substr(p, len);
+      if (it != byte_of.end())
+        bytes += it->second;
+      else
+        bytes += token.substr(p, len);
       p += len;
     }
     s->text.push_back(bytes);
   }
-  std::stable_sort(s->written.begin(), s->written.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  std::stable_sort(s->written.begin(), s->written.end(),
+                   [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
   for (std::size_t i = 0; i < (*merges)->size(); ++i) {
     const std::string& m = (**merges)[i];
     if (m.find(' ') == std::string::npos)
@@ -224,7 +238,8 @@ result<tokenizer> tokenizer::from_gguf(const gguf::metadata& meta) {
   return tokenizer(std::move(s));
 }
 
-std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_special,
+                                            bool parse_special) const {
   std::vector<std::int32_t> out;
   if (add_special && s_->ends.chunk_start() >= 0) out.push_back(s_->ends.bos);
   while (parse_special && !s_->written.empty() && !text.empty()) {
@@ -247,7 +262,8 @@ std::vector<std::int32_t> tokenizer::encode(std::string_view text, bool add_spec
 std::string tokenizer::decode(const std::vector<std::int32_t>& ids) const {
   std::string out;
   for (const auto id : ids)
-    if (id >= 0 && static_cast<std::size_t>(id) < s_->text.size()) out += s_->text[static_cast<std::size_t>(id)];
+    if (id >= 0 && static_cast<std::size_t>(id) < s_->text.size())
+      out += s_->text[static_cast<std::size_t>(id)];
   return out;
 }
 

@@ -41,7 +41,8 @@ class tokenizer {
 
   /// Token ids of UTF-8 text; invalid bytes are tokenized byte by byte. `add_special` adds BOS/EOS where the model's
   /// metadata asks for them; `parse_special` recognises control tokens written out in the text.
-  std::vector<std::int32_t> encode(std::string_view text, bool add_special = false, bool parse_special = false) const;
+  std::vector<std::int32_t> encode(std::string_view text, bool add_special = false,
+                                   bool parse_special = false) const;
   /// The bytes of these tokens; unknown ids are skipped.
   std::string decode(const std::vector<std::int32_t>& ids) const;
 

@@ -15,7 +15,8 @@ class loader {
   result<weights> load() {
     weights w;
     w.token_embd = tensor("token_embd.weight", c_.embedding, c_.vocabulary, 1);
-    w.output = file_.find("output.weight") ? tensor("output.weight", c_.embedding, c_.vocabulary, 1) : w.token_embd;
+    w.output =
+        file_.find("output.weight") ? tensor("output.weight", c_.embedding, c_.vocabulary, 1) : w.token_embd;
     w.output_norm = vector("output_norm.weight", c_.embedding);
     for (std::int64_t l = 0; l < c_.layers && message_.empty(); ++l) w.layers.push_back(load_layer(l));
     if (!message_.empty()) return error{message_};
@@ -39,13 +40,16 @@ class loader {
       return m;
     }
     const auto* f = find_format(t->type);
-    if (!f || f->usage != role::weight) return fail(name, "type " + gguf::type_name(t->type) + " holds no weights"), m;
+    if (!f || f->usage != role::weight)
+      return fail(name, "type " + gguf::type_name(t->type) + " holds no weights"), m;
     const bool same_rows = t->rows() == rows && t->slices() == slices;
     const bool joined = t->rows() == rows * slices && t->slices() == 1;
     if (t->cols() != cols || (!same_rows && !joined))
       return fail(name, "shape [" + std::to_string(t->ne[0]) + ", " + std::to_string(t->ne[1]) + ", " +
-                            std::to_string(t->slices()) + "] where the metadata implies [" + std::to_string(cols) +
-                            ", " + std::to_string(rows) + ", " + std::to_string(slices) + "]"), m;
+                            std::to_string(t->slices()) + "] where the metadata implies [" +
+                            std::to_string(cols) + ", " + std::to_string(rows) + ", " +
+                            std::to_string(slices) + "]"),
+             m;
     m.format = t->type;
     m.data = bytes->data();
     m.cols = cols, m.rows = rows, m.slices = slices;
@@ -100,7 +104,8 @@ class loader {
   void load_up_projections(layer& l) {
     const bool split = file_.find(prefix_ + "attn_k_b.weight") && file_.find(prefix_ + "attn_v_b.weight");
     const bool joined = file_.find(prefix_ + "attn_kv_b.weight") != nullptr;
-    if (!split && !joined) return fail(prefix_ + "attn_kv_b.weight", "missing, and so are attn_k_b and attn_v_b");
+    if (!split && !joined)
+      return fail(prefix_ + "attn_kv_b.weight", "missing, and so are attn_k_b and attn_v_b");
     if (split) {
       l.k_b = tensor(prefix_ + "attn_k_b.weight", c_.nope, c_.kv_rank, c_.heads);
       l.v_b = tensor(prefix_ + "attn_v_b.weight", c_.kv_rank, c_.value, c_.heads);
@@ -114,7 +119,8 @@ class loader {
   std::vector<float> floats(const matrix& m) {
     std::vector<float> v(static_cast<std::size_t>(m.cols * m.rows * m.slices));
     for (std::int64_t r = 0; r < m.rows * m.slices; ++r)
-      if (const auto s = dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols); s != status::ok)
+      if (const auto s = dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols);
+          s != status::ok)
         fail(m.name, std::string(to_string(s)));
       else
         m.scale.apply(r / m.rows, v.data() + r * m.cols, m.cols);
@@ -135,7 +141,8 @@ class loader {
 
   /// Derived matrices are float32, so nothing is rounded again.
   void derive_kv_b(layer& l) {
-    l.kv_b = own("attn_kv_b", c_.kv_rank, c_.nope + c_.value, join_up_projections(c_, floats(l.k_b), floats(l.v_b)));
+    l.kv_b = own("attn_kv_b", c_.kv_rank, c_.nope + c_.value,
+                 join_up_projections(c_, floats(l.k_b), floats(l.v_b)));
   }
 
   void derive_k_b_v_b(layer& l) {

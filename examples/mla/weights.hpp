@@ -27,10 +27,10 @@ struct matrix {
 
 struct layer {
   std::vector<float> attn_norm, q_a_norm, kv_a_norm, ffn_norm;
-  matrix q, q_a, q_b, kv_a;       ///< q without, q_a and q_b with a query low-rank projection
-  matrix k_b, v_b, kv_b;          ///< all three, whatever the file holds
+  matrix q, q_a, q_b, kv_a;  ///< q without, q_a and q_b with a query low-rank projection
+  matrix k_b, v_b, kv_b;     ///< all three, whatever the file holds
   matrix attn_output;
-  matrix gate, up, down;          ///< dense blocks
+  matrix gate, up, down;  ///< dense blocks
   matrix router;
   std::vector<float> router_bias;  ///< empty: none
   matrix gate_exps, up_exps, down_exps;

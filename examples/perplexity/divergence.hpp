@@ -42,14 +42,17 @@ class divergence {
   const running_mean& nll() const { return nll_; }
   const running_mean& base_nll() const { return base_nll_; }
   double same_top() const { return static_cast<double>(same_top_) / static_cast<double>(count()); }
-  double same_top_error() const { return std::sqrt(same_top() * (1 - same_top()) / std::max(1.0, static_cast<double>(count() - 1))); }
+  double same_top_error() const {
+    return std::sqrt(same_top() * (1 - same_top()) / std::max(1.0, static_cast<double>(count() - 1)));
+  }
   double rms_dp() const { return std::sqrt(dp_.mean_square()); }
   double rms_dp_error() const { return rms_dp() > 0 ? 0.5 / rms_dp() * dp_squared_.error() : 0; }
 
   /// ln(PPL(Q) / PPL(base)) and its error; both chains see the same tokens, so their errors are correlated.
   double log_ratio() const { return nll_.mean() - base_nll_.mean(); }
   double log_ratio_error() const {
-    return std::sqrt(std::max(0.0, nll_.error() * nll_.error() + base_nll_.error() * base_nll_.error() - 2 * covariance()));
+    return std::sqrt(std::max(
+        0.0, nll_.error() * nll_.error() + base_nll_.error() * base_nll_.error() - 2 * covariance()));
   }
   double correlation() const {
     const double e = nll_.error() * base_nll_.error();

@@ -17,7 +17,8 @@ namespace quantal::mla {
 /// One distribution as the file holds it.
 class kl_codec {
  public:
-  explicit kl_codec(std::int64_t vocabulary) : n_(vocabulary), record_(static_cast<std::size_t>(words(vocabulary))) {}
+  explicit kl_codec(std::int64_t vocabulary)
+      : n_(vocabulary), record_(static_cast<std::size_t>(words(vocabulary))) {}
 
   /// u16 words of one record: scale and minimum as floats, the codes, a pad word for odd vocabularies.
   static std::int64_t words(std::int64_t vocabulary) noexcept { return 2 * ((vocabulary + 1) / 2) + 4; }
@@ -35,7 +36,9 @@ class kl_codec {
     std::memcpy(record_.data() + 2, &min_log_prob, 4);
     for (std::int64_t i = 0; i < n_; ++i)
       record_[static_cast<std::size_t>(4 + i)] =
-          scale > 0 && logits[i] > low ? static_cast<std::uint16_t>(std::min(65535L, std::lround((logits[i] - low) / scale))) : 0;
+          scale > 0 && logits[i] > low
+              ? static_cast<std::uint16_t>(std::min(65535L, std::lround((logits[i] - low) / scale)))
+              : 0;
   }
 
   /// The record to log-probabilities. Errors: they are no distribution.
@@ -52,7 +55,8 @@ class kl_codec {
     }
     // Tokens below the bound are stored as the bound; the rest is rounding.
     const double most = 1.01 + static_cast<double>(n_) * std::exp(-range);
-    if (!(total > 0.99 && total < most)) return error{"the probabilities of a record add up to " + std::to_string(total) + ", not to 1"};
+    if (!(total > 0.99 && total < most))
+      return error{"the probabilities of a record add up to " + std::to_string(total) + ", not to 1"};
     return {};
   }
 
@@ -69,7 +73,8 @@ struct kl_header {
 
   std::int64_t scored() const { return context - 1 - first_scored(context); }
   std::span<const std::int32_t> chunk(std::int64_t i) const {
-    return std::span(tokens).subspan(static_cast<std::size_t>(i * context), static_cast<std::size_t>(context));
+    return std::span(tokens).subspan(static_cast<std::size_t>(i * context),
+                                     static_cast<std::size_t>(context));
   }
 };
 
@@ -80,7 +85,8 @@ class kl_writer {
     if (!f) return f.error();
     kl_writer w(std::move(*f), h.vocabulary);
     std::string head = "_logits_";
-    for (const auto v : {h.context, h.vocabulary, h.chunks}) head.append(reinterpret_cast<const char*>(&v), 4);
+    for (const auto v : {h.context, h.vocabulary, h.chunks})
+      head.append(reinterpret_cast<const char*>(&v), 4);
     head.append(reinterpret_cast<const char*>(h.tokens.data()), h.tokens.size() * 4);
     if (auto r = w.file_.write(head); !r) return r.error();
     return w;
@@ -114,13 +120,16 @@ class kl_reader {
     char magic[8] = {};
     file.read(magic, 8);
     for (auto* v : {&h.context, &h.vocabulary, &h.chunks}) file.read(reinterpret_cast<char*>(v), 4);
-    if (!file || std::memcmp(magic, "_logits_", 8) != 0) return error{name + ": not a file of reference logits"};
+    if (!file || std::memcmp(magic, "_logits_", 8) != 0)
+      return error{name + ": not a file of reference logits"};
     constexpr std::int32_t most = 1 << 24;
-    if (h.context < 4 || h.vocabulary < 1 || h.chunks < 1 || h.context > most || h.vocabulary > most || h.chunks > most)
-      return error{name + ": impossible sizes in the header: " + std::to_string(h.chunks) + " chunks of " + std::to_string(h.context) +
-                   " tokens of a vocabulary of " + std::to_string(h.vocabulary)};
-    const double want = 20.0 + 4.0 * h.chunks * h.context +
-                        2.0 * static_cast<double>(kl_codec::words(h.vocabulary)) * h.chunks * static_cast<double>(h.scored());
+    if (h.context < 4 || h.vocabulary < 1 || h.chunks < 1 || h.context > most || h.vocabulary > most ||
+        h.chunks > most)
+      return error{name + ": impossible sizes in the header: " + std::to_string(h.chunks) + " chunks of " +
+                   std::to_string(h.context) + " tokens of a vocabulary of " + std::to_string(h.vocabulary)};
+    const double want =
+        20.0 + 4.0 * h.chunks * h.context +
+        2.0 * static_cast<double>(kl_codec::words(h.vocabulary)) * h.chunks * static_cast<double>(h.scored());
     if (static_cast<double>(size) != want) {
       char implied[32];
       std::snprintf(implied, sizeof implied, "%.0f", want);
@@ -131,8 +140,9 @@ class kl_reader {
     file.read(reinterpret_cast<char*>(h.tokens.data()), static_cast<std::streamsize>(h.tokens.size() * 4));
     for (std::size_t i = 0; i < h.tokens.size(); ++i)
       if (h.tokens[i] < 0 || h.tokens[i] >= h.vocabulary)
-        return error{name + ": chunk " + std::to_string(i / static_cast<std::size_t>(h.context)) + ": token " + std::to_string(h.tokens[i]) +
-                     " is outside the vocabulary of " + std::to_string(h.vocabulary)};
+        return error{name + ": chunk " + std::to_string(i / static_cast<std::size_t>(h.context)) +
+                     ": token " + std::to_string(h.tokens[i]) + " is outside the vocabulary of " +
+                     std::to_string(h.vocabulary)};
     return kl_reader(std::move(h), std::move(file), name);
   }
 

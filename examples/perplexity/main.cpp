@@ -32,9 +32,11 @@ int fail(const std::string& message) {
 /// A model with everything that evaluating it needs.
 struct evaluator {
   evaluator(const options& o, const model& m, std::int64_t context)
-      : pool(text::thread_count(o.threads)), width(m.hyper.vocabulary), batch(o.batch > 0 ? o.batch : context),
-        run(m, o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch), pool, context,
-            {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device}) {}
+      : pool(text::thread_count(o.threads)),
+        width(m.hyper.vocabulary),
+        batch(o.batch > 0 ? o.batch : context),
+        run(m, o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch), pool,
+            context, {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device}) {}
 
   /// Logits of every token, from an empty cache.
   result<void> evaluate(std::span<const std::int32_t> tokens, std::vector<float>& logits) {
@@ -42,8 +44,10 @@ struct evaluator {
     const auto n = static_cast<std::int64_t>(tokens.size());
     logits.resize(static_cast<std::size_t>(n * width));
     for (std::int64_t at = 0; at < n; at += batch) {
-      const auto part = tokens.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, n - at)));
-      if (auto r = run.evaluate(part, std::span(logits).subspan(static_cast<std::size_t>(at * width))); !r) return r;
+      const auto part =
+          tokens.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, n - at)));
+      if (auto r = run.evaluate(part, std::span(logits).subspan(static_cast<std::size_t>(at * width))); !r)
+        return r;
     }
     return {};
   }
@@ -76,7 +80,8 @@ error in_chunk(std::int64_t i, const error& e) { return {"chunk " + std::to_stri
 result<double> perplexity_of(const running_mean& nll, const std::string& whose) {
   const double ppl = std::exp(nll.mean());
   if (std::isfinite(ppl)) return ppl;
-  return error{whose + ": the perplexity is not finite; the mean of -ln p is " + text::format("%g", nll.mean())};
+  return error{whose + ": the perplexity is not finite; the mean of -ln p is " +
+               text::format("%g", nll.mean())};
 }
 
 result<void> print_divergence(divergence& d, const options& o) {
@@ -84,13 +89,27 @@ result<void> print_divergence(divergence& d, const options& o) {
   if (!model_ppl) return model_ppl.error();
   if (!base_ppl) return base_ppl.error();
   const double ppl = *model_ppl, base = *base_ppl;
-  for (const double v : {d.kld().mean(), d.kld().error(), d.dp().mean(), d.rms_dp(), d.rms_dp_error(), d.log_ratio(), d.log_ratio_error(), d.correlation()})
-    if (!std::isfinite(v)) return error{o.model + ": a statistic of the divergence from " + o.base + " is not finite"};
+  for (const double v : {d.kld().mean(), d.kld().error(), d.dp().mean(), d.rms_dp(), d.rms_dp_error(),
+                         d.log_ratio(), d.log_ratio_error(), d.correlation()})
+    if (!std::isfinite(v))
+      return error{o.model + ": a statistic of the divergence from " + o.base + " is not finite"};
   if (o.as_json) {
-    json k = {{"mean_kld", d.kld().mean()}, {"mean_kld_error", d.kld().error()}, {"max_kld", d.kld_percentile(1)}, {"kld_999", d.kld_percentile(.999)},
-              {"kld_99", d.kld_percentile(.99)}, {"kld_median", d.kld_percentile(.5)}, {"same_top", d.same_top()}, {"same_top_error", d.same_top_error()},
-              {"rms_dp", d.rms_dp()}, {"mean_dp", d.dp().mean()}, {"ppl", ppl}, {"ppl_error", ppl * d.nll().error()}, {"ppl_base", base},
-              {"log_ratio", d.log_ratio()}, {"log_ratio_error", d.log_ratio_error()}, {"tokens", d.count()}};
+    json k = {{"mean_kld", d.kld().mean()},
+              {"mean_kld_error", d.kld().error()},
+              {"max_kld", d.kld_percentile(1)},
+              {"kld_999", d.kld_percentile(.999)},
+              {"kld_99", d.kld_percentile(.99)},
+              {"kld_median", d.kld_percentile(.5)},
+              {"same_top", d.same_top()},
+              {"same_top_error", d.same_top_error()},
+              {"rms_dp", d.rms_dp()},
+              {"mean_dp", d.dp().mean()},
+              {"ppl", ppl},
+              {"ppl_error", ppl * d.nll().error()},
+              {"ppl_base", base},
+              {"log_ratio", d.log_ratio()},
+              {"log_ratio_error", d.log_ratio_error()},
+              {"tokens", d.count()}};
     print_json(k);
     return {};
   }
@@ -102,11 +121,13 @@ result<void> print_divergence(divergence& d, const options& o) {
   std::printf("\n====== KL divergence statistics ======\n");
   std::printf("Mean    KLD: %10.6f +/- %10.6f\n", d.kld().mean(), d.kld().error());
   std::printf("Maximum KLD: %10.6f\n", d.kld_percentile(1));
-  for (const double f : {99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1}) std::printf("%5.1f%%  KLD: %10.6f\n", f, d.kld_percentile(f / 100));
+  for (const double f : {99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1})
+    std::printf("%5.1f%%  KLD: %10.6f\n", f, d.kld_percentile(f / 100));
   std::printf("Minimum KLD: %10.6f\n", d.kld_percentile(0));
   std::printf("\n====== Token probability statistics ======\n");
   std::printf("Mean    dp: %6.3f +/- %5.3f %%\n", 100 * d.dp().mean(), 100 * d.dp().error());
-  for (const double f : {100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0}) std::printf("%5.1f%%  dp: %6.3f%%\n", f, 100 * d.dp_percentile(f / 100));
+  for (const double f : {100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0})
+    std::printf("%5.1f%%  dp: %6.3f%%\n", f, 100 * d.dp_percentile(f / 100));
   std::printf("RMS dp    : %6.3f +/- %5.3f %%\n", 100 * d.rms_dp(), 100 * d.rms_dp_error());
   std::printf("Same top p: %6.3f +/- %5.3f %%\n", 100 * d.same_top(), 100 * d.same_top_error());
   return {};
@@ -115,12 +136,14 @@ result<void> print_divergence(divergence& d, const options& o) {
 /// The file settles context, tokens and chunks; options that say otherwise are refused.
 result<void> check_settings(const options& o, const model& m, const kl_header& h) {
   if (h.vocabulary != m.hyper.vocabulary)
-    return error{o.base + ": made with a vocabulary of " + std::to_string(h.vocabulary) + ", " + o.model + " has one of " +
-                 std::to_string(m.hyper.vocabulary)};
+    return error{o.base + ": made with a vocabulary of " + std::to_string(h.vocabulary) + ", " + o.model +
+                 " has one of " + std::to_string(m.hyper.vocabulary)};
   if (o.context_given && o.context != h.context)
-    return error{o.base + ": made with chunks of " + std::to_string(h.context) + " tokens, but -c asks for " + std::to_string(o.context)};
+    return error{o.base + ": made with chunks of " + std::to_string(h.context) + " tokens, but -c asks for " +
+                 std::to_string(o.context)};
   if (o.chunks > h.chunks)
-    std::fprintf(stderr, "note: %s holds %d chunks, fewer than the %lld asked for\n", o.base.c_str(), h.chunks, static_cast<long long>(o.chunks));
+    std::fprintf(stderr, "note: %s holds %d chunks, fewer than the %lld asked for\n", o.base.c_str(),
+                 h.chunks, static_cast<long long>(o.chunks));
   return {};
 }
 
@@ -138,9 +161,11 @@ result<void> check_text(const options& o, const model& m, const kl_header& h) {
   while (same < std::min(n, text->tokens.size()) && text->tokens[same] == h.tokens[same]) ++same;
   if (same == n) return {};
   const auto context = static_cast<std::size_t>(h.context);
-  return error{o.base + ": made from another text or with another tokenizer than " + o.text + " gives: chunk " + std::to_string(same / context) +
-               ", token " + std::to_string(same % context) + " is " + std::to_string(h.tokens[same]) +
-               (same < text->tokens.size() ? ", not " + std::to_string(text->tokens[same]) : ", where the text has ended") +
+  return error{o.base + ": made from another text or with another tokenizer than " + o.text +
+               " gives: chunk " + std::to_string(same / context) + ", token " +
+               std::to_string(same % context) + " is " + std::to_string(h.tokens[same]) +
+               (same < text->tokens.size() ? ", not " + std::to_string(text->tokens[same])
+                                           : ", where the text has ended") +
                "; without -f the tokens of the file are used"};
 }
 
@@ -182,7 +207,10 @@ result<void> measure(const options& o, const model& m) {
   note_context(o, m, o.context);
   std::optional<kl_writer> base;
   if (!o.base.empty()) {
-    kl_header h{static_cast<std::int32_t>(o.context), static_cast<std::int32_t>(m.hyper.vocabulary), static_cast<std::int32_t>(text->chunks), {}};
+    kl_header h{static_cast<std::int32_t>(o.context),
+                static_cast<std::int32_t>(m.hyper.vocabulary),
+                static_cast<std::int32_t>(text->chunks),
+                {}};
     h.tokens.assign(text->tokens.begin(), text->tokens.begin() + text->chunks * o.context);
     auto w = kl_writer::create(o.base, h);
     if (!w) return w.error();
@@ -214,28 +242,41 @@ result<void> measure(const options& o, const model& m) {
   if (base)
     if (auto r = base->finish(); !r) return r;
   const double ppl = std::exp(nll.mean());
-  if (o.as_json) print_json({{"ppl", ppl}, {"ppl_error", ppl * nll.error()}, {"chunks", text->chunks}, {"context", o.context}, {"tokens", nll.count()}});
-  else std::printf("\nFinal estimate: PPL over %lld chunks for n_ctx=%lld = %.4f +/- %.5f\n", static_cast<long long>(text->chunks), static_cast<long long>(o.context), ppl, ppl * nll.error());
+  if (o.as_json)
+    print_json({{"ppl", ppl},
+                {"ppl_error", ppl * nll.error()},
+                {"chunks", text->chunks},
+                {"context", o.context},
+                {"tokens", nll.count()}});
+  else
+    std::printf("\nFinal estimate: PPL over %lld chunks for n_ctx=%lld = %.4f +/- %.5f\n",
+                static_cast<long long>(text->chunks), static_cast<long long>(o.context), ppl,
+                ppl * nll.error());
   return {};
 }
 
 /// Reference logits take hours to make: they are not replaced because --kl-divergence was forgotten.
 result<void> check_files(const options& o) {
   file_plan files;
-  files.input("-m", o.model).input("-f", o.text).input("--tokens", o.tokens).output("--logits-out", o.logits_out);
+  files.input("-m", o.model)
+      .input("-f", o.text)
+      .input("--tokens", o.tokens)
+      .output("--logits-out", o.logits_out);
   if (o.divergence) return files.input("--kl-divergence-base", o.base).check();
   files.output("--kl-divergence-base", o.base);
   if (!o.base.empty()) files.prints();
   if (auto ok = files.check(); !ok) return ok;
   std::error_code ignored;
   if (std::filesystem::is_regular_file(o.base, ignored) && !o.overwrite_base)
-    return error{o.base + ": exists; give --kl-divergence to compare with it, or --overwrite-base to write it anew"};
+    return error{o.base +
+                 ": exists; give --kl-divergence to compare with it, or --overwrite-base to write it anew"};
   return {};
 }
 
 int run(int argc, char** argv) {
   options o;
-  cli::parser p("quantal-perplexity", "Perplexity of a deepseek2 model, KL divergence against a reference, or raw logits.");
+  cli::parser p("quantal-perplexity",
+                "Perplexity of a deepseek2 model, KL divergence against a reference, or raw logits.");
   p.option({"-m", "--model"}, "FILE", "GGUF model", o.model).required();
   p.option({"-f", "--file"}, "FILE", "text (UTF-8, taken as it is)", o.text);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {4, 1 << 20});
@@ -245,13 +286,16 @@ int run(int argc, char** argv) {
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"--act"}, "POLICY", "activations against quantized weights", o.act).one_of({"exact", "q8"});
-  p.option({"-ngl", "--gpu-layers"}, "N", "last blocks whose products run on CUDA, more than all: output, too", o.gpu_layers, {0, 1 << 20});
+  p.option({"-ngl", "--gpu-layers"}, "N",
+           "last blocks whose products run on CUDA, more than all: output, too", o.gpu_layers, {0, 1 << 20});
   p.option({"--arch"}, "NAME", "kernel variant (scalar, avx2, ...) instead of the best", o.arch);
-  p.option({"--kl-divergence-base"}, "FILE", "reference logits: written, or read with --kl-divergence", o.base);
+  p.option({"--kl-divergence-base"}, "FILE", "reference logits: written, or read with --kl-divergence",
+           o.base);
   p.flag({"--kl-divergence"}, "compare with the reference logits", o.divergence);
   p.flag({"--overwrite-base"}, "write the reference logits although the file exists", o.overwrite_base);
   p.option({"--tokens"}, "FILE", "int32 little-endian token ids to evaluate as one sequence", o.tokens);
-  p.option({"--logits-out"}, "FILE", "where --tokens writes float32 logits [tokens, vocabulary]", o.logits_out);
+  p.option({"--logits-out"}, "FILE", "where --tokens writes float32 logits [tokens, vocabulary]",
+           o.logits_out);
   p.flag({"--json"}, "results as JSON", o.as_json);
   if (const auto code = p.run(argc, argv)) return *code;
   const auto usage = [](const char* why) {
@@ -260,11 +304,14 @@ int run(int argc, char** argv) {
   };
   if (o.tokens.empty() != o.logits_out.empty()) return usage("--tokens and --logits-out go together");
   if (!o.tokens.empty() && (!o.text.empty() || !o.base.empty() || o.divergence))
-    return usage("--tokens evaluates one sequence: -f, --kl-divergence and --kl-divergence-base do not go with it");
+    return usage(
+        "--tokens evaluates one sequence: -f, --kl-divergence and --kl-divergence-base do not go with it");
   o.context_given = p.given("-c");
   if (o.divergence && o.base.empty()) return usage("--kl-divergence needs --kl-divergence-base");
-  if (o.text.empty() && o.tokens.empty() && !o.divergence) return usage("nothing to do: give -f, --tokens or --kl-divergence");
-  if (!o.arch.empty() && !runtime::dispatcher::named(o.arch)) return usage("--arch: this machine or build has no such variant");
+  if (o.text.empty() && o.tokens.empty() && !o.divergence)
+    return usage("nothing to do: give -f, --tokens or --kl-divergence");
+  if (!o.arch.empty() && !runtime::dispatcher::named(o.arch))
+    return usage("--arch: this machine or build has no such variant");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   const auto m = load_model(o.model);
   if (!m) return fail(m.error().message);
@@ -283,4 +330,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::run_program("quantal-perplexity", argc, argv, quantal::mla::run); }
+int main(int argc, char** argv) {
+  return quantal::run_program("quantal-perplexity", argc, argv, quantal::mla::run);
+}

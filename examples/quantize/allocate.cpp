@@ -37,8 +37,10 @@ result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, c
   for (std::int64_t i = 0; i < wanted; ++i) {
     const std::int64_t r = i * rows / wanted;
     float* x = s.weights.data() + i * t.cols();
-    if (const auto failed = dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols()); failed != status::ok)
-      return error{model.path() + ": tensor '" + text::printable(t.name) + "': " + std::string(to_string(failed))};
+    if (const auto failed = dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols());
+        failed != status::ok)
+      return error{model.path() + ": tensor '" + text::printable(t.name) +
+                   "': " + std::string(to_string(failed))};
     if (!std::all_of(x, x + t.cols(), [](float v) { return std::isfinite(v); }))
       return error{model.path() + ": tensor '" + text::printable(t.name) + "', row " + std::to_string(r) +
                    " is not finite"};
@@ -235,8 +237,10 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
   std::uint64_t spent = 0;
   for (const auto& s : plan->steps) {
     const auto* f = find_format(s.tensor->type);
-    const bool free = is_quantized(*s.tensor, fixed.family) && !(fixed.leave_output && s.tensor->name == "output.weight") && s.to.decided != reason::rule &&
-                      s.to.decided != reason::option && f && (f->is_float || fixed.allow_requantize);
+    const bool free = is_quantized(*s.tensor, fixed.family) &&
+                      !(fixed.leave_output && s.tensor->name == "output.weight") &&
+                      s.to.decided != reason::rule && s.to.decided != reason::option && f &&
+                      (f->is_float || fixed.allow_requantize);
     if (free && s.tensor->elements() > 0)
       open.push_back(&s);
     else
@@ -262,7 +266,8 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
     if (!s) return s.error();
     std::vector<choice_of_type> mine;
     for (const auto* f : options.types) {
-      if (t.cols() % f->layout.elements != 0 || (needs_importance(*f, *fixed.type, fixed.family) && !w)) continue;
+      if (t.cols() % f->layout.elements != 0 || (needs_importance(*f, *fixed.type, fixed.family) && !w))
+        continue;
       const double loss = f->gguf_id == t.type ? 0 : (*weights)[i] * error_with(*s, *f, threads);
       mine.push_back({f, *gguf::tensor_bytes(f->gguf_id, t.ne), loss});
     }

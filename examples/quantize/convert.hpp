@@ -23,11 +23,11 @@ inline constexpr std::size_t default_window = std::size_t{8} << 20;
 
 /// Squared outputs of a tensor, mean over the inputs that were held out, summed over rows.
 struct output_loss {
-  double signal = 0;         ///< of the weights
-  double plain = 0;          ///< of the error of the plain codes
-  double chosen = 0;         ///< of the codes that were chosen for the outputs
-  bool measured = false;     ///< there were such inputs
-  bool accepted = false;     ///< the chosen codes are those of the result
+  double signal = 0;      ///< of the weights
+  double plain = 0;       ///< of the error of the plain codes
+  double chosen = 0;      ///< of the codes that were chosen for the outputs
+  bool measured = false;  ///< there were such inputs
+  bool accepted = false;  ///< the chosen codes are those of the result
 };
 
 /// What a conversion did to the weights of a tensor.

@@ -32,7 +32,8 @@ inline const format_info* stand_in(const format_info& wanted, dialect d) {
       {"nvfp4", "q4_0", "q4_0"},
   });
   if (wanted.layout.elements <= 32) return nullptr;
-  const auto r = std::find_if(table.begin(), table.end(), [&](const row& x) { return x.wanted == wanted.name; });
+  const auto r =
+      std::find_if(table.begin(), table.end(), [&](const row& x) { return x.wanted == wanted.name; });
   if (r == table.end()) return find_format("iq4_nl");
   return find_format(d == dialect::ik ? r->ik : r->llama_cpp);
 }

@@ -102,7 +102,8 @@ std::string known_file_types() {
 }
 
 bool reads(dialect d, const format_info& f) {
-  constexpr auto llama_cpp_only = std::to_array<std::string_view>({"tq1_0", "tq2_0", "q1_0", "q2_0", "nvfp4"});
+  constexpr auto llama_cpp_only =
+      std::to_array<std::string_view>({"tq1_0", "tq2_0", "q1_0", "q2_0", "nvfp4"});
   constexpr std::uint32_t first_of_ik = 97;  // ik_llama.cpp numbers its own formats from here
   if (d == dialect::llama_cpp) return f.gguf_id < first_of_ik;
   return std::find(llama_cpp_only.begin(), llama_cpp_only.end(), f.name) == llama_cpp_only.end();

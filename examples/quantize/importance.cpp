@@ -6,7 +6,9 @@
 namespace quantal::plan {
 namespace {
 
-bool is_embedding(const std::string& name) { return name == "token_embd.weight" || name == "per_layer_token_embd.weight"; }
+bool is_embedding(const std::string& name) {
+  return name == "token_embd.weight" || name == "per_layer_token_embd.weight";
+}
 
 }  // namespace
 
@@ -19,13 +21,14 @@ exemption exemption_of(const std::string& name, const model_traits& model) {
 }
 
 bool needs_importance(const format_info& f, const file_type& type, dialect family) {
-  constexpr auto both = std::to_array<std::string_view>({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq1_kt", "iq2_kt"});
+  constexpr auto both =
+      std::to_array<std::string_view>({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq1_kt", "iq2_kt"});
   return std::find(both.begin(), both.end(), f.name) != both.end() ||
          (f.name == "iq3_xxs" && family == dialect::llama_cpp) || (f.name == "q2_K" && type.name == "Q2_K_S");
 }
 
-result<importance_note> find_importance(const gguf::model_view& model, const gguf::tensor_info& t, const imatrix::store& s,
-                                        const imatrix::model_shape& shape) {
+result<importance_note> find_importance(const gguf::model_view& model, const gguf::tensor_info& t,
+                                        const imatrix::store& s, const imatrix::model_shape& shape) {
   auto found = imatrix::resolve(s, model, t, shape);
   if (!found && is_embedding(t.name)) return importance_note{};
   if (!found) return found.error();

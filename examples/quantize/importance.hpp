@@ -34,8 +34,8 @@ exemption exemption_of(const std::string& tensor_name, const model_traits& model
 bool needs_importance(const format_info& format, const file_type& type, dialect family);
 
 /// Importance of one tensor. Data that does not fit is an error except for embeddings, which need none.
-result<importance_note> find_importance(const gguf::model_view& model, const gguf::tensor_info& t, const imatrix::store& s,
-                                        const imatrix::model_shape& shape);
+result<importance_note> find_importance(const gguf::model_view& model, const gguf::tensor_info& t,
+                                        const imatrix::store& s, const imatrix::model_shape& shape);
 
 /// What a tensor that no pass reaches gets instead of a format that needs data.
 const format_info& safe_format();

@@ -86,7 +86,8 @@ constexpr auto llama_cpp_rules = std::to_array<mix_rule>({
     {"IQ1_S IQ1_M", attn_output, always, "iq2_xxs"},
     {"Q3_K_L", attn_output, falcon, "q4_K"},
     {"Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS", attn_output, falcon, ""},
-    {"Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS", attn_output, mixtral, "q5_K"},
+    {"Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS", attn_output, mixtral,
+     "q5_K"},
     {"Q3_K_L", attn_output, mixtral, ""},
     {"Q2_K", attn_output, always, "q3_K"},
     {"IQ3_XXS", attn_output, always, "iq3_s"},
@@ -188,7 +189,8 @@ constexpr auto ik_rules = std::to_array<mix_rule>({
     {"Q3_K_L", attn_output, falcon, "q4_K"},
     {"Q2_K Q3_K_M IQ3_XXS IQ3_M IQ2_K", attn_output, falcon, ""},
     {"IQ2_KL", attn_output, experts4, "iq4_ks"},
-    {"Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS IQ2_K IQ3_K IQ3_KS IQ3_KT IQ4_K IQ4_KS "
+    {"Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS IQ2_K IQ3_K IQ3_KS IQ3_KT "
+     "IQ4_K IQ4_KS "
      "IQ4_KSS IQ5_KS",
      attn_output, experts4, "q5_K"},
     {"Q3_K_L", attn_output, experts4, ""},
@@ -253,7 +255,8 @@ bool lists(std::string_view list, std::string_view name) {
   return false;
 }
 
-const mix_rule* find_rule(std::span<const mix_rule> rules, const file_type& type, tensor_class kind, std::uint32_t facts) {
+const mix_rule* find_rule(std::span<const mix_rule> rules, const file_type& type, tensor_class kind,
+                          std::uint32_t facts) {
   for (const auto& r : rules)
     if ((r.tensors == kind || r.tensors == any) && (facts & r.facts) == r.facts &&
         (lists(r.file_types, type.name) || (lists(low_bit, type.name) && lists(r.file_types, "LOW_BIT"))))
@@ -263,9 +266,11 @@ const mix_rule* find_rule(std::span<const mix_rule> rules, const file_type& type
 
 /// Sizes that llama.cpp calls 70B, by architecture and number of blocks.
 bool is_70b(const model_traits& m) {
-  if (m.architecture == "llama" || m.architecture == "llama-embed") return m.blocks == 80 && m.heads != m.kv_heads;
+  if (m.architecture == "llama" || m.architecture == "llama-embed")
+    return m.blocks == 80 && m.heads != m.kv_heads;
   if (m.architecture == "jais2") return m.blocks == 68;
-  return m.blocks == 80 && (m.architecture == "qwen2" || m.architecture == "deci" || m.architecture == "olmo");
+  return m.blocks == 80 &&
+         (m.architecture == "qwen2" || m.architecture == "deci" || m.architecture == "olmo");
 }
 
 std::uint32_t facts_of(const model_traits& m, bool has_imatrix) {
@@ -291,7 +296,9 @@ std::uint32_t facts_of_place(std::int64_t i, std::int64_t n) {
   return f;
 }
 
-bool is_embedding(std::string_view name) { return name == "token_embd.weight" || name == "per_layer_token_embd.weight"; }
+bool is_embedding(std::string_view name) {
+  return name == "token_embd.weight" || name == "per_layer_token_embd.weight";
+}
 
 tensor_class class_in_llama_cpp(std::string_view name) {
   for (const auto* value : {"attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"})
@@ -327,23 +334,34 @@ model_traits traits_of(const gguf::metadata& meta, const std::vector<gguf::tenso
     for (const auto& t : tensors) m.blocks = std::max(m.blocks, block_index(t.name).value_or(-1) + 1);
   m.unrun_blocks = std::min(number("nextn_predict_layers"), m.blocks);
   m.heads = number("attention.head_count");
-  m.kv_heads = meta.contains(m.architecture + ".attention.head_count_kv") ? number("attention.head_count_kv") : m.heads;
+  m.kv_heads = meta.contains(m.architecture + ".attention.head_count_kv") ? number("attention.head_count_kv")
+                                                                          : m.heads;
   m.experts = number("expert_count");
-  m.tied_embeddings = std::none_of(tensors.begin(), tensors.end(), [](const auto& t) { return t.name == "output.weight"; });
+  m.tied_embeddings =
+      std::none_of(tensors.begin(), tensors.end(), [](const auto& t) { return t.name == "output.weight"; });
   return m;
 }
 
 bool is_known_architecture(std::string_view name) {
   return lists(
-      "afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm "
-      "cohere2 command-r dbrx deci deepseek deepseek2 deepseek2-ocr dots1 dream ernie4_5 ernie4_5-moe eurobert exaone exaone-moe "
-      "exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm-dsa glm4 glm4moe gpt-oss gpt2 gptneox "
-      "granite granitehybrid granitemoe grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl internlm2 jais jais2 jamba "
-      "jina-bert-v2 jina-bert-v3 kimi-linear lfm2 lfm2moe llada llada-moe llama llama-embed llama4 maincoder mamba mamba2 mimo2 "
-      "minicpm minicpm3 minimax-m2 mistral3 mistral4 modern-bert mpt nemotron nemotron_h nemotron_h_moe neo-bert nomic-bert "
-      "nomic-bert-moe olmo olmo2 olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 plm qwen "
-      "qwen2 qwen2moe qwen2vl qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3vl qwen3vlmoe refact rnd1 rwkv6 rwkv6qwen2 rwkv7 "
-      "seed_oss smallthinker smollm3 stablelm starcoder starcoder2 step35 t5 t5encoder wavtokenizer-dec xverse",
+      "afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bert bitnet bloom chameleon chatglm "
+      "codeshell cogvlm "
+      "cohere2 command-r dbrx deci deepseek deepseek2 deepseek2-ocr dots1 dream ernie4_5 ernie4_5-moe "
+      "eurobert exaone exaone-moe "
+      "exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm-dsa glm4 glm4moe "
+      "gpt-oss gpt2 gptneox "
+      "granite granitehybrid granitemoe grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl internlm2 jais "
+      "jais2 jamba "
+      "jina-bert-v2 jina-bert-v3 kimi-linear lfm2 lfm2moe llada llada-moe llama llama-embed llama4 maincoder "
+      "mamba mamba2 mimo2 "
+      "minicpm minicpm3 minimax-m2 mistral3 mistral4 modern-bert mpt nemotron nemotron_h nemotron_h_moe "
+      "neo-bert nomic-bert "
+      "nomic-bert-moe olmo olmo2 olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo plamo2 "
+      "plamo3 plm qwen "
+      "qwen2 qwen2moe qwen2vl qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3vl qwen3vlmoe refact rnd1 rwkv6 "
+      "rwkv6qwen2 rwkv7 "
+      "seed_oss smallthinker smollm3 stablelm starcoder starcoder2 step35 t5 t5encoder wavtokenizer-dec "
+      "xverse",
       name);
 }
 
@@ -359,7 +377,8 @@ std::optional<std::int64_t> block_index(std::string_view name) {
 tensor_class class_of(std::string_view name, dialect d, const model_traits& model) {
   if (name == "output.weight") return output;
   if (is_embedding(name)) return model.tied_embeddings ? output : token_embd;
-  if (const auto kind = d == dialect::ik ? class_in_ik(name) : class_in_llama_cpp(name); kind != other) return kind;
+  if (const auto kind = d == dialect::ik ? class_in_ik(name) : class_in_llama_cpp(name); kind != other)
+    return kind;
   if (contains(name, "ffn_down")) return ffn_down;
   if (contains(name, "ffn_gate")) return ffn_gate;
   if (contains(name, "ffn_up")) return ffn_up;
@@ -369,7 +388,8 @@ tensor_class class_of(std::string_view name, dialect d, const model_traits& mode
 mixer::mixer(const file_type& type, dialect d, const model_traits& model, bool has_imatrix,
              const std::vector<gguf::tensor_info>& tensors)
     : type_(type), dialect_(d), model_(model), facts_(facts_of(model, has_imatrix)) {
-  values_ = std::count_if(tensors.begin(), tensors.end(), [&](const auto& t) { return class_of(t.name, d, model) == attn_v; });
+  values_ = std::count_if(tensors.begin(), tensors.end(),
+                          [&](const auto& t) { return class_of(t.name, d, model) == attn_v; });
 }
 
 /// V projections are counted among themselves. Feed-forward tensors go by their block where there are experts, and are
@@ -378,7 +398,8 @@ std::uint32_t mixer::place(const gguf::tensor_info& t, tensor_class kind) {
   const bool by_block = kind != attn_v && model_.experts > 1;
   const std::int64_t seen = seen_[static_cast<std::size_t>(kind)]++;
   const std::int64_t n = kind == attn_v ? values_ : model_.blocks;
-  return facts_of_place(by_block ? block_index(t.name).value_or(seen) : seen, n) | (seen < n / 8 ? counted_eighth : 0);
+  return facts_of_place(by_block ? block_index(t.name).value_or(seen) : seen, n) |
+         (seen < n / 8 ? counted_eighth : 0);
 }
 
 std::string_view mixer::choose(const gguf::tensor_info& t) {
@@ -388,9 +409,12 @@ std::string_view mixer::choose(const gguf::tensor_info& t) {
   if (t.cols() % 256 != 0) facts |= odd_width;
   if (t.slices() > 1) facts |= stacked;
   const mix_rule* r = nullptr;
-  if (dialect_ == dialect::ik && kind == output && model_.tied_embeddings) r = find_rule(ik_tied_rules, type_, kind, facts);
+  if (dialect_ == dialect::ik && kind == output && model_.tied_embeddings)
+    r = find_rule(ik_tied_rules, type_, kind, facts);
   if (dialect_ == dialect::llama_cpp) r = find_rule(mxfp4_moe_rules, type_, kind, facts);
-  if (!r) r = find_rule(dialect_ == dialect::ik ? std::span<const mix_rule>(ik_rules) : llama_cpp_rules, type_, kind, facts);
+  if (!r)
+    r = find_rule(dialect_ == dialect::ik ? std::span<const mix_rule>(ik_rules) : llama_cpp_rules, type_,
+                  kind, facts);
   return r && !r->type.empty() ? r->type : type_.base;
 }
 

@@ -53,7 +53,8 @@ tensor_class class_of(std::string_view name, dialect d, const model_traits& mode
 /// Chooses the formats of a model's tensors one after the other: some rules count the tensors that pass.
 class mixer {
  public:
-  mixer(const file_type& type, dialect d, const model_traits& model, bool has_imatrix, const std::vector<gguf::tensor_info>& tensors);
+  mixer(const file_type& type, dialect d, const model_traits& model, bool has_imatrix,
+        const std::vector<gguf::tensor_info>& tensors);
 
   std::string_view choose(const gguf::tensor_info& tensor);
 
@@ -63,8 +64,8 @@ class mixer {
   const file_type& type_;
   dialect dialect_;
   const model_traits& model_;
-  std::uint32_t facts_ = 0;        ///< those that hold for every tensor
-  std::int64_t values_ = 0;        ///< tensors of class attn_v
+  std::uint32_t facts_ = 0;              ///< those that hold for every tensor
+  std::int64_t values_ = 0;              ///< tensors of class attn_v
   std::array<std::int64_t, 11> seen_{};  ///< tensors so far, per class
 };
 

@@ -19,8 +19,10 @@ inline void add_plan_options(cli::parser& p, run_options& o) {
   p.option({"--output-tensor-type"}, "T", "type of output.weight, before rules and mix", o.output_type);
   p.option({"--require-imatrix"}, "WHICH", "types that must have importance data", o.required)
       .one_of({"all", "lowbit", "none"});
-  p.option({"--types"}, "WHOSE", "whose mixes and formats: those of the program that has the type, of the named one, or every "
-           "format in rules and options", o.types)
+  p.option({"--types"}, "WHOSE",
+           "whose mixes and formats: those of the program that has the type, of the named one, or every "
+           "format in rules and options",
+           o.types)
       .one_of({"auto", "llama.cpp", "ik", "all"});
   p.flag({"--pure"}, "base type instead of the built-in mix", o.pure);
   p.flag({"--strict"}, "weights beyond the range of a type's scales, too large or too small, are an error",

@@ -31,8 +31,9 @@ void count(model_plan& p, const step& s) {
 
 /// Looks importance up. A tensor that lacks what its type needs goes to `required`, or, where no pass can collect it, gets a
 /// type that needs none.
-result<void> add_importance(const gguf::model_view& model, const type_options& options, const imatrix::store* statistics,
-                            requirement needed, step& s, model_plan& p, std::vector<std::string>& required) {
+result<void> add_importance(const gguf::model_view& model, const type_options& options,
+                            const imatrix::store* statistics, requirement needed, step& s, model_plan& p,
+                            std::vector<std::string>& required) {
   const format_info* f = find_format(s.to.type);
   if (s.to.copy || !f || f->is_float) return {};
   const auto& t = *s.tensor;
@@ -58,17 +59,21 @@ result<void> add_importance(const gguf::model_view& model, const type_options& o
   return {};
 }
 
-std::string counted(std::int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+std::string counted(std::int64_t n, const char* what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
 
 void add_notes(const type_options& options, model_plan& p) {
   const auto& a = p.traits.architecture;
   if (!options.type->is_float() && !options.type->is_copy() && !is_known_architecture(a))
     p.notes.push_back("architecture '" + text::printable(a) + "' was not compared with " +
                       std::string(program_name(options.family)) + "; its general rules choose the types");
-  const auto safe = std::count_if(p.steps.begin(), p.steps.end(), [](const step& s) { return s.to.decided == reason::no_data; });
+  const auto safe = std::count_if(p.steps.begin(), p.steps.end(),
+                                  [](const step& s) { return s.to.decided == reason::no_data; });
   if (safe > 0)
-    p.notes.push_back("no pass runs the blocks of " + counted(safe, "tensor") + ", so that no importance is collected: " +
-                      std::string(safe_format().name) + " instead of types that need it");
+    p.notes.push_back("no pass runs the blocks of " + counted(safe, "tensor") +
+                      ", so that no importance is collected: " + std::string(safe_format().name) +
+                      " instead of types that need it");
   for (const auto& r : options.rules) {
     const std::string which = "rule '" + text::printable(r.pattern.text()) + "' ";
     if (r.reaches_kept())
@@ -117,7 +122,8 @@ result<model_plan> make_plan(const gguf::model_view& model, type_options& option
     const auto& t = model.tensors()[i];
     if (scale_is_replaced(model, t, *targets)) continue;
     step s{&t, (*targets)[i], {}, 0};
-    if (auto added = add_importance(model, options, statistics, needed, s, p, required); !added) return added.error();
+    if (auto added = add_importance(model, options, statistics, needed, s, p, required); !added)
+      return added.error();
     if (!s.to.copy && has_tensor_scale(s.to.type)) add_scale(p, t);
     const auto bytes = gguf::tensor_bytes(s.to.type, t.ne);
     if (!bytes)

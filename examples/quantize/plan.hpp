@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "quantal/gguf/model_view.hpp"
 #include "importance.hpp"
+#include "quantal/gguf/model_view.hpp"
 #include "types.hpp"
 
 namespace quantal::plan {

@@ -63,7 +63,8 @@ result<void> parse_rules(std::string_view input, const std::string& origin, bool
   return {};
 }
 
-result<rule_matches> rule_matches::find(std::vector<rule>& rules, const std::vector<gguf::tensor_info>& tensors,
+result<rule_matches> rule_matches::find(std::vector<rule>& rules,
+                                        const std::vector<gguf::tensor_info>& tensors,
                                         const std::function<bool(const gguf::tensor_info&)>& is_quantized) {
   rule_matches out(rules);
   for (auto& r : rules) r.matched = r.hits = r.kept = 0;

@@ -25,12 +25,13 @@ result<const format_info*> optional_type(const std::string& name, const char* op
 
 /// Whose mixes and formats: by default those of the program that has the file type, llama.cpp's if both have it.
 result<void> choose_family(const std::string& types, type_options& t) {
-  const auto wanted = types == "ik"          ? dialect::ik
-                      : types == "llama.cpp" ? dialect::llama_cpp
+  const auto wanted = types == "ik"                   ? dialect::ik
+                      : types == "llama.cpp"          ? dialect::llama_cpp
                       : t.type->known_to == owner::ik ? dialect::ik
                                                       : dialect::llama_cpp;
   if (t.type->known_to == (wanted == dialect::ik ? owner::llama_cpp : owner::ik))
-    return error{"--types " + types + ": " + std::string(program_name(wanted)) + " has no type " + std::string(t.type->name)};
+    return error{"--types " + types + ": " + std::string(program_name(wanted)) + " has no type " +
+                 std::string(t.type->name)};
   t.family = wanted;
   t.any_format = types == "all";
   return {};
@@ -71,8 +72,8 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
     if (!can_quantize((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
     if (!types.any_format && !reads(types.family, **f))
-      return error{"--target-types: " + std::string(program_name(types.family)) + " does not read " + std::string((*f)->name) +
-                   "; --types all allows it"};
+      return error{"--target-types: " + std::string(program_name(types.family)) + " does not read " +
+                   std::string((*f)->name) + "; --types all allows it"};
     a.types.push_back(*f);
     rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
   }
@@ -185,10 +186,12 @@ struct statistics_of_run {
 };
 
 /// Second moments for a step, or nothing; `note` says why.
-result<std::optional<imatrix::moments>> moments_for(const step& s, const statistics_of_run& with, std::string& note) {
+result<std::optional<imatrix::moments>> moments_for(const step& s, const statistics_of_run& with,
+                                                    std::string& note) {
   if (!with.moments || s.to.copy || s.to.type == s.tensor->type) return std::optional<imatrix::moments>();
   if (!has_output_aware_codes(s.to.type)) {
-    if (find_format(s.to.type)->layout.elements > 1) note = gguf::type_name(s.to.type) + " has no output-aware codes yet";
+    if (find_format(s.to.type)->layout.elements > 1)
+      note = gguf::type_name(s.to.type) + " has no output-aware codes yet";
     return std::optional<imatrix::moments>();
   }
   auto found = find_moments(*with.moments, *s.tensor);
@@ -223,8 +226,9 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
   const auto moments = moments_for(s, with, note);
   if (!moments) return moments.error();
   const auto* weights = importance ? &importance : nullptr;
-  auto e = *moments ? convert_output_aware(*s.tensor, *rows, s.to.type, weights, **moments, scales, threads, to)
-                    : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
+  auto e = *moments
+               ? convert_output_aware(*s.tensor, *rows, s.to.type, weights, **moments, scales, threads, to)
+               : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
   return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
@@ -242,8 +246,8 @@ result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf
   return scale;
 }
 
-result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with, bool strict,
-                     output& out, int threads, reporter& report) {
+result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with,
+                     bool strict, output& out, int threads, reporter& report) {
   thread_pool pool(threads);
   gguf::tensor_scale scale;  // of the next tensor
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
@@ -322,7 +326,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto out =
       output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
   if (!out) return out.error();
-  auto done = execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);
+  auto done =
+      execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);
   if (!done) return done;
   report.finish(*paths);
   return {};

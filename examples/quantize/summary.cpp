@@ -132,12 +132,17 @@ json totals_json(const model_plan& p, const std::vector<rule>& rules) {
                       {"origin", r.origin},
                       {"matched", r.matched},
                       {"hits", r.hits}});
-  return {{"rules", listed},          {"source_types", p.source_types},
+  return {{"rules", listed},
+          {"source_types", p.source_types},
           {"notes", p.notes},
-          {"types", p.types},         {"quantized", p.quantized},
-          {"fallbacks", p.fallbacks}, {"missing_importance", p.missing_importance},
-          {"elements", p.elements},   {"source_bytes", p.source_bytes},
-          {"bytes", p.bytes},         {"bpw", p.bpw()}};
+          {"types", p.types},
+          {"quantized", p.quantized},
+          {"fallbacks", p.fallbacks},
+          {"missing_importance", p.missing_importance},
+          {"elements", p.elements},
+          {"source_bytes", p.source_bytes},
+          {"bytes", p.bytes},
+          {"bpw", p.bpw()}};
 }
 
 }  // namespace quantal::plan

@@ -4,8 +4,8 @@
 #include <optional>
 #include <string>
 
-#include "json.hpp"
 #include "convert.hpp"
+#include "json.hpp"
 #include "plan.hpp"
 #include "quantal/quantize/error.hpp"
 

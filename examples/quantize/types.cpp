@@ -17,15 +17,16 @@ std::string named(const gguf::tensor_info& t) { return "tensor '" + text::printa
 
 class chooser {
  public:
-  chooser(type_options& options, const model_traits& model, bool has_imatrix, const std::vector<gguf::tensor_info>& tensors,
-          rule_matches matches)
+  chooser(type_options& options, const model_traits& model, bool has_imatrix,
+          const std::vector<gguf::tensor_info>& tensors, rule_matches matches)
       : options_(options),
         model_(model),
         mix_(*options.type, options.family, model, has_imatrix, tensors),
         matches_(std::move(matches)) {}
 
   result<target> choose(const gguf::tensor_info& t, std::size_t index) {
-    if (options_.type->is_copy() || (options_.leave_output && t.name == "output.weight")) return target{t.type};
+    if (options_.type->is_copy() || (options_.leave_output && t.name == "output.weight"))
+      return target{t.type};
     const int rule = exact_option(t) ? -1 : matches_.decide(index);
     if (rule < 0 && !is_quantized(t, options_.family)) return target{t.type};
     auto wanted = wish(t, rule);
@@ -51,7 +52,8 @@ class chooser {
   /// The option for a tensor's class: embeddings without an output of their own take the output's, too.
   const format_info* class_option(const gguf::tensor_info& t) const {
     const auto kind = class_of(t.name, options_.family, model_);
-    if (t.name == "output.weight" || (kind != tensor_class::output && kind != tensor_class::token_embd)) return nullptr;
+    if (t.name == "output.weight" || (kind != tensor_class::output && kind != tensor_class::token_embd))
+      return nullptr;
     if (options_.token_embedding) return options_.token_embedding;
     return kind == tensor_class::output ? options_.output : nullptr;
   }
@@ -99,12 +101,15 @@ class chooser {
 result<void> check_formats(const type_options& o) {
   const auto check = [&](const format_info* f, const std::string& where) -> result<void> {
     if (!f || o.any_format || reads(o.family, *f)) return {};
-    return error{where + ": " + std::string(program_name(o.family)) + " does not read " + std::string(f->name) + "; " +
-                 (o.family == dialect::llama_cpp && o.type->known_to != owner::llama_cpp ? "--types ik or --types all allows it"
-                                                                                         : "--types all allows it")};
+    return error{where + ": " + std::string(program_name(o.family)) + " does not read " +
+                 std::string(f->name) + "; " +
+                 (o.family == dialect::llama_cpp && o.type->known_to != owner::llama_cpp
+                      ? "--types ik or --types all allows it"
+                      : "--types all allows it")};
   };
   for (const auto& r : o.rules)
-    if (auto fine = check(r.type, r.origin + ": rule '" + text::printable(r.pattern.text()) + "'"); !fine) return fine;
+    if (auto fine = check(r.type, r.origin + ": rule '" + text::printable(r.pattern.text()) + "'"); !fine)
+      return fine;
   if (auto fine = check(o.token_embedding, "--token-embedding-type"); !fine) return fine;
   return check(o.output, "--output-tensor-type");
 }
@@ -134,7 +139,8 @@ result<std::vector<target>> choose_types(const std::vector<gguf::tensor_info>& t
     for (const auto& r : options.rules)
       return error{r.origin + ": rules have no effect with type " + std::string(options.type->name)};
   if (auto fine = check_formats(options); !fine) return fine.error();
-  auto matches = rule_matches::find(options.rules, tensors, [&](const auto& t) { return is_quantized(t, options.family); });
+  auto matches = rule_matches::find(options.rules, tensors,
+                                    [&](const auto& t) { return is_quantized(t, options.family); });
   if (!matches) return matches.error();
   chooser c(options, model, has_imatrix, tensors, std::move(*matches));
   std::vector<target> out(tensors.size());

@@ -20,8 +20,8 @@ struct type_options {
   std::vector<rule> rules;
   const format_info* token_embedding = nullptr;  ///< wins over rules and mix
   const format_info* output = nullptr;           ///< also of a token_embd that serves as output
-  bool pure = false;          ///< base type instead of the mix; rules still count
-  bool leave_output = false;  ///< output.weight stays as it is
+  bool pure = false;                             ///< base type instead of the mix; rules still count
+  bool leave_output = false;                     ///< output.weight stays as it is
   bool allow_requantize = false;
 };
 

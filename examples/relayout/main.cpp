@@ -33,4 +33,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quantal::mla
 
-int main(int argc, char** argv) { return quantal::run_program("quantal-relayout", argc, argv, quantal::mla::run); }
+int main(int argc, char** argv) {
+  return quantal::run_program("quantal-relayout", argc, argv, quantal::mla::run);
+}

@@ -66,7 +66,8 @@ std::string cell(std::string_view s) {
 
 std::string verdict_line(const findings& f) {
   const auto broken = f.not_finite().size();
-  if (f.gates.empty()) return broken ? "FAILED: " + std::to_string(broken) + " tensors are not finite, no gates" : "no gates";
+  if (f.gates.empty())
+    return broken ? "FAILED: " + std::to_string(broken) + " tensors are not finite, no gates" : "no gates";
   std::string out = f.failed() ? "FAILED: " : "passed: ";
   if (broken) out += std::to_string(broken) + " tensors are not finite, ";
   out += std::to_string(f.count(verdict::passed)) + " checks passed, " +
@@ -96,8 +97,10 @@ std::size_t findings::count(verdict v) const {
 std::vector<std::string> findings::not_finite() const {
   std::vector<std::string> out;
   for (const auto& t : tensors) {
-    const auto bad = std::find_if(t.values.begin(), t.values.end(), [](const auto& m) { return !std::isfinite(m.second); });
-    if (bad != t.values.end()) out.push_back(text::printable(t.name) + ": " + bad->first + text::format(" is %g", bad->second));
+    const auto bad = std::find_if(t.values.begin(), t.values.end(),
+                                  [](const auto& m) { return !std::isfinite(m.second); });
+    if (bad != t.values.end())
+      out.push_back(text::printable(t.name) + ": " + bad->first + text::format(" is %g", bad->second));
   }
   return out;
 }
@@ -160,9 +163,9 @@ std::string as_junit(const findings& f) {
   const auto number = [](std::size_t n) { return std::to_string(n); };
   const auto broken = f.not_finite();
   std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"" +
-                    xml(f.model) + "\" tests=\"" + number(f.checks.size() + broken.size()) + "\" failures=\"" +
-                    number(f.count(verdict::failed) + broken.size()) + "\" errors=\"0\" skipped=\"" +
-                    number(f.count(verdict::not_measured)) + "\">\n";
+                    xml(f.model) + "\" tests=\"" + number(f.checks.size() + broken.size()) +
+                    "\" failures=\"" + number(f.count(verdict::failed) + broken.size()) +
+                    "\" errors=\"0\" skipped=\"" + number(f.count(verdict::not_measured)) + "\">\n";
   for (const auto& c : f.checks) {
     out += "<testcase classname=\"" + xml(c.of->text) + "\" name=\"" + xml(c.subject) + "\"";
     if (c.outcome == verdict::passed) out += "/>\n";
@@ -172,7 +175,8 @@ std::string as_junit(const findings& f) {
              "\"/></testcase>\n";
   }
   for (const auto& n : broken)
-    out += "<testcase classname=\"finite\" name=\"" + xml(n.substr(0, n.rfind(": "))) + "\"><failure message=\"" + xml(n) + "\"/></testcase>\n";
+    out += "<testcase classname=\"finite\" name=\"" + xml(n.substr(0, n.rfind(": "))) +
+           "\"><failure message=\"" + xml(n) + "\"/></testcase>\n";
   return out + "</testsuite>\n</testsuites>\n";
 }
 
@@ -196,9 +200,8 @@ std::string as_markdown(const findings& f) {
   std::vector<const tensor_report*> worst;
   for (const auto& t : f.tensors)
     if (value_or_none(t.values, "nmse") != 0) worst.push_back(&t);
-  std::stable_sort(worst.begin(), worst.end(), [](const auto* a, const auto* b) {
-    return error_to_sort(*a) > error_to_sort(*b);
-  });
+  std::stable_sort(worst.begin(), worst.end(),
+                   [](const auto* a, const auto* b) { return error_to_sort(*a) > error_to_sort(*b); });
   constexpr std::size_t most = 10;
   if (!worst.empty()) {
     out += "<details><summary>Tensors with the largest error</summary>\n\n| tensor | type |";

@@ -58,7 +58,8 @@ result<gate> gate_of_object(const json& o, const std::string& where) {
       return error{where + "unknown key '" + text::printable(key) + "'; known: tensors, metric, max, min"};
   if (o.contains("max") == o.contains("min")) return error{where + "expected one of \"max\" and \"min\""};
   const json& bound = o.contains("max") ? o["max"] : o["min"];
-  if (!bound.is_number() || !std::isfinite(bound.get<double>())) return error{where + "the bound is not a number"};
+  if (!bound.is_number() || !std::isfinite(bound.get<double>()))
+    return error{where + "the bound is not a number"};
   g.metric = text_of("metric");
   g.how = o.contains("max") ? comparison::less_equal : comparison::greater_equal;
   g.bound = bound.get<double>();
@@ -102,8 +103,7 @@ bool gate::holds(double value) const noexcept {
 result<gate> parse_gate(std::string_view given, const std::string& origin) {
   const std::string where = origin + ": gate '" + text::printable(given.substr(0, 200)) + "': ";
   const auto colon = given.rfind(':');  // a regular expression may hold others
-  const auto who =
-      colon == std::string_view::npos ? std::string_view{} : text::trim(given.substr(0, colon));
+  const auto who = colon == std::string_view::npos ? std::string_view{} : text::trim(given.substr(0, colon));
   const auto condition = text::trim(colon == std::string_view::npos ? given : given.substr(colon + 1));
   gate g;
   g.text = text::trim(given);

@@ -23,7 +23,7 @@ std::vector<std::string> model_metrics();
 enum class comparison : std::uint8_t { less, less_equal, greater, greater_equal };
 
 struct gate {
-  std::string text;               ///< as given, for reports
+  std::string text;            ///< as given, for reports
   std::optional<pattern> who;  ///< searched in tensor names; none: the model
   std::string metric;
   comparison how = comparison::less_equal;

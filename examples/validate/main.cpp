@@ -22,13 +22,18 @@ quantal::result<void> check_outputs(const std::vector<std::string>& outputs) {
 
 quantal::result<void> check_files(const quantal::validate::run_options& o) {
   quantal::file_plan files;
-  files.input("MODEL", o.model).input("--reference", o.reference).input("--imatrix", o.imatrix).input("--text", o.text);
+  files.input("MODEL", o.model)
+      .input("--reference", o.reference)
+      .input("--imatrix", o.imatrix)
+      .input("--text", o.text);
   files.inputs("--gates", o.gate_files);
   if (o.outputs.empty()) files.prints();
   for (const auto& out : o.outputs) {
     const auto equals = out.find('=');
-    if (equals == std::string::npos) files.prints();
-    else files.output("-o", out.substr(equals + 1));
+    if (equals == std::string::npos)
+      files.prints();
+    else
+      files.output("-o", out.substr(equals + 1));
   }
   return files.check();
 }
@@ -49,7 +54,10 @@ int body(int argc, char** argv) {
            "table, json, junit or markdown; to standard output or a file", o.outputs);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of the text", o.context, {4, 1 << 20});
   p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
-  p.option({"--act"}, "POLICY", "activations of the model in ppl, kld and the like: exact, as quantal-perplexity has it, or rounded to int8", o.act)
+  p.option({"--act"}, "POLICY",
+           "activations of the model in ppl, kld and the like: exact, as quantal-perplexity has it, or "
+           "rounded to int8",
+           o.act)
       .one_of({"exact", "q8"});
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
   p.flag({"--allow-missing"}, "compare the tensors that both have", o.allow_missing);
@@ -58,11 +66,13 @@ int body(int argc, char** argv) {
       "tensor metrics: nmse, wnmse (with --imatrix), cosine, max_error,\n"
       "  output_nmse (product with rounded activations of the collected variances against the exact "
       "product)\n"
-      "exit codes: 0 all gates hold, 1 a gate failed or a tensor holds a NaN or an infinity, 2 the verdict is unknown");
+      "exit codes: 0 all gates hold, 1 a gate failed or a tensor holds a NaN or an infinity, 2 the verdict "
+      "is unknown");
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   if (const auto ok = check_outputs(o.outputs); !ok)
     return quantal::fail("quantal-validate", ok.error(), could_not_run);
-  if (const auto ok = check_files(o); !ok) return quantal::fail("quantal-validate", ok.error(), could_not_run);
+  if (const auto ok = check_files(o); !ok)
+    return quantal::fail("quantal-validate", ok.error(), could_not_run);
   const auto f = quantal::validate::validate(o);
   if (!f) return quantal::fail("quantal-validate", f.error(), could_not_run);
   if (const auto w = quantal::validate::write_outputs(*f, o.outputs); !w)
@@ -72,4 +82,6 @@ int body(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return quantal::run_program("quantal-validate", argc, argv, body, could_not_run); }
+int main(int argc, char** argv) {
+  return quantal::run_program("quantal-validate", argc, argv, body, could_not_run);
+}

@@ -217,8 +217,8 @@ result<tensor_report> measure(const gguf::reader& model, const gguf::tensor_info
   auto scale = gguf::read_scale(model, t), source_scale = gguf::read_scale(reference, source);
   if (!scale) return scale.error();
   if (!source_scale) return source_scale.error();
-  comparison_of_two c(t, *bytes, source, *source_bytes, importance ? &importance : nullptr,
-                      std::move(*scale), std::move(*source_scale), threads.workers());
+  comparison_of_two c(t, *bytes, source, *source_bytes, importance ? &importance : nullptr, std::move(*scale),
+                      std::move(*source_scale), threads.workers());
   const auto items = c.items();
   std::vector<sums> parts(items.size());
   threads.for_each(static_cast<int>(items.size()), [&](int i, int worker) {

@@ -13,17 +13,20 @@
 namespace quantal::validate {
 namespace {
 
-void add_notes(std::vector<std::string>& to, const std::string& about, const std::vector<std::string>& notes) {
+void add_notes(std::vector<std::string>& to, const std::string& about,
+               const std::vector<std::string>& notes) {
   for (const auto& n : notes)
-    if (const auto whole = about + ": " + n; std::find(to.begin(), to.end(), whole) == to.end()) to.push_back(whole);
+    if (const auto whole = about + ": " + n; std::find(to.begin(), to.end(), whole) == to.end())
+      to.push_back(whole);
 }
 
 /// Keys of the tokenizer that differ; the reference's are used.
 std::vector<std::string> tokenizer_differences(const gguf::metadata& model, const gguf::metadata& reference) {
   std::vector<std::string> out;
-  for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type",
-                          "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
-                          "tokenizer.ggml.add_eos_token"}) {
+  for (const char* key :
+       {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges",
+        "tokenizer.ggml.token_type", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"}) {
     const auto *a = model.find(key), *b = reference.find(key);
     if ((a == nullptr) != (b == nullptr) || (a && *a != *b))
       out.push_back(std::string("key '") + key + "' differs from the reference's, which is used for both");
@@ -40,15 +43,16 @@ std::string cannot_run(const gguf::reader& model) {
          (architecture ? "'" + *architecture + "'" : "of no named architecture");
 }
 
-result<model_comparison> compare_models(const std::filesystem::path& model, const std::filesystem::path& reference,
-                                        const text_options& o, executor_ref threads) {
+result<model_comparison> compare_models(const std::filesystem::path& model,
+                                        const std::filesystem::path& reference, const text_options& o,
+                                        executor_ref threads) {
   const auto m = mla::load_model(model), r = mla::load_model(reference);
   if (!m) return m.error();
   if (!r) return r.error();
   const auto width = m->hyper.vocabulary;
   if (width != r->hyper.vocabulary)
-    return error{model.string() + ": vocabulary of " + std::to_string(width) + ", " + reference.string() + " has one of " +
-                 std::to_string(r->hyper.vocabulary)};
+    return error{model.string() + ": vocabulary of " + std::to_string(width) + ", " + reference.string() +
+                 " has one of " + std::to_string(r->hyper.vocabulary)};
   const auto tokenizer = mla::tokenizer::from_gguf(r->file->meta());
   if (!tokenizer) return error{reference.string() + ": " + tokenizer.error().message};
   const auto text = mla::load_corpus(o.text, *tokenizer, o.context, 0, o.chunks);
@@ -60,7 +64,8 @@ result<model_comparison> compare_models(const std::filesystem::path& model, cons
   add_notes(out.notes, model.string(), tokenizer_differences(m->file->meta(), r->file->meta()));
   add_notes(out.notes, o.text.string(), text->notes);
   for (const auto& [path, hyper] : {std::pair{&model, &m->hyper}, std::pair{&reference, &r->hyper}})
-    if (const auto note = mla::context_note(*hyper, o.context); !note.empty()) add_notes(out.notes, path->string(), {note});
+    if (const auto note = mla::context_note(*hyper, o.context); !note.empty())
+      add_notes(out.notes, path->string(), {note});
 
   const auto arch = runtime::dispatcher::best();
   mla::run_options how;
@@ -72,7 +77,9 @@ result<model_comparison> compare_models(const std::filesystem::path& model, cons
   mla::divergence d;
   progress bar("comparing", text->chunks);
   for (std::int64_t i = 0; i < text->chunks; ++i) {
-    const auto in_chunk = [&](const error& e) { return error{"chunk " + std::to_string(i) + ": " + e.message}; };
+    const auto in_chunk = [&](const error& e) {
+      return error{"chunk " + std::to_string(i) + ": " + e.message};
+    };
     const auto tokens = text->chunk(i);
     quantized.clear(), exact.clear();
     if (auto done = quantized.evaluate(tokens, logits); !done) return in_chunk(done.error());

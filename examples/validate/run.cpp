@@ -73,7 +73,9 @@ result<void> measure_model(const run_options& o, const gguf::reader& model, exec
                            findings& f) {
   if (o.text.empty()) return {};
   if (auto why = cannot_run(model); !why.empty()) return f.notes.push_back(std::move(why)), result<void>{};
-  auto m = compare_models(o.model, o.reference, {o.text, o.context, o.chunks, o.act == "q8" ? activation::q8 : activation::exact}, threads);
+  auto m = compare_models(o.model, o.reference,
+                          {o.text, o.context, o.chunks, o.act == "q8" ? activation::q8 : activation::exact},
+                          threads);
   if (!m && f.not_finite().empty()) return m.error();
   if (!m) return f.notes.push_back(m.error().message), result<void>{};
   f.whole = std::move(m->values);

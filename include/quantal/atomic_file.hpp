@@ -35,7 +35,10 @@ class atomic_file {
   }
 
   atomic_file(atomic_file&& o) noexcept
-      : target_(std::move(o.target_)), temporary_(std::move(o.temporary_)), kept_(std::move(o.kept_)), fd_(std::exchange(o.fd_, -1)) {}
+      : target_(std::move(o.target_)),
+        temporary_(std::move(o.temporary_)),
+        kept_(std::move(o.kept_)),
+        fd_(std::exchange(o.fd_, -1)) {}
   atomic_file& operator=(atomic_file&& o) noexcept {
     std::swap(target_, o.target_);
     std::swap(temporary_, o.temporary_);
@@ -72,7 +75,8 @@ class atomic_file {
     do done = ::fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
     while (done != 0 && errno == EINTR);
     if (done != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
-      return detail::output_error(target_.path, std::to_string(bytes) + " bytes do not fit: " + std::strerror(errno));
+      return detail::output_error(target_.path,
+                                  std::to_string(bytes) + " bytes do not fit: " + std::strerror(errno));
 #endif
     return {};
   }
@@ -118,7 +122,8 @@ class atomic_file {
     const int fd = target_.descriptor >= 0 ? ::fcntl(target_.descriptor, F_DUPFD_CLOEXEC, 3)
                                            : ::open(target_.path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY);
     fd_ = detail::above_standard_streams(fd);
-    if (fd_ < 0) return detail::output_error(target_.path, std::string("cannot open: ") + std::strerror(errno));
+    if (fd_ < 0)
+      return detail::output_error(target_.path, std::string("cannot open: ") + std::strerror(errno));
     return {};
   }
 
@@ -178,8 +183,9 @@ class atomic_file {
     static std::atomic<unsigned> serial{0};
     const auto stem = target_.path.filename().string().substr(0, 200);
     for (int attempt = 0; attempt < 100; ++attempt) {
-      auto name = (target_.path.parent_path() / (stem + ".tmp." + std::to_string(::getpid()) + "." +
-                                                       std::to_string(serial.fetch_add(1)))).string();
+      auto name = (target_.path.parent_path() /
+                   (stem + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(serial.fetch_add(1))))
+                      .string();
       if (take(name.c_str())) return name;
       if (errno != EEXIST) return {};
     }
@@ -219,7 +225,7 @@ class atomic_file {
       if (name.empty()) return failed("link");
       set_temporary(name);
     }
-    struct ::stat now{};
+    struct ::stat now {};
     if (::lstat(target_.path.c_str(), &now) == 0 && !S_ISREG(now.st_mode))
       return detail::output_error(target_.path, "is no regular file any more");
     if (::rename(temporary_->c_str(), target_.path.c_str()) != 0) return failed("rename");

@@ -26,7 +26,8 @@ constexpr void dequantize_row(const std::byte* row, float* out, std::int64_t col
 }
 
 /// The same, for a format known at run time.
-inline status dequantize_row(std::uint32_t gguf_id, const std::byte* row, float* out, std::int64_t cols) noexcept {
+inline status dequantize_row(std::uint32_t gguf_id, const std::byte* row, float* out,
+                             std::int64_t cols) noexcept {
   const format_info* f = find_format(gguf_id);
   if (!f) return status::unknown_format;
   const checks::row_layout layout{f->layout.elements, f->layout.row_meta, f->layout.bytes};

@@ -30,7 +30,7 @@ using task_function = void (*)(void* context, int task, int worker) noexcept;
 template <class E>
 concept executor = requires(E& e, int tasks, task_function body, void* context) {
   { e.workers() } -> std::convertible_to<int>;
-  { e.run(tasks, body, context) };
+  {e.run(tasks, body, context)};
 };
 
 /// Type-erased, trivially copyable handle to an executor; the executor must outlive it.

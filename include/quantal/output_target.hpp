@@ -31,7 +31,9 @@ struct output_target {
 
 namespace detail {
 
-inline error output_error(const std::filesystem::path& path, const std::string& why) { return {path.string() + ": " + why}; }
+inline error output_error(const std::filesystem::path& path, const std::string& why) {
+  return {path.string() + ": " + why};
+}
 inline error cannot_create(const std::filesystem::path& path, int cause) {
   return output_error(path, std::string("cannot create: ") + std::strerror(cause));
 }
@@ -61,7 +63,8 @@ inline int own_descriptor(const std::filesystem::path& path) {
   int n = -1;
   const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), n);
   if (failed != std::errc{} || end != name.data() + name.size() || n < 0) return -1;
-  struct ::stat folder{}, descriptors{};
+  struct ::stat folder {
+  }, descriptors{};
   if (::stat(folder_of(path).c_str(), &folder) != 0 || ::stat("/proc/self/fd", &descriptors) != 0) return -1;
   return same_file(folder, descriptors) ? n : -1;
 }
@@ -72,7 +75,7 @@ inline result<void> follow_links(const std::filesystem::path& given, output_targ
   t.path = given;
   for (int links = 0; links < 40; ++links) {
     if ((t.descriptor = own_descriptor(t.path)) >= 0) return {};
-    struct ::stat s{};
+    struct ::stat s {};
     if (::lstat(t.path.c_str(), &s) != 0 || !S_ISLNK(s.st_mode)) return {};
     std::error_code failed;
     const auto next = std::filesystem::read_symlink(t.path, failed);
@@ -85,7 +88,7 @@ inline result<void> follow_links(const std::filesystem::path& given, output_targ
 /// Something is mounted on the file itself, as containers do: another file cannot take its name.
 inline bool is_mount_point([[maybe_unused]] const std::filesystem::path& path) {
 #if defined(STATX_ATTR_MOUNT_ROOT)
-  struct ::statx s{};
+  struct ::statx s {};
   return ::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, STATX_TYPE, &s) == 0 &&
          (s.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 #else
@@ -95,7 +98,7 @@ inline bool is_mount_point([[maybe_unused]] const std::filesystem::path& path) {
 
 /// In a sticky folder only the owner of the file or the folder may replace it.
 inline bool sticky_forbids(const output_target& t) {
-  struct ::stat folder{};
+  struct ::stat folder {};
   if (::stat(folder_of(t.path).c_str(), &folder) != 0 || !(folder.st_mode & S_ISVTX)) return false;
   const auto me = ::geteuid();
   return me != 0 && me != t.status.st_uid && me != folder.st_uid;
@@ -106,7 +109,9 @@ inline result<void> check_replaceable(const output_target& t) {
   const int fd = ::open(t.path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return output_error(t.path, std::string("cannot be replaced: ") + std::strerror(errno));
   ::close(fd);
-  if (sticky_forbids(t)) return output_error(t.path, "cannot be replaced: belongs to another user in a folder with the sticky bit");
+  if (sticky_forbids(t))
+    return output_error(t.path,
+                        "cannot be replaced: belongs to another user in a folder with the sticky bit");
   if (is_mount_point(t.path)) return output_error(t.path, "cannot be replaced: is a mount point");
   return {};
 }
@@ -114,7 +119,8 @@ inline result<void> check_replaceable(const output_target& t) {
 inline result<void> check_descriptor(const output_target& t) {
   const int flags = ::fcntl(t.descriptor, F_GETFL);
   if (flags < 0) return output_error(t.path, std::string("cannot be written: ") + std::strerror(errno));
-  if ((flags & O_ACCMODE) == O_RDONLY) return output_error(t.path, "cannot be written: is open for reading only");
+  if ((flags & O_ACCMODE) == O_RDONLY)
+    return output_error(t.path, "cannot be written: is open for reading only");
   return {};
 }
 
@@ -135,7 +141,8 @@ inline result<output_target> output_target::find(const std::filesystem::path& gi
   }
   if (!t.exists) return t;
   if (S_ISSOCK(t.status.st_mode)) return detail::output_error(given, "is a socket");
-  if (S_ISBLK(t.status.st_mode)) return detail::output_error(given, "is a block device; what it holds would be lost");
+  if (S_ISBLK(t.status.st_mode))
+    return detail::output_error(given, "is a block device; what it holds would be lost");
   t.stream = !S_ISREG(t.status.st_mode);
   if (t.stream) t.path = given;
   if (t.stream && ::faccessat(AT_FDCWD, given.c_str(), W_OK, AT_EACCESS) != 0)

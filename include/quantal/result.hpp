@@ -23,16 +23,28 @@ class [[nodiscard]] result {
   explicit operator bool() const noexcept { return state_.index() == 0; }
   bool ok() const noexcept { return state_.index() == 0; }
 
-  T& value() & { assert(ok()); return *std::get_if<0>(&state_); }
-  const T& value() const& { assert(ok()); return *std::get_if<0>(&state_); }
-  T&& value() && { assert(ok()); return std::move(*std::get_if<0>(&state_)); }
+  T& value() & {
+    assert(ok());
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    assert(ok());
+    return *std::get_if<0>(&state_);
+  }
+  T&& value() && {
+    assert(ok());
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
-  const quantal::error& error() const { assert(!ok()); return *std::get_if<1>(&state_); }
+  const quantal::error& error() const {
+    assert(!ok());
+    return *std::get_if<1>(&state_);
+  }
 
  private:
   std::variant<T, quantal::error> state_;
@@ -46,7 +58,10 @@ class [[nodiscard]] result<void> {
   result(quantal::error e) : error_(std::move(e)), failed_(true) {}
   explicit operator bool() const noexcept { return !failed_; }
   bool ok() const noexcept { return !failed_; }
-  const quantal::error& error() const { assert(failed_); return error_; }
+  const quantal::error& error() const {
+    assert(failed_);
+    return error_;
+  }
 
  private:
   quantal::error error_{};

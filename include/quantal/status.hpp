@@ -31,24 +31,38 @@ enum class [[nodiscard]] status : std::uint8_t{
 
 constexpr std::string_view to_string(status s) noexcept {
   switch (s) {
-    case status::ok: return "ok";
-    case status::bad_shape: return "bad shape";
-    case status::bad_stride: return "bad stride";
-    case status::bad_alignment: return "pointer is not aligned";
-    case status::null_pointer: return "null pointer";
-    case status::small_workspace: return "workspace too small";
-    case status::bad_expert_id: return "expert id out of range";
-    case status::unknown_format: return "unknown format";
-    case status::unsupported: return "operation not supported for this format";
-    case status::not_finite: return "weight is not finite";
-    case status::bad_importance: return "importance is not finite or negative";
-    case status::bad_moments: return "second moments are not finite, symmetric and positive";
-    case status::device_error: return "CUDA call failed";
+    case status::ok:
+      return "ok";
+    case status::bad_shape:
+      return "bad shape";
+    case status::bad_stride:
+      return "bad stride";
+    case status::bad_alignment:
+      return "pointer is not aligned";
+    case status::null_pointer:
+      return "null pointer";
+    case status::small_workspace:
+      return "workspace too small";
+    case status::bad_expert_id:
+      return "expert id out of range";
+    case status::unknown_format:
+      return "unknown format";
+    case status::unsupported:
+      return "operation not supported for this format";
+    case status::not_finite:
+      return "weight is not finite";
+    case status::bad_importance:
+      return "importance is not finite or negative";
+    case status::bad_moments:
+      return "second moments are not finite, symmetric and positive";
+    case status::device_error:
+      return "CUDA call failed";
     case status::overlap:
       return "memory overlaps";
     case status::executor_failed:
       return "executor threw an exception";
-    case status::short_buffer: return "memory is shorter than its extents";
+    case status::short_buffer:
+      return "memory is shorter than its extents";
   }
   return "unknown status";
 }

@@ -83,7 +83,8 @@ TEST_F(TokenizerJson, RecognisesPreTokenizersByTheirExpressions) {
       pre(sequence({split(R"([\r\n])"), split(deepseek_llm_words), split(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
                     split(R"(\s+$)"), split("[一-龥ࠀ-一가-퟿]+"), digits, byte_level})),
       "deepseek-llm");
-  const std::string rest = R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", contractions = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)";
+  const std::string rest = R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+                    contractions = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)";
   EXPECT_EQ(pre(sequence({split(contractions + R"(\p{N}{1,3})" + rest), byte_level})), "llama-bpe");
   EXPECT_EQ(pre(sequence({split(contractions + R"(\p{N})" + rest), byte_level})), "qwen2");
   const std::string kimi =
@@ -103,7 +104,9 @@ TEST_F(TokenizerJson, UnknownPreTokenizersArePrinted) {
            {json(7), "7"}}) {
     const auto message = pre(j);
     EXPECT_NE(message.find(part), std::string::npos) << message;
-    EXPECT_NE(message.find("gpt-2, deepseek-llm, deepseek-v3, llama-bpe, qwen2, tekken, kimi-k2"), std::string::npos) << message;
+    EXPECT_NE(message.find("gpt-2, deepseek-llm, deepseek-v3, llama-bpe, qwen2, tekken, kimi-k2"),
+              std::string::npos)
+        << message;
   }
 }
 

@@ -53,7 +53,8 @@ TEST_P(conformance, decodes_bit_exactly) {
   ASSERT_GE(sets.size(), 2u) << "no golden vectors for " << f.name;
   for (const auto& set : sets) {
     SCOPED_TRACE(set.name);
-    const auto blocks = read_file(data + set.name + ".blocks"), expected = read_file(data + set.name + ".f32");
+    const auto blocks = read_file(data + set.name + ".blocks"),
+               expected = read_file(data + set.name + ".f32");
     const std::int64_t row_bytes = f.row_bytes(set.cols);
     ASSERT_EQ(blocks.size(), static_cast<std::size_t>(set.rows * row_bytes));
     ASSERT_EQ(expected.size(), static_cast<std::size_t>(set.rows * set.cols * 4));
@@ -63,7 +64,8 @@ TEST_P(conformance, decodes_bit_exactly) {
       std::vector<std::byte> moved(shift + blocks.size());
       std::memcpy(moved.data() + shift, blocks.data(), blocks.size());
       for (std::int64_t r = 0; r < set.rows; ++r)
-        ASSERT_EQ(dequantize_row(f.gguf_id, moved.data() + shift + r * row_bytes, got.data() + r * set.cols, set.cols),
+        ASSERT_EQ(dequantize_row(f.gguf_id, moved.data() + shift + r * row_bytes, got.data() + r * set.cols,
+                                 set.cols),
                   status::ok);
       ASSERT_EQ(describe_first_difference(got, want.data(), set.cols), "") << "shifted by " << shift;
     }

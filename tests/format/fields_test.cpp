@@ -48,26 +48,31 @@ void expect_code_written(rng& g, int e, Set set, Want want) {
 
 template <class F>
 void check_codes(rng& g) {
-  if constexpr (requires(typename F::block& b) { F::set_code(b, 0, 0); })
+  if constexpr (requires(typename F::block & b) { F::set_code(b, 0, 0); })
     for (int e = 0; e < F::layout.elements; ++e)
       for (int c = F::min_code; c <= F::max_code; c += F::max_code > 100 ? 13 : 1)
-        expect_code_written<F>(g, e, [&](auto& b) { F::set_code(b, e, c); }, c);
+        expect_code_written<F>(
+            g, e, [&](auto& b) { F::set_code(b, e, c); }, c);
 }
 
 template <class F>
-concept has_tables = requires(typename F::block& b) { F::set_table(b, 0, 0); };
+concept has_tables = requires(typename F::block& b) {
+  F::set_table(b, 0, 0);
+};
 
 template <class F>
 void check_indices(rng& g) {
-  if constexpr (requires(typename F::block& b) { F::set_index(b, 0, 0); })
+  if constexpr (requires(typename F::block & b) { F::set_index(b, 0, 0); })
     for (int e = 0; e < F::layout.elements; ++e)
       for (int i = 0; i < F::levels; ++i) {
         auto b = random_block<typename F::block>(g);
         content<F> before(b);
         F::set_index(b, e, i);
         ASSERT_EQ(F::index(b, e), i);
-        if constexpr (has_tables<F>) before.codes[e] = F::level(i, F::table(b, e / F::layout.group));
-        else before.codes[e] = F::level(i);
+        if constexpr (has_tables<F>)
+          before.codes[e] = F::level(i, F::table(b, e / F::layout.group));
+        else
+          before.codes[e] = F::level(i);
         ASSERT_TRUE(content<F>(b) == before) << F::name << " element " << e << " index " << i;
       }
 }
@@ -88,26 +93,32 @@ void expect_group_field(rng& r, int group, int v, Get get, Set set) {
 
 template <class F>
 void check_sub_scales(rng& r) {
-  if constexpr (requires(typename F::block& b) { F::set_sub_scale(b, 0, 0); }) {
+  if constexpr (requires(typename F::block & b) { F::set_sub_scale(b, 0, 0); }) {
     constexpr int lowest = [] {
-      if constexpr (requires { F::min_sub_scale; }) return F::min_sub_scale;
-      else return 0;
+      if constexpr (requires { F::min_sub_scale; })
+        return F::min_sub_scale;
+      else
+        return 0;
     }();
     constexpr int step = [] {
-      if constexpr (requires { F::sub_scale_step; }) return F::sub_scale_step;
-      else return 1;
+      if constexpr (requires { F::sub_scale_step; })
+        return F::sub_scale_step;
+      else
+        return 1;
     }();
     for (int g = 0; g < F::layout.groups(); ++g)
       for (int v = lowest; v <= F::max_sub_scale; v += step)
-        expect_group_field<F>(r, g, v, [](const auto& b, int i) { return F::sub_scale(b, i); },
-                              [](auto& b, int i, int x) { F::set_sub_scale(b, i, x); });
+        expect_group_field<F>(
+            r, g, v, [](const auto& b, int i) { return F::sub_scale(b, i); },
+            [](auto& b, int i, int x) { F::set_sub_scale(b, i, x); });
   }
-  if constexpr (requires(typename F::block& b) { F::set_sub_min(b, 0, 0); })
+  if constexpr (requires(typename F::block & b) { F::set_sub_min(b, 0, 0); })
     for (int g = 0; g < F::layout.groups(); ++g)
       for (int v = 0; v <= F::max_sub_min; ++v) {
         auto b = random_block<typename F::block>(r);
-        expect_group_field<F>(r, g, v, [](const auto& x, int i) { return F::sub_min(x, i); },
-                              [](auto& x, int i, int m) { F::set_sub_min(x, i, m); });
+        expect_group_field<F>(
+            r, g, v, [](const auto& x, int i) { return F::sub_min(x, i); },
+            [](auto& x, int i, int m) { F::set_sub_min(x, i, m); });
         const int scale = F::sub_scale(b, g);
         F::set_sub_min(b, g, v);
         ASSERT_EQ(F::sub_scale(b, g), scale) << F::name;
@@ -154,7 +165,8 @@ void expect_values(rng& r, int weights, const std::vector<int>& values, Get get,
       want[u] = v;
       set(b, u, v);
       const content<F> after(b);
-      for (int i = 0; i < units; ++i) ASSERT_EQ(get(b, i), want[i]) << F::name << " unit " << i << " of " << u;
+      for (int i = 0; i < units; ++i)
+        ASSERT_EQ(get(b, i), want[i]) << F::name << " unit " << i << " of " << u;
       for (int e = 0; e < F::layout.elements; ++e) {
         if (e / weights == u) continue;
         ASSERT_EQ(after.codes[e], before.codes[e]) << F::name << " element " << e;
@@ -172,31 +184,40 @@ template <class F>
 void check_selectors(rng& r) {
   constexpr int group = F::layout.group;
   if constexpr (has_tables<F>)
-    expect_values<F>(r, group, {0, 1}, [](const auto& b, int g) { return F::table(b, g); },
-                     [](auto& b, int g, int v) { F::set_table(b, g, v); });
+    expect_values<F>(
+        r, group, {0, 1}, [](const auto& b, int g) { return F::table(b, g); },
+        [](auto& b, int g, int v) { F::set_table(b, g, v); });
   if constexpr (requires { F::scale_levels; })
-    expect_values<F>(r, group, up_to(F::scale_levels), [](const auto& b, int g) { return F::scale_index(b, g); },
-                     [](auto& b, int g, int v) { F::set_scale_index(b, g, v); });
+    expect_values<F>(
+        r, group, up_to(F::scale_levels), [](const auto& b, int g) { return F::scale_index(b, g); },
+        [](auto& b, int g, int v) { F::set_scale_index(b, g, v); });
   if constexpr (requires { F::max_scale_code; })
-    expect_values<F>(r, group, up_to(F::max_scale_code + 1), [](const auto& b, int g) { return F::scale_code(b, g); },
-                     [](auto& b, int g, int v) { F::set_scale_code(b, g, v); });
+    expect_values<F>(
+        r, group, up_to(F::max_scale_code + 1), [](const auto& b, int g) { return F::scale_code(b, g); },
+        [](auto& b, int g, int v) { F::set_scale_code(b, g, v); });
   if constexpr (requires { F::max_exponent; })
-    expect_values<F>(r, group, up_to(F::max_exponent + 1), [](const auto& b, int) { return F::exponent(b); },
-                     [](auto& b, int, int v) { F::set_exponent(b, v); });
+    expect_values<F>(
+        r, group, up_to(F::max_exponent + 1), [](const auto& b, int) { return F::exponent(b); },
+        [](auto& b, int, int v) { F::set_exponent(b, v); });
   if constexpr (requires { F::shift_group; })
-    expect_values<F>(r, F::shift_group, {-1, 1}, [](const auto& b, int i) { return F::shift(b, i); },
-                     [](auto& b, int i, int v) { F::set_shift(b, i, v); });
-  if constexpr (requires(typename F::block& b) { F::set_seed_bit(b, 0, 0); })
-    expect_values<F>(r, group, {0, 1}, [](const auto& b, int g) { return F::seed_bit(b, g); },
-                     [](auto& b, int g, int v) { F::set_seed_bit(b, g, v); });
+    expect_values<F>(
+        r, F::shift_group, {-1, 1}, [](const auto& b, int i) { return F::shift(b, i); },
+        [](auto& b, int i, int v) { F::set_shift(b, i, v); });
+  if constexpr (requires(typename F::block & b) { F::set_seed_bit(b, 0, 0); })
+    expect_values<F>(
+        r, group, {0, 1}, [](const auto& b, int g) { return F::seed_bit(b, g); },
+        [](auto& b, int g, int v) { F::set_seed_bit(b, g, v); });
 }
 
 /// What code() gives for component k of a grid entry in the place of element e.
 template <class F>
 int grid_code(const typename F::block& b, int e, int index, int k) {
-  if constexpr (requires { F::shift_group; }) return 8 * F::grid_value(index, k) + F::shift(b, e / F::shift_group);
-  else if constexpr (requires { F::seed_bit(b, 0); }) return F::grid_value(index, k, F::seed_bit(b, e / 32));
-  else return F::grid_value(index, k);
+  if constexpr (requires { F::shift_group; })
+    return 8 * F::grid_value(index, k) + F::shift(b, e / F::shift_group);
+  else if constexpr (requires { F::seed_bit(b, 0); })
+    return F::grid_value(index, k, F::seed_bit(b, e / 32));
+  else
+    return F::grid_value(index, k);
 }
 
 /// An index per trial: all of a small grid, random ones of a large grid.
@@ -216,13 +237,17 @@ void check_vectors(rng& r) {
         auto b = random_block<typename F::block>(r);
         const int index = trial_index<F>(r, trial);
         int signs = static_cast<int>(r() & 255);
-        if constexpr (requires { F::even_signs; }) signs = F::even_signs ? even_parity(signs) : signs;
-        else signs = 0;
+        if constexpr (requires { F::even_signs; })
+          signs = F::even_signs ? even_parity(signs) : signs;
+        else
+          signs = 0;
         const int first = F::vector * v;
         if constexpr (requires { F::set_signs(b, 0, 0); }) F::set_signs(b, first / 8, signs);
         content<F> want(b);
-        if constexpr (requires { F::set_vector(b, 0, 0, 0); }) F::set_vector(b, v, index, signs);
-        else F::set_grid(b, v, index);
+        if constexpr (requires { F::set_vector(b, 0, 0, 0); })
+          F::set_vector(b, v, index, signs);
+        else
+          F::set_grid(b, v, index);
         for (int e = first; e < first + F::vector; ++e) {
           const int value = grid_code<F>(b, e, index, e - first);
           want.codes[e] = signs >> (e % 8) & 1 ? -value : value;

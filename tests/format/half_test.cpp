@@ -1,10 +1,10 @@
 // The float conversions of the library against the definition, over every 16-bit pattern and random floats.
+#include "quantal/format/detail/half.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
-
-#include "quantal/format/detail/half.hpp"
 
 namespace quantal::test {
 namespace {
@@ -25,7 +25,9 @@ TEST(half, every_pattern_decodes_exactly) {
   for (unsigned h = 0; h < 65536; ++h) {
     const auto bits = static_cast<std::uint16_t>(h);
     if ((bits & 0x7fff) > 0x7c00) continue;  // NaN scales do not occur in valid blocks
-    ASSERT_EQ(bits_from_float(detail::half_to_float(bits)), bits_from_float(static_cast<float>(half_value(bits)))) << h;
+    ASSERT_EQ(bits_from_float(detail::half_to_float(bits)),
+              bits_from_float(static_cast<float>(half_value(bits))))
+        << h;
   }
 }
 

@@ -44,15 +44,22 @@ TEST(GgufDamage, EveryBitFlipOfTheHeaderIsHandled) {
 }
 
 template <class T>
-std::string le(T v) { return {reinterpret_cast<const char*>(&v), sizeof v}; }
+std::string le(T v) {
+  return {reinterpret_cast<const char*>(&v), sizeof v};
+}
 std::string str(const std::string& s) { return le(static_cast<std::uint64_t>(s.size())) + s; }
-std::string header(std::uint64_t tensors, std::uint64_t keys, std::uint32_t version = 3) { return "GGUF" + le(version) + le(tensors) + le(keys); }
-std::string tensor(const std::string& name, const std::vector<std::uint64_t>& dims, std::uint32_t type, std::uint64_t offset) {
+std::string header(std::uint64_t tensors, std::uint64_t keys, std::uint32_t version = 3) {
+  return "GGUF" + le(version) + le(tensors) + le(keys);
+}
+std::string tensor(const std::string& name, const std::vector<std::uint64_t>& dims, std::uint32_t type,
+                   std::uint64_t offset) {
   std::string s = str(name) + le(static_cast<std::uint32_t>(dims.size()));
   for (const auto d : dims) s += le(d);
   return s + le(type) + le(offset);
 }
-std::string key_u32(const std::string& name, std::uint32_t v) { return str(name) + le(std::uint32_t{4}) + le(v); }
+std::string key_u32(const std::string& name, std::uint32_t v) {
+  return str(name) + le(std::uint32_t{4}) + le(v);
+}
 const std::string pad(1024, '\0');
 
 TEST(GgufDamage, HostileFilesAreRefusedWithACause) {
@@ -67,7 +74,8 @@ TEST(GgufDamage, HostileFilesAreRefusedWithACause) {
       {"truncated", header(0, 1) + le(huge) + pad},
       {"truncated", header(0, 1) + str("k") + le(std::uint32_t{8}) + le(huge) + pad},
       {"truncated", header(0, 1) + str("k") + le(std::uint32_t{9}) + le(std::uint32_t{4}) + le(huge) + pad},
-      {"nested", header(0, 1) + str("k") + le(std::uint32_t{9}) + le(std::uint32_t{9}) + le(std::uint64_t{1}) + pad},
+      {"nested",
+       header(0, 1) + str("k") + le(std::uint32_t{9}) + le(std::uint32_t{9}) + le(std::uint64_t{1}) + pad},
       {"unknown type", header(0, 1) + str("k") + le(std::uint32_t{77}) + pad},
       {"empty name", header(0, 1) + key_u32("", 1) + pad},
       {"duplicate key", header(0, 2) + key_u32("k", 1) + key_u32("k", 2) + pad},
@@ -79,7 +87,8 @@ TEST(GgufDamage, HostileFilesAreRefusedWithACause) {
       {"overflow", header(1, 0) + tensor("t", {std::uint64_t{1} << 62, 8}, 0, 0) + pad},
       {"overflow", header(1, 0) + tensor("t", {0, std::uint64_t{1} << 62, 8}, 0, 0) + pad},
       {"overflow", header(1, 0) + tensor("t", {std::uint64_t{1} << 62, 8}, 77, 0) + pad},
-      {"overflow", header(2, 0) + tensor("t", {std::uint64_t{1} << 62}, 77, 0) + tensor("u", {std::uint64_t{1} << 62}, 77, 0) + pad},
+      {"overflow", header(2, 0) + tensor("t", {std::uint64_t{1} << 62}, 77, 0) +
+                       tensor("u", {std::uint64_t{1} << 62}, 77, 0) + pad},
       {"whole blocks", header(1, 0) + tensor("t", {33}, q4_0::gguf_id, 0) + pad},
       {"truncated", header(1, 0) + tensor("t", {1 << 20}, 0, 0) + pad},
       {"truncated", header(1, 0) + tensor("t", {8}, 0, huge - 31) + pad},

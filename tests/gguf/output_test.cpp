@@ -43,11 +43,11 @@ class Output : public ::testing::Test {
     EXPECT_TRUE(done) << done.error().message;
   }
   static mode_t type_of(const fs::path& path) {
-    struct ::stat s{};
+    struct ::stat s {};
     return ::lstat(path.c_str(), &s) == 0 ? s.st_mode & S_IFMT : 0;
   }
   static mode_t mode_of(const fs::path& path) {
-    struct ::stat s{};
+    struct ::stat s {};
     return ::stat(path.c_str(), &s) == 0 ? s.st_mode & 07777 : 0;
   }
 
@@ -56,7 +56,8 @@ class Output : public ::testing::Test {
 
 /// A private node, so that the machine's own is safe whatever the code does.
 TEST_F(Output, DeviceNodesStay) {
-  if (::mknod((dir / "null").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) GTEST_SKIP() << "only root makes device nodes";
+  if (::mknod((dir / "null").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0)
+    GTEST_SKIP() << "only root makes device nodes";
   const int usable = ::open((dir / "null").c_str(), O_WRONLY);
   if (usable < 0) GTEST_SKIP() << "device nodes do not work here";
   ::close(usable);
@@ -159,7 +160,8 @@ TEST_F(Output, LongAndOddNamesWork) {
 TEST_F(Output, OwnDescriptorsAreShared) {
   const int fd = ::open((dir / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
   ASSERT_EQ(::write(fd, "first ", 6), 6);
-  for (const char* folder : {"/proc/self/fd/", "/dev/fd/"}) expect_written(folder + std::to_string(fd), "second ");
+  for (const char* folder : {"/proc/self/fd/", "/dev/fd/"})
+    expect_written(folder + std::to_string(fd), "second ");
   ASSERT_EQ(::write(fd, "last", 4), 4);
   ::close(fd);
   EXPECT_EQ(read_file(dir / "log"), "first second second last");
@@ -187,7 +189,8 @@ TEST_F(Output, AFullDiskIsFoundFirst) {
   const auto r = f->reserve(std::uint64_t{1} << 60);
   if (r) GTEST_SKIP() << "this file system does not reserve";
   EXPECT_NE(r.error().message.find("do not fit"), std::string::npos) << r.error().message;
-  EXPECT_FALSE(gguf::writer::create(dir / "huge", {}, {{"t", f32::gguf_id, 1, {std::int64_t{1} << 58, 1, 1, 1}}}));
+  EXPECT_FALSE(
+      gguf::writer::create(dir / "huge", {}, {{"t", f32::gguf_id, 1, {std::int64_t{1} << 58, 1, 1, 1}}}));
   EXPECT_TRUE(f->reserve(1 << 16));
 }
 

@@ -33,7 +33,8 @@ TEST(Gguf, RewritingOtherWritersFilesKeepsEveryByte) {
     ASSERT_TRUE(w);
     for (const auto& t : r->tensors()) {
       const auto data = *r->data(t);
-      for (std::size_t at = 0; at < data.size(); at += 1000) ASSERT_TRUE(w->append(data.subspan(at, std::min<std::size_t>(1000, data.size() - at))));
+      for (std::size_t at = 0; at < data.size(); at += 1000)
+        ASSERT_TRUE(w->append(data.subspan(at, std::min<std::size_t>(1000, data.size() - at))));
     }
     ASSERT_TRUE(w->finish());
     EXPECT_EQ(read_file(dir / "copy.gguf"), read_file(e.path())) << e.path();
@@ -68,8 +69,10 @@ TEST(GgufWriter, RefusesBadPlans) {
   temp_dir dir;
   EXPECT_FALSE(gguf::writer::create(dir / "a.gguf", {}, {{"t", q4_0::gguf_id, 1, {31, 1, 1, 1}}}));
   EXPECT_FALSE(gguf::writer::create(dir / "a.gguf", {}, {{"", 0, 1, {1, 1, 1, 1}}}));
-  EXPECT_FALSE(gguf::writer::create(dir / "a.gguf", {}, {{"t", 0, 1, {1, 1, 1, 1}}, {"t", 0, 1, {1, 1, 1, 1}}}));
-  EXPECT_FALSE(gguf::writer::create(dir / "a.gguf", {}, {{"t", 0, 2, {std::int64_t{1} << 40, std::int64_t{1} << 40, 1, 1}}}));
+  EXPECT_FALSE(
+      gguf::writer::create(dir / "a.gguf", {}, {{"t", 0, 1, {1, 1, 1, 1}}, {"t", 0, 1, {1, 1, 1, 1}}}));
+  EXPECT_FALSE(gguf::writer::create(dir / "a.gguf", {},
+                                    {{"t", 0, 2, {std::int64_t{1} << 40, std::int64_t{1} << 40, 1, 1}}}));
   EXPECT_FALSE(gguf::writer::create("/nonexistent/a.gguf", {}, {}));
   auto w = gguf::writer::create(dir / "a.gguf", {}, {{"t", 0, 1, {1, 1, 1, 1}}});
   ASSERT_TRUE(w);

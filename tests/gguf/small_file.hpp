@@ -32,8 +32,10 @@ inline gguf::metadata every_type() {
 }
 
 inline std::vector<gguf::tensor_info> some_tensors() {
-  return {{"vector", f32::gguf_id, 1, {5, 1, 1, 1}}, {"matrix", q4_0::gguf_id, 2, {64, 3, 1, 1}},
-          {"experts", bf16::gguf_id, 3, {4, 3, 2, 1}}, {"ints", 26, 1, {3, 1, 1, 1}}};
+  return {{"vector", f32::gguf_id, 1, {5, 1, 1, 1}},
+          {"matrix", q4_0::gguf_id, 2, {64, 3, 1, 1}},
+          {"experts", bf16::gguf_id, 3, {4, 3, 2, 1}},
+          {"ints", 26, 1, {3, 1, 1, 1}}};
 }
 
 inline std::string tensor_bytes_of(const gguf::tensor_info& t) {

@@ -1,6 +1,7 @@
+#include "quantal/imatrix/io.hpp"
+
 #include <gtest/gtest.h>
 
-#include "quantal/imatrix/io.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::imatrix {
@@ -13,7 +14,8 @@ using test::write_file;
 entry make(std::int64_t cols, std::int64_t slices, double seed, bool equal = false) {
   entry e(cols, slices);
   for (std::size_t i = 0; i < e.sums.size(); ++i) e.sums[i] = seed + 0.1 * static_cast<double>(i) + 1e-9;
-  for (std::size_t i = 0; i < e.counts.size(); ++i) e.counts[i] = equal ? 1024 : 100 + static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < e.counts.size(); ++i)
+    e.counts[i] = equal ? 1024 : 100 + static_cast<std::int64_t>(i);
   return e;
 }
 
@@ -46,7 +48,8 @@ TEST(ImatrixGguf, OtherReadersSeeTheSpecifiedTensors) {
   EXPECT_EQ(r->find("blk.0.attn_k_b.weight.counts")->ne[1], 1);
   EXPECT_EQ(r->find("blk.1.ffn_up_exps.weight.in_sum2")->ne, (std::array<std::int64_t, 4>{5, 3, 1, 1}));
   EXPECT_EQ(r->find("blk.1.ffn_up_exps.weight.counts")->ne, (std::array<std::int64_t, 4>{1, 3, 1, 1}));
-  for (std::size_t i = 1; i < r->tensors().size(); ++i) EXPECT_LT(r->tensors()[i - 1].name, r->tensors()[i].name);
+  for (std::size_t i = 1; i < r->tensors().size(); ++i)
+    EXPECT_LT(r->tensors()[i - 1].name, r->tensors()[i].name);
 }
 
 TEST(ImatrixGguf, LoadsFilesWithoutTheExactKeys) {
@@ -95,7 +98,8 @@ TEST(ImatrixDat, RoundTripsMeans) {
   const auto& e = s.entries.at("blk.1.ffn_up_exps.weight");
   const auto& got = r->entries.at("blk.1.ffn_up_exps.weight");
   for (std::size_t i = 0; i < e.sums.size(); ++i)
-    EXPECT_NEAR(got.sums[i] / static_cast<double>(got.counts[0]), e.sums[i] / static_cast<double>(e.counts[i / 5]), 1e-6);
+    EXPECT_NEAR(got.sums[i] / static_cast<double>(got.counts[0]),
+                e.sums[i] / static_cast<double>(e.counts[i / 5]), 1e-6);
 }
 
 TEST(ImatrixDat, PoolsHeadsForTwoDimensionalTensors) {
@@ -144,8 +148,10 @@ TEST(ImatrixMerge, OverflowIsAnError) {
     store a = sample(1), b = sample(1);
     for (auto* s : {&a, &b}) {
       auto& e = s->entries["blk.0.attn_output.weight"];
-      if (of_counts) e.counts[0] = std::numeric_limits<std::int64_t>::max() - 1;
-      else e.sums[3] = std::numeric_limits<double>::max();
+      if (of_counts)
+        e.counts[0] = std::numeric_limits<std::int64_t>::max() - 1;
+      else
+        e.sums[3] = std::numeric_limits<double>::max();
     }
     const auto before = a;
     const auto r = merge(a, b);
@@ -179,7 +185,7 @@ TEST(ImatrixDamage, TruncationsAndBitFlipsNeverCrash) {
         EXPECT_FALSE(r) << name << " " << n;
       }
     }
-    for (std::size_t i = 0; i < bytes.size(); i += bytes.size() > 2000 ? 3 : 1) {
+    for (std::size_t i = 0; i<bytes.size(); i += bytes.size()> 2000 ? 3 : 1) {
       auto damaged = bytes;
       damaged[i] = static_cast<char>(damaged[i] ^ (1 << (i % 8)));
       write_file(dir / "x", damaged);

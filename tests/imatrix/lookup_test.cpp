@@ -12,7 +12,8 @@ entry constant(std::int64_t cols, std::vector<std::pair<std::int64_t, double>> s
   for (std::size_t s = 0; s < slices.size(); ++s) {
     e.counts[s] = slices[s].first;
     for (std::int64_t c = 0; c < cols; ++c)
-      e.sums[s * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)] = static_cast<double>(slices[s].first) * slices[s].second * static_cast<double>(c + 1);
+      e.sums[s * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)] =
+          static_cast<double>(slices[s].first) * slices[s].second * static_cast<double>(c + 1);
   }
   return e;
 }
@@ -31,7 +32,8 @@ TEST(Lookup, OwnEntry) {
 TEST(Lookup, BothLayoutsOfTheUpProjections) {
   store s;
   s.entries["blk.0.attn_k_b.weight"] = constant(4, {{10, 1.0}, {10, 5.0}});
-  const auto three = resolve(s, {"blk.0.attn_k_b.weight", 4, 6, 2}, model), two = resolve(s, {"blk.0.attn_k_b.weight", 4, 12, 1}, model);
+  const auto three = resolve(s, {"blk.0.attn_k_b.weight", 4, 6, 2}, model),
+             two = resolve(s, {"blk.0.attn_k_b.weight", 4, 12, 1}, model);
   ASSERT_TRUE(three);
   ASSERT_TRUE(two);
   EXPECT_EQ(three->from, source::own);

@@ -1,9 +1,10 @@
 // One pass records every entry, the same in every attention mode and for both tensor layouts.
+#include "collector.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "collector.hpp"
 #include "coverage.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "session.hpp"
@@ -20,7 +21,8 @@ std::vector<std::int32_t> some_tokens(int n, int seed) {
   return t;
 }
 
-void feed(collector& c, const model& m, run_options how, const std::vector<std::int32_t>& tokens, int workers = 2, std::vector<float>* logits = nullptr) {
+void feed(collector& c, const model& m, run_options how, const std::vector<std::int32_t>& tokens,
+          int workers = 2, std::vector<float>* logits = nullptr) {
   thread_pool pool(workers);
   session s(m, runtime::dispatcher::best(), pool, static_cast<std::int64_t>(tokens.size()), how);
   if (logits) logits->resize(tokens.size() * static_cast<std::size_t>(m.hyper.vocabulary));
@@ -44,7 +46,8 @@ void expect_close(const imatrix::store& a, const imatrix::store& b, const std::s
     EXPECT_EQ(e.counts, o.counts) << what << " " << name;
     ASSERT_EQ(e.sums.size(), o.sums.size());
     double diff = 0, norm = 0;
-    for (std::size_t i = 0; i < e.sums.size(); ++i) diff += std::pow(e.sums[i] - o.sums[i], 2), norm += e.sums[i] * e.sums[i];
+    for (std::size_t i = 0; i < e.sums.size(); ++i)
+      diff += std::pow(e.sums[i] - o.sums[i], 2), norm += e.sums[i] * e.sums[i];
     EXPECT_LT(std::sqrt(diff / norm), 1e-4) << what << " " << name;
   }
 }
@@ -57,7 +60,9 @@ TEST(Collector, SameEntriesInEveryModeAndLayout) {
     EXPECT_TRUE(want.entries.contains("blk.0.attn_kv_b.weight"));
     for (const std::string layout : {"-mainline-bf16.gguf", "-ik-bf16.gguf"})
       for (const int mla : {0, 1, 2, 3})
-        for (const bool flash : {false, true}) expect_close(want, collect(name + layout, {mla, flash}), name + layout + " " + std::to_string(mla) + (flash ? " fa" : ""));
+        for (const bool flash : {false, true})
+          expect_close(want, collect(name + layout, {mla, flash}),
+                       name + layout + " " + std::to_string(mla) + (flash ? " fa" : ""));
   }
 }
 

@@ -1,9 +1,8 @@
 // A format that a user adds has a header and a place in a list, nothing else: it must be multiplied, quantized and
 // decoded right on every arch.
-#include "support/made_up_formats.hpp"
-
 #include "kernel_case.hpp"
 #include "quantal/quantize/quantize.hpp"
+#include "support/made_up_formats.hpp"
 #include "support/made_up_ops.hpp"
 
 namespace quantal::test {
@@ -30,7 +29,8 @@ class MadeUp : public testing::TestWithParam<made_up_case> {
 
   std::vector<std::byte> rows(rng& g, std::int64_t n, std::int64_t cols) const {
     std::vector<std::byte> w;
-    visit_any_format(format().gguf_id, [&]<class F>() { w = random_rows<F>(g, n, cols, format().row_bytes(cols)); });
+    visit_any_format(format().gguf_id,
+                     [&]<class F>() { w = random_rows<F>(g, n, cols, format().row_bytes(cols)); });
     return w;
   }
   std::vector<float> decoded(const std::vector<std::byte>& w, std::int64_t n, std::int64_t cols) const {
@@ -49,7 +49,8 @@ class MadeUp : public testing::TestWithParam<made_up_case> {
     const auto weights = decoded(w, s.rows, cols);
     const auto x = gaussian(g, static_cast<std::size_t>(s.n * cols));
     std::vector<float> out(static_cast<std::size_t>(s.n * s.rows), NAN);
-    const mul_mat_args a{w.data(), s.rows, cols, format().row_bytes(cols), x.data(), s.n, cols, out.data(), s.rows};
+    const mul_mat_args a{w.data(), s.rows,     cols,  format().row_bytes(cols), x.data(), s.n,
+                         cols,     out.data(), s.rows};
     std::vector<std::byte> workspace(ops()->mul_mat_workspace(a, policy));
     serial_executor serial;
     ASSERT_EQ(ops()->mul_mat(a, policy, serial, workspace), status::ok);
@@ -60,7 +61,8 @@ class MadeUp : public testing::TestWithParam<made_up_case> {
       for (std::int64_t r = 0; r < s.rows; ++r) {
         double want = 0, size = 0;
         for (std::int64_t c = 0; c < cols; ++c) {
-          const double product = double{weights[static_cast<std::size_t>(r * cols + c)]} * seen[static_cast<std::size_t>(c)];
+          const double product =
+              double{weights[static_cast<std::size_t>(r * cols + c)]} * seen[static_cast<std::size_t>(c)];
           want += product;
           size += product * product;
         }

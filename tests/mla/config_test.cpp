@@ -29,7 +29,8 @@ class Gaps : public ::testing::Test {
     EXPECT_TRUE(c) << key << ": " << c.error().message;
     if (!c) return {};
     bool named = false;
-    for (const auto& w : c->warnings) named |= w.find("'deepseek2." + key + "' is missing") != std::string::npos;
+    for (const auto& w : c->warnings)
+      named |= w.find("'deepseek2." + key + "' is missing") != std::string::npos;
     EXPECT_TRUE(named) << key;
     return *c;
   }
@@ -72,8 +73,9 @@ TEST_F(Gaps, DocumentedDefaults) {
 }
 
 TEST_F(Gaps, WhatNothingCanStandForIsAnError) {
-  for (const char* key : {"rope.scaling.factor", "rope.freq_base", "expert_used_count", "expert_feed_forward_length", "expert_count",
-                          "feed_forward_length", "attention.kv_lora_rank"}) {
+  for (const char* key :
+       {"rope.scaling.factor", "rope.freq_base", "expert_used_count", "expert_feed_forward_length",
+        "expert_count", "feed_forward_length", "attention.kv_lora_rank"}) {
     const auto c = read(v3, test::without_key(std::string("deepseek2.") + key));
     ASSERT_FALSE(c) << key;
     EXPECT_NE(c.error().message.find(key), std::string::npos) << c.error().message;
@@ -100,7 +102,8 @@ TEST_F(Gaps, ContradictionsAndWrongTypes) {
 }
 
 TEST_F(Gaps, ValuesThatAreNotFiniteEndTheRun) {
-  for (const std::string name : {"blk.0.attn_q_b.weight", "blk.1.ffn_up_exps.weight", "output.weight", "blk.2.attn_v_b.weight"}) {
+  for (const std::string name :
+       {"blk.0.attn_q_b.weight", "blk.1.ffn_up_exps.weight", "output.weight", "blk.2.attn_v_b.weight"}) {
     test::edit_model(v3, dir / "nan.gguf", test::nan_in(name));
     const auto m = load_model(dir / "nan.gguf");
     ASSERT_TRUE(m) << m.error().message;

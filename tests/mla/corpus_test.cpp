@@ -11,7 +11,8 @@ namespace {
 
 using tokens = std::vector<std::int32_t>;
 
-gguf::metadata special_keys(std::optional<bool> add_bos, std::optional<bool> add_eos, std::optional<std::int32_t> bos) {
+gguf::metadata special_keys(std::optional<bool> add_bos, std::optional<bool> add_eos,
+                            std::optional<std::int32_t> bos) {
   gguf::metadata m;
   if (add_bos) m.set("tokenizer.ggml.add_bos_token", *add_bos);
   if (add_eos) m.set("tokenizer.ggml.add_eos_token", *add_eos);

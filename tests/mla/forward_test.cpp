@@ -16,28 +16,34 @@ struct mode {
   int mla;
   bool flash;
 };
-constexpr mode modes[] = {{0, false}, {0, true}, {1, false}, {1, true}, {2, false}, {2, true}, {3, false}, {3, true}};
+constexpr mode modes[] = {{0, false}, {0, true}, {1, false}, {1, true},
+                          {2, false}, {2, true}, {3, false}, {3, true}};
 
 double relative_error(std::span<const float> a, std::span<const float> b) {
   double diff = 0, norm = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) diff += std::pow(double{a[i]} - b[i], 2), norm += std::pow(double{b[i]}, 2);
+  for (std::size_t i = 0; i < b.size(); ++i)
+    diff += std::pow(double{a[i]} - b[i], 2), norm += std::pow(double{b[i]}, 2);
   return std::sqrt(diff / norm);
 }
 
 /// Logits of all tokens, evaluated `batch` at a time.
-std::vector<float> run(const model& m, const std::vector<std::int32_t>& tokens, mode how, std::size_t batch = 4096) {
+std::vector<float> run(const model& m, const std::vector<std::int32_t>& tokens, mode how,
+                       std::size_t batch = 4096) {
   thread_pool pool(2);
-  session s(m, runtime::dispatcher::best(), pool, static_cast<std::int64_t>(tokens.size()), {how.mla, how.flash});
+  session s(m, runtime::dispatcher::best(), pool, static_cast<std::int64_t>(tokens.size()),
+            {how.mla, how.flash});
   std::vector<float> logits(tokens.size() * static_cast<std::size_t>(m.hyper.vocabulary));
   for (std::size_t at = 0; at < tokens.size(); at += batch) {
     const auto part = std::span(tokens).subspan(at, std::min(batch, tokens.size() - at));
-    const auto r = s.evaluate(part, std::span(logits).subspan(at * static_cast<std::size_t>(m.hyper.vocabulary)));
+    const auto r =
+        s.evaluate(part, std::span(logits).subspan(at * static_cast<std::size_t>(m.hyper.vocabulary)));
     EXPECT_TRUE(r) << r.error().message;
   }
   return logits;
 }
 
-std::vector<float> rows_of(const std::vector<float>& logits, const std::vector<std::int32_t>& positions, std::size_t width) {
+std::vector<float> rows_of(const std::vector<float>& logits, const std::vector<std::int32_t>& positions,
+                           std::size_t width) {
   std::vector<float> out;
   for (const auto p : positions)
     out.insert(out.end(), logits.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(p) * width),
@@ -45,8 +51,8 @@ std::vector<float> rows_of(const std::vector<float>& logits, const std::vector<s
   return out;
 }
 
-void check_modes(const std::string& path, const std::vector<std::int32_t>& tokens, const std::vector<std::int32_t>& positions,
-                 const std::vector<float>& want) {
+void check_modes(const std::string& path, const std::vector<std::int32_t>& tokens,
+                 const std::vector<std::int32_t>& positions, const std::vector<float>& want) {
   const auto m = load_model(path);
   ASSERT_TRUE(m) << m.error().message;
   std::vector<float> first;
@@ -62,22 +68,25 @@ TEST(Forward, FixturesShort) {
   for (const std::string name : {"v3", "v2lite"}) {
     const test::safetensors golden(data + "/goldens/fixture-" + name + ".golden.safetensors");
     for (const std::string layout : {"mainline", "ik"})
-      check_modes(data + "/fixtures/fixture-" + name + "-" + layout + "-bf16.gguf", golden.get<std::int32_t>("short.tokens"),
-                  golden.get<std::int32_t>("short.positions"), golden.get<float>("short.logits"));
+      check_modes(data + "/fixtures/fixture-" + name + "-" + layout + "-bf16.gguf",
+                  golden.get<std::int32_t>("short.tokens"), golden.get<std::int32_t>("short.positions"),
+                  golden.get<float>("short.logits"));
   }
 }
 
 TEST(Forward, FixturesLong) {
   for (const std::string name : {"v3", "v2lite"}) {
     const test::safetensors golden(data + "/goldens/fixture-" + name + ".golden_long.safetensors");
-    check_modes(data + "/fixtures/fixture-" + name + "-mainline-bf16.gguf", golden.get<std::int32_t>("tokens"),
-                golden.get<std::int32_t>("positions"), golden.get<float>("logits"));
+    check_modes(data + "/fixtures/fixture-" + name + "-mainline-bf16.gguf",
+                golden.get<std::int32_t>("tokens"), golden.get<std::int32_t>("positions"),
+                golden.get<float>("logits"));
   }
 }
 
 TEST(Forward, DemoModelShort) {
   const test::safetensors golden(data + "/goldens/tiny.golden.safetensors");
-  check_modes(demo_model, golden.get<std::int32_t>("short.tokens"), golden.get<std::int32_t>("short.positions"), golden.get<float>("short.logits"));
+  check_modes(demo_model, golden.get<std::int32_t>("short.tokens"),
+              golden.get<std::int32_t>("short.positions"), golden.get<float>("short.logits"));
 }
 
 TEST(Forward, DemoModelLong) {
@@ -100,7 +109,8 @@ TEST(Forward, BatchesAndSingleTokensAgree) {
   for (const mode how : modes) {
     const auto whole = run(*m, tokens, how);
     for (const std::size_t batch : {1u, 7u, 130u})
-      EXPECT_LT(relative_error(run(*m, tokens, how, batch), whole), 1e-4) << how.mla << how.flash << " batch " << batch;
+      EXPECT_LT(relative_error(run(*m, tokens, how, batch), whole), 1e-4)
+          << how.mla << how.flash << " batch " << batch;
   }
 }
 
@@ -117,8 +127,10 @@ TEST(Forward, ChoosesTheGoldenExperts) {
       const auto ids = s.chosen_experts(b);
       std::vector<std::int32_t> got(ids.begin(), ids.end());
       for (std::size_t t = 0; t < tokens.size(); ++t)
-        std::sort(got.begin() + static_cast<std::ptrdiff_t>(3 * t), got.begin() + static_cast<std::ptrdiff_t>(3 * t + 3));
-      EXPECT_EQ(got, golden.get<std::int32_t>("short.experts." + std::to_string(b))) << name << " block " << b;
+        std::sort(got.begin() + static_cast<std::ptrdiff_t>(3 * t),
+                  got.begin() + static_cast<std::ptrdiff_t>(3 * t + 3));
+      EXPECT_EQ(got, golden.get<std::int32_t>("short.experts." + std::to_string(b)))
+          << name << " block " << b;
     }
   }
 }

@@ -37,23 +37,24 @@ void check_goldens(const tokenizer& t, const std::string& path) {
 
 TEST(Tokenizer, Goldens) {
   check_goldens(open(models + "/tiny-mla-moe-bf16.gguf"), data + "/goldens/tiny.tokenizer_golden.json");
-  check_goldens(open(data + "/fixtures/fixture-v3-ik-bf16.gguf"), data + "/goldens/fixture.tokenizer_golden.json");
+  check_goldens(open(data + "/fixtures/fixture-v3-ik-bf16.gguf"),
+                data + "/goldens/fixture.tokenizer_golden.json");
 }
 
 TEST(Tokenizer, ValidationTextStartsWithTheGoldenWindows) {
   const auto t = open(models + "/tiny-mla-moe-bf16.gguf");
   const auto ids = t.encode(read(models + "/validation.txt").substr(0, 60000));
-  const auto want = test::safetensors(data + "/goldens/tiny.golden.safetensors").get<std::int32_t>("nll512.tokens");
+  const auto want =
+      test::safetensors(data + "/goldens/tiny.golden.safetensors").get<std::int32_t>("nll512.tokens");
   ASSERT_GT(ids.size(), want.size());
   EXPECT_TRUE(std::equal(want.begin(), want.end(), ids.begin()));
 }
 
 TEST(Tokenizer, InvalidUtf8RoundTrips) {
   const auto t = open(models + "/tiny-mla-moe-bf16.gguf");
-  const std::vector<std::string> texts{"\xff\xfe",      "a\xc3", "\xe2\x82 x", std::string("\0a", 2),
-                                       "\xed\xa0\x80", "ok \xf0\x9f\x98\x80 \x80"};
-  for (const auto& text : texts)
-    EXPECT_EQ(t.decode(t.encode(text)), text);
+  const std::vector<std::string> texts{
+      "\xff\xfe", "a\xc3", "\xe2\x82 x", std::string("\0a", 2), "\xed\xa0\x80", "ok \xf0\x9f\x98\x80 \x80"};
+  for (const auto& text : texts) EXPECT_EQ(t.decode(t.encode(text)), text);
   EXPECT_TRUE(t.encode("").empty());
 }
 
@@ -74,14 +75,19 @@ std::vector<std::string> split(const char* name, std::string_view text) {
 using words = std::vector<std::string>;
 
 TEST(Pretokenizer, SplitsAsEachModelDoes) {
-  EXPECT_EQ(split("gpt-2", "Hello world's 123  x\n"), (words{"Hello", " world", "'s", " 123", " ", " x", "\n"}));
-  EXPECT_EQ(split("deepseek-v3", "abc12345 .foo(x)\n\n你好"), (words{"abc", "123", "45", " .", "foo", "(x", ")\n\n", "你好"}));
+  EXPECT_EQ(split("gpt-2", "Hello world's 123  x\n"),
+            (words{"Hello", " world", "'s", " 123", " ", " x", "\n"}));
+  EXPECT_EQ(split("deepseek-v3", "abc12345 .foo(x)\n\n你好"),
+            (words{"abc", "123", "45", " .", "foo", "(x", ")\n\n", "你好"}));
   EXPECT_EQ(split("deepseek-llm", "Hi there\n2024!"), (words{"Hi", " there", "\n", "2024", "!"}));
-  EXPECT_EQ(split("llama-bpe", "I'LL pay $12345.\n\n x  y"), (words{"I", "'LL", " pay", " $", "123", "45", ".\n\n", " x", " ", " y"}));
+  EXPECT_EQ(split("llama-bpe", "I'LL pay $12345.\n\n x  y"),
+            (words{"I", "'LL", " pay", " $", "123", "45", ".\n\n", " x", " ", " y"}));
   EXPECT_EQ(split("glm4", "It's 2024"), (words{"It", "'s", " ", "202", "4"}));
   EXPECT_EQ(split("qwen2", "It's 2024"), (words{"It", "'s", " ", "2", "0", "2", "4"}));
-  EXPECT_EQ(split("tekken", "HelloWorld 12 a/b//\n"), (words{"Hello", "World", " ", "1", "2", " a", "/b", "//\n"}));
-  EXPECT_EQ(split("kimi-k2", "It's 12345 你好World"), (words{"It's", " ", "123", "45", " ", "你好", "World"}));
+  EXPECT_EQ(split("tekken", "HelloWorld 12 a/b//\n"),
+            (words{"Hello", "World", " ", "1", "2", " a", "/b", "//\n"}));
+  EXPECT_EQ(split("kimi-k2", "It's 12345 你好World"),
+            (words{"It's", " ", "123", "45", " ", "你好", "World"}));
 }
 
 TEST(Pretokenizer, LongWordsStayWords) {

@@ -45,7 +45,8 @@ struct draws {
 
 /// How much the mean of the inputs adds to the relative error of products: with mean 0.1 and deviation 1 over
 /// that with mean 0. 1 where the weights come back but for the rounding of halves, which has no choices.
-double share_of_mean(std::uint32_t id, const std::vector<float>& x, std::int64_t cols, const float* importance) {
+double share_of_mean(std::uint32_t id, const std::vector<float>& x, std::int64_t cols,
+                     const float* importance) {
   const auto& f = *find_format(id);
   std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(cols)));
   std::vector<float> y(static_cast<std::size_t>(cols));
@@ -105,21 +106,26 @@ double relative_error(std::uint32_t id, const std::vector<float>& x, const float
 TEST(Lattices, FormatsThatHoldThemFindThem) {
   const auto w = test::importances(1024);
   for (const float* importance : {static_cast<const float*>(nullptr), w.data()}) {
-    const auto check = [&](std::initializer_list<std::uint32_t> ids, bool one_scale, const char* what, auto draw) {
+    const auto check = [&](std::initializer_list<std::uint32_t> ids, bool one_scale, const char* what,
+                           auto draw) {
       draws d;
       const auto x = lattice(d.g, 8 * 1024, one_scale, [&] { return draw(d); });
-      for (const auto id : ids) EXPECT_LE(relative_error(id, x, importance), of_halves) << find_format(id)->name << what;
+      for (const auto id : ids)
+        EXPECT_LE(relative_error(id, x, importance), of_halves) << find_format(id)->name << what;
     };
     const auto bytes = {q5_0::gguf_id, q6_0::gguf_id, q8_0::gguf_id, q8_1::gguf_id};
     for (const bool one : {false, true}) {
       check({q4_0::gguf_id, q4_1::gguf_id, q5_1::gguf_id}, one, " int4", [](draws& d) { return d.int4(); });
       check(bytes, one, " int4", [](draws& d) { return d.int4(); });
-      check({q4_0::gguf_id}, one, " half of the levels", [](draws& d) { return std::trunc(d.int4() * 0.5f); });
-      check({q4_0::gguf_id}, one, " 16 levels", [](draws& d) { return d.uniform(d.g) < 0.1f ? -8.0f : d.int4(); });
+      check({q4_0::gguf_id}, one, " half of the levels",
+            [](draws& d) { return std::trunc(d.int4() * 0.5f); });
+      check({q4_0::gguf_id}, one, " 16 levels",
+            [](draws& d) { return d.uniform(d.g) < 0.1f ? -8.0f : d.int4(); });
       check(bytes, one, " fp4", [](draws& d) { return d.fp4(); });
       check(bytes, one, " ternary", [](draws& d) { return d.ternary(); });
     }
-    check({q4_K::gguf_id, q5_K::gguf_id, q6_K::gguf_id, q8_K::gguf_id}, true, " int4", [](draws& d) { return d.int4(); });
+    check({q4_K::gguf_id, q5_K::gguf_id, q6_K::gguf_id, q8_K::gguf_id}, true, " int4",
+          [](draws& d) { return d.int4(); });
     check({q3_K::gguf_id, q6_K::gguf_id, q2_0::gguf_id, tq1_0::gguf_id, tq2_0::gguf_id}, true, " ternary",
           [](draws& d) { return d.ternary(); });
   }
@@ -135,8 +141,8 @@ TEST(Lattices, DecodedWeightsComeBack) {
   const auto check = [&]<class F>() {
     if constexpr (block_format<F>)
       // 63 levels and 7 bits of scale lie on many lattices; groups with offsets may lack the codes at their ends.
-      if constexpr (quantize::single_codes<F> && F::gguf_id != iq6_k::gguf_id && F::gguf_id != q4_K::gguf_id &&
-                    F::gguf_id != q5_K::gguf_id) {
+      if constexpr (quantize::single_codes<F> && F::gguf_id != iq6_k::gguf_id &&
+                    F::gguf_id != q4_K::gguf_id && F::gguf_id != q5_K::gguf_id) {
         std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<F>(4096)));
         std::vector<float> y(4096);
         ASSERT_EQ(runtime::quantize_row(F::gguf_id, x.data(), nullptr, row.data(), 4096), status::ok);

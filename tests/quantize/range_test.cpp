@@ -1,7 +1,8 @@
 // Weights of any size: no format does worse than all zeros or than plain rounding where its scales reach, and what
 // they do not reach is counted.
-#include "quantal/quantize/quantize.hpp"
 #include "quantal/quantize/range.hpp"
+
+#include "quantal/quantize/quantize.hpp"
 #include "quantize/inputs.hpp"
 
 namespace quantal {
@@ -52,7 +53,8 @@ class Range : public testing::TestWithParam<std::uint32_t> {
 TEST_P(Range, NeverWorseThanZeros) {
   for (const auto& [name, x] : inputs_)
     for (int e = -99; e <= 99; e += 3)
-      for (const float* importance : {static_cast<const float*>(nullptr), static_cast<const float*>(w_.data())})
+      for (const float* importance :
+           {static_cast<const float*>(nullptr), static_cast<const float*>(w_.data())})
         EXPECT_LE(round_trip(GetParam(), times(x, e), importance).error.nmse_weighted(), 1.0 + 1e-6)
             << name << " 2^" << e;
 }
@@ -62,7 +64,8 @@ TEST_P(Range, SmallRowsAreNoWorseThanPlainRounding) {
   const auto& f = *find_format(GetParam());
   int code = 0;
   visit_format(f.gguf_id, [&]<class F>() {
-    if constexpr (block_format<F> && requires(typename F::block& b) { F::set_code(b, 0, 0); }) code = F::max_code;
+    if constexpr (block_format<F> && requires(typename F::block & b) { F::set_code(b, 0, 0); })
+      code = F::max_code;
   });
   if (code == 0) return;  // the smallest steps of tables and grids are not those of the scale
   const double usual = round_trip(GetParam(), inputs_[0].x, nullptr).error.nmse_plain();

@@ -19,7 +19,8 @@ struct model_edit {
   std::function<void(std::vector<std::byte>&)> bytes = {};
 };
 
-inline void edit_model(const std::filesystem::path& from, const std::filesystem::path& to, const model_edit& edit) {
+inline void edit_model(const std::filesystem::path& from, const std::filesystem::path& to,
+                       const model_edit& edit) {
   const auto in = gguf::reader::open(from);
   ASSERT_TRUE(in) << in.error().message;
   gguf::metadata meta = in->meta();

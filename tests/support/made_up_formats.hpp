@@ -82,8 +82,12 @@ struct iq3_256 : detail::super_scaled<iq3_256>, detail::tables_in_extra {
   };
 
   static constexpr int levels = 8;
-  QUANTAL_HD static constexpr int level(int index, int table) noexcept { return detail::lut3_k(index) + 4 * table; }
-  QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return b.qs.get(e) + 4 * b.qh.get(e); }
+  QUANTAL_HD static constexpr int level(int index, int table) noexcept {
+    return detail::lut3_k(index) + 4 * table;
+  }
+  QUANTAL_HD static constexpr int index(const block& b, int e) noexcept {
+    return b.qs.get(e) + 4 * b.qh.get(e);
+  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
     return level(index(b, e), table(b, e / layout.group));
   }
@@ -113,7 +117,9 @@ struct q4_scattered {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return b.qs.get(e * 29 % 64) - 8; }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept { b.qs.set(e * 29 % 64, code + 8); }
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
+    b.qs.set(e * 29 % 64, code + 8);
+  }
   QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 
@@ -218,8 +224,8 @@ struct sub_scaled_128 : detail::super_scaled<sub_scaled_128> {
   }
 };
 
-using made_up_formats = format_list<q5_64, q3_128, q6_32, iq3_256, q4_scattered, pairs_and_bits, nibbles_and_quads, two_tables,
-                                    sub_scaled_128>;
+using made_up_formats = format_list<q5_64, q3_128, q6_32, iq3_256, q4_scattered, pairs_and_bits,
+                                    nibbles_and_quads, two_tables, sub_scaled_128>;
 
 namespace test {
 

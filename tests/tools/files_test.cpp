@@ -26,7 +26,8 @@ class files : public ::testing::Test {
   void SetUp() override {
     std::string text;
     for (int i = 0; text.size() < 3000; ++i)
-      text += "Item " + std::to_string(i * 7919 % 1000) + " of the list; see section " + std::to_string(i) + ".\n";
+      text += "Item " + std::to_string(i * 7919 % 1000) + " of the list; see section " + std::to_string(i) +
+              ".\n";
     ASSERT_TRUE(file::write(dir / "text", text));
     fs::copy_file(QUANTAL_TEST_DATA "/fixtures/fixture-v2lite-ik-bf16.gguf", dir / "model");
     ASSERT_TRUE(file::write_raw(dir / "floats", std::vector<float>(512, 0.25f)));
@@ -45,12 +46,15 @@ class files : public ::testing::Test {
     return {quantize + " --custom-q-file" + path("rules") + path("model") + "%OUT% Q8_0",
             relayout + path("model") + "%OUT%",
             imatrix + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 -o%OUT%",
-            imatrix + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 --output-format dat -o%OUT%",
-            perplexity + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 --kl-divergence-base%OUT%",
+            imatrix + " -m" + path("model") + " -f" + path("text") +
+                " -c 64 --chunks 2 --output-format dat -o%OUT%",
+            perplexity + " -m" + path("model") + " -f" + path("text") +
+                " -c 64 --chunks 2 --kl-divergence-base%OUT%",
             perplexity + " -m" + path("model") + " --tokens" + path("tokens") + " --logits-out%OUT%",
             blocks + " quantize --format q8_0 --cols 256" + path("floats") + "%OUT%",
             blocks + " dequantize --format f32 --cols 256" + path("floats") + "%OUT%",
-            validate + path("model") + " --reference" + path("model") + " --gates" + path("gates") + " -o json=%OUT%",
+            validate + path("model") + " --reference" + path("model") + " --gates" + path("gates") +
+                " -o json=%OUT%",
             convert + " " + dir.path().string() + "%OUT%"};
   }
   static std::string with(std::string command, const std::string& out) {
@@ -69,7 +73,8 @@ TEST_F(files, inputs_are_never_outputs) {
   fs::create_symlink("model", dir / "link");
   const auto text = bytes("text"), model = bytes("model"), floats = bytes("floats");
   for (const auto& c : writers())
-    for (const char* input : {"model", "hard", "link", "text", "floats", "tokens", "rules", "gates", "./model"}) {
+    for (const char* input :
+         {"model", "hard", "link", "text", "floats", "tokens", "rules", "gates", "./model"}) {
       const std::string name = fs::path(input).filename();
       if (name != "hard" && name != "link" && c.find("/" + name + " ") == std::string::npos &&
           c.find("/" + name + "%") == std::string::npos)
@@ -80,12 +85,15 @@ TEST_F(files, inputs_are_never_outputs) {
       EXPECT_NE(o.text.find("is the input"), std::string::npos) << with(c, path(input)) << "\n" << o.text;
     }
   EXPECT_TRUE(text == bytes("text") && model == bytes("model") && floats == bytes("floats"));
-  expect(imatrix + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 -o" + path("i"), 0, "stored");
+  expect(imatrix + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 -o" + path("i"), 0,
+         "stored");
   const auto matrix = bytes("i");
-  for (const auto& c : {quantize + " --imatrix" + path("i") + path("model") + path("i") + " Q8_0",
-                        imatrix + " --in-file" + path("i") + " -o" + path("i"),
-                        validate + path("model") + " --reference" + path("model") + " --imatrix" + path("i") + " -o json=" + (dir / "i").string(),
-                        blocks + " quantize --format q8_0 --cols 256 --importance" + path("i") + path("floats") + path("i")})
+  for (const auto& c :
+       {quantize + " --imatrix" + path("i") + path("model") + path("i") + " Q8_0",
+        imatrix + " --in-file" + path("i") + " -o" + path("i"),
+        validate + path("model") + " --reference" + path("model") + " --imatrix" + path("i") +
+            " -o json=" + (dir / "i").string(),
+        blocks + " quantize --format q8_0 --cols 256 --importance" + path("i") + path("floats") + path("i")})
     EXPECT_NE(shell(c).text.find("is the input"), std::string::npos) << c;
   EXPECT_EQ(bytes("i"), matrix);
 }
@@ -105,7 +113,8 @@ TEST_F(files, outputs_are_proven_before_the_work) {
       EXPECT_EQ(o.text.find("PPL"), std::string::npos) << command << "\n" << o.text;
     }
   }
-  EXPECT_EQ(dir.names(), (std::vector<std::string>{"floats", "folder", "gates", "model", "rules", "text", "tokens"}));
+  EXPECT_EQ(dir.names(),
+            (std::vector<std::string>{"floats", "folder", "gates", "model", "rules", "text", "tokens"}));
 }
 
 TEST_F(files, pipes_are_written_to) {
@@ -114,7 +123,8 @@ TEST_F(files, pipes_are_written_to) {
     fs::remove(dir / "out"), fs::remove(dir / "pipe");
     ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
     ASSERT_EQ(shell(with(c, path("out"))).code, 0) << with(c, path("out"));
-    const auto o = shell("timeout 60 cat" + path("pipe") + " >" + path("copy") + " & " + with(c, path("pipe")) + "; rc=$?; wait; exit $rc");
+    const auto o = shell("timeout 60 cat" + path("pipe") + " >" + path("copy") + " & " +
+                         with(c, path("pipe")) + "; rc=$?; wait; exit $rc");
     EXPECT_EQ(o.code, 0) << o.text;
     EXPECT_TRUE(bytes("copy") == bytes("out")) << c;
     EXPECT_TRUE(fs::is_fifo(dir / "pipe")) << c;
@@ -125,7 +135,8 @@ TEST_F(files, device_nodes_stay) {
   for (const auto& c : writers()) {
     if (c.starts_with(convert)) continue;
     fs::remove(dir / "null");
-    if (::mknod((dir / "null").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) GTEST_SKIP() << "only root makes device nodes";
+    if (::mknod((dir / "null").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0)
+      GTEST_SKIP() << "only root makes device nodes";
     if (shell("echo >" + path("null")).code != 0) GTEST_SKIP() << "device nodes do not work here";
     expect(with(c, path("null")), 0, "");
     EXPECT_TRUE(fs::is_character_file(dir / "null")) << c;
@@ -152,10 +163,11 @@ TEST_F(files, closed_standard_streams) {
 TEST_F(files, lost_output_is_a_failure) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
   const std::string v = validate + path("model") + " --reference" + path("model");
-  for (const auto& c : {inspect + path("model"), inspect + " --json" + path("model"), blocks + " list", blocks + " --help",
-                        quantize + " --help", quantize + " --dry-run" + path("model") + path("x") + " Q8_0",
-                        blocks + " error --format q8_0 --cols 256" + path("floats"),
-                        perplexity + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2"}) {
+  for (const auto& c :
+       {inspect + path("model"), inspect + " --json" + path("model"), blocks + " list", blocks + " --help",
+        quantize + " --help", quantize + " --dry-run" + path("model") + path("x") + " Q8_0",
+        blocks + " error --format q8_0 --cols 256" + path("floats"),
+        perplexity + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2"}) {
     expect(c + " >/dev/full", 1, "standard output: write failed");
     expect(c + " >&-", 1, "standard output: write failed");
   }
@@ -170,7 +182,8 @@ TEST_F(files, lost_output_is_a_failure) {
 }
 
 TEST_F(files, an_existing_base_is_not_overwritten) {
-  const std::string p = perplexity + " -m" + path("model") + " -f" + path("text") + " -c 64 --chunks 2 --kl-divergence-base" + path("base");
+  const std::string p = perplexity + " -m" + path("model") + " -f" + path("text") +
+                        " -c 64 --chunks 2 --kl-divergence-base" + path("base");
   expect(p, 0, "PPL");
   const auto before = bytes("base");
   expect(p, 1, "base: exists; give --kl-divergence to compare with it, or --overwrite-base");
@@ -184,36 +197,47 @@ TEST_F(files, folders_as_inputs) {
   for (const auto& c :
        {perplexity + model + " -f" + folder + " -c 64", perplexity + " -m" + folder + text,
         perplexity + model + " --kl-divergence --kl-divergence-base" + folder,
-        perplexity + model + " --tokens" + folder + " --logits-out" + out, imatrix + model + " -f" + folder + " -o" + out,
-        imatrix + " -m" + folder + text + " -o" + out, imatrix + " --in-file" + folder + " -o" + out, inspect + folder,
-        quantize + folder + out + " Q8_0", quantize + " --imatrix" + folder + path("model") + out + " Q8_0",
+        perplexity + model + " --tokens" + folder + " --logits-out" + out,
+        imatrix + model + " -f" + folder + " -o" + out, imatrix + " -m" + folder + text + " -o" + out,
+        imatrix + " --in-file" + folder + " -o" + out, inspect + folder, quantize + folder + out + " Q8_0",
+        quantize + " --imatrix" + folder + path("model") + out + " Q8_0",
         quantize + " --custom-q-file" + folder + path("model") + out + " Q8_0",
-        quantize + " --target-bpw 5 --sensitivity" + folder + path("model") + out + " Q8_0", relayout + folder + out,
-        blocks + " quantize --format q8_0 --cols 256" + folder + out,
+        quantize + " --target-bpw 5 --sensitivity" + folder + path("model") + out + " Q8_0",
+        relayout + folder + out, blocks + " quantize --format q8_0 --cols 256" + folder + out,
         blocks + " quantize --format q8_0 --cols 256 --importance" + folder + path("floats") + out})
     expect(c, 1, ": is a folder");
   const std::string v = validate + path("model") + " --reference" + path("model");
   for (const auto& c : {v + " --text" + folder, v + " --imatrix" + folder, v + " --gates" + folder,
-                        validate + folder + " --reference" + path("model"), validate + path("model") + " --reference" + folder})
+                        validate + folder + " --reference" + path("model"),
+                        validate + path("model") + " --reference" + folder})
     expect(c, 2, ": is a folder");
   EXPECT_FALSE(fs::exists(dir / "o"));
 }
 
 TEST_F(files, pipes_as_texts) {
   const std::string model = " -m" + path("model");
-  expect("cat" + path("text") + " | " + perplexity + model + " -f /dev/stdin -c 64 --chunks 2", 0, "Final estimate");
-  expect("cat" + path("rules") + " | " + quantize + " --dry-run --custom-q-file /dev/stdin" + path("model") + path("o") + " Q4_0", 0, "rule");
+  expect("cat" + path("text") + " | " + perplexity + model + " -f /dev/stdin -c 64 --chunks 2", 0,
+         "Final estimate");
+  expect("cat" + path("rules") + " | " + quantize + " --dry-run --custom-q-file /dev/stdin" + path("model") +
+             path("o") + " Q4_0",
+         0, "rule");
   ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
   expect(inspect + path("pipe"), 1, "not a regular file");
 }
 
 TEST_F(files, patterns_end) {
   const std::string endless = " '(.*)*(.*)*(.*)*x_";
-  expect("timeout 20 " + quantize + " --dry-run --custom-q" + endless + "=q8_0'" + path("model") + path("o") + " Q4_0", 1,
-         "--custom-q: the regular expression '(.*)*(.*)*(.*)*x_' on ");
-  expect("timeout 20 " + validate + path("model") + " --reference" + path("model") + " --gate" + endless + ": nmse<=1'", 2, "too many steps");
-  ASSERT_TRUE(file::write(dir / "study", R"({"classes": [{"tensors": "(.*)*(.*)*(.*)*x_", "kld_per_nmse": 1}]})"));
-  expect("timeout 20 " + quantize + " --target-bpw 8 --sensitivity" + path("study") + path("model") + path("o") + " Q8_0", 1, "too many steps");
+  expect("timeout 20 " + quantize + " --dry-run --custom-q" + endless + "=q8_0'" + path("model") + path("o") +
+             " Q4_0",
+         1, "--custom-q: the regular expression '(.*)*(.*)*(.*)*x_' on ");
+  expect("timeout 20 " + validate + path("model") + " --reference" + path("model") + " --gate" + endless +
+             ": nmse<=1'",
+         2, "too many steps");
+  ASSERT_TRUE(
+      file::write(dir / "study", R"({"classes": [{"tensors": "(.*)*(.*)*(.*)*x_", "kld_per_nmse": 1}]})"));
+  expect("timeout 20 " + quantize + " --target-bpw 8 --sensitivity" + path("study") + path("model") +
+             path("o") + " Q8_0",
+         1, "too many steps");
 }
 
 TEST_F(files, signals_leave_nothing) {
@@ -221,7 +245,8 @@ TEST_F(files, signals_leave_nothing) {
   gguf::metadata meta;
   meta.set("general.architecture", std::string("llama"));
   std::vector<gguf::tensor_info> tensors;
-  for (int i = 0; i < 2; ++i) tensors.push_back({"blk." + std::to_string(i) + ".ffn_up.weight", f32::gguf_id, 2, {4096, 2048, 1, 1}});
+  for (int i = 0; i < 2; ++i)
+    tensors.push_back({"blk." + std::to_string(i) + ".ffn_up.weight", f32::gguf_id, 2, {4096, 2048, 1, 1}});
   test::write_model(dir / "big", meta, tensors);
   fs::create_directory(dir / "out");
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGKILL}) {
@@ -229,8 +254,8 @@ TEST_F(files, signals_leave_nothing) {
     if (child == 0) {
       const int null = ::open("/dev/null", O_RDWR);
       ::dup2(null, 1), ::dup2(null, 2);
-      ::execl(quantize.c_str(), quantize.c_str(), "--require-imatrix", "none", (dir / "big").c_str(), (dir / "out" / "x.gguf").c_str(), "IQ2_KT", "1",
-              static_cast<char*>(nullptr));
+      ::execl(quantize.c_str(), quantize.c_str(), "--require-imatrix", "none", (dir / "big").c_str(),
+              (dir / "out" / "x.gguf").c_str(), "IQ2_KT", "1", static_cast<char*>(nullptr));
       ::_exit(127);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(400));

@@ -50,10 +50,12 @@ class model_programs : public ::testing::Test {
     return o.code == 0 ? json::parse(o.text) : json::object();
   }
   std::string write_base(const std::string& model, const std::string& name, const std::string& how) {
-    return perplexity + " -m " + model + " -f " + path("text.txt") + " " + how + " --json --overwrite-base --kl-divergence-base " + path(name);
+    return perplexity + " -m " + model + " -f " + path("text.txt") + " " + how +
+           " --json --overwrite-base --kl-divergence-base " + path(name);
   }
   std::string read_base(const std::string& model, const std::string& name, const std::string& more = "") {
-    return perplexity + " -m " + model + " --kl-divergence --json --kl-divergence-base " + path(name) + " " + more;
+    return perplexity + " -m " + model + " --kl-divergence --json --kl-divergence-base " + path(name) + " " +
+           more;
   }
 
   test::temporary_folder dir;
@@ -251,9 +253,12 @@ constexpr std::uint32_t bos = 9;
 test::model_edit tokenizer_keys(int add_bos, int add_eos) {
   return {[=](gguf::metadata& m) {
     m.set("tokenizer.ggml.bos_token_id", bos);
-    for (const auto& [key, state] : {std::pair{"tokenizer.ggml.add_bos_token", add_bos}, std::pair{"tokenizer.ggml.add_eos_token", add_eos}})
-      if (state == 0) m.erase(key);
-      else m.set(key, state == 2);
+    for (const auto& [key, state] : {std::pair{"tokenizer.ggml.add_bos_token", add_bos},
+                                     std::pair{"tokenizer.ggml.add_eos_token", add_eos}})
+      if (state == 0)
+        m.erase(key);
+      else
+        m.set(key, state == 2);
   }};
 }
 
@@ -270,10 +275,13 @@ TEST_F(model_programs, a_model_against_itself_under_every_tokenizer) {
       EXPECT_NEAR(same["ppl"].get<double>(), plain["ppl"].get<double>(), 1e-9 * plain["ppl"].get<double>());
       EXPECT_NEAR(same["log_ratio"].get<double>(), 0, 1e-4);
       if (!odd) ppl[add_bos] = plain["ppl"];
-      const std::string reference = model + " --reference " + model + " --text " + path("text.txt") + (odd ? " -c 33 --chunks 5" : " -c 64 --chunks 3");
+      const std::string reference = model + " --reference " + model + " --text " + path("text.txt") +
+                                    (odd ? " -c 33 --chunks 5" : " -c 64 --chunks 3");
       const auto other = document(validate + " " + reference + " -o json")["model_metrics"];
-      for (const auto& [theirs, ours] : {std::pair{"ppl", "ppl"}, std::pair{"kld", "mean_kld"}, std::pair{"kld_99", "kld_99"}, std::pair{"same_top", "same_top"}})
-        EXPECT_NEAR(other[theirs].get<double>(), same[ours].get<double>(), 1e-9) << theirs << add_bos << add_eos;
+      for (const auto& [theirs, ours] : {std::pair{"ppl", "ppl"}, std::pair{"kld", "mean_kld"},
+                                         std::pair{"kld_99", "kld_99"}, std::pair{"same_top", "same_top"}})
+        EXPECT_NEAR(other[theirs].get<double>(), same[ours].get<double>(), 1e-9)
+            << theirs << add_bos << add_eos;
     }
   EXPECT_EQ(ppl[0], ppl[1]);
   EXPECT_NE(ppl[1], ppl[2]);
@@ -290,12 +298,13 @@ TEST_F(model_programs, base_files_hold_the_tokens_before_bos) {
   EXPECT_NE(tokens[128], static_cast<std::int32_t>(bos));
   // A file without tokenizer keys other than these is evaluated alike.
   const auto bare = edited("bare.gguf", {[](gguf::metadata& m) {
-    tokenizer_keys(2, 1).keys(m);
-    m.erase("tokenizer.ggml.merges");
-  }});
+                             tokenizer_keys(2, 1).keys(m);
+                             m.erase("tokenizer.ggml.merges");
+                           }});
   EXPECT_LT(std::fabs(document(read_base(bare, "on.kld"))["mean_kld"].get<double>()), 2e-6);
   // The two kinds of evaluation differ, and that shows.
-  EXPECT_GT(document(read_base(edited("off.gguf", tokenizer_keys(1, 1)), "on.kld"))["mean_kld"].get<double>(), 1e-5);
+  EXPECT_GT(document(read_base(edited("off.gguf", tokenizer_keys(1, 1)), "on.kld"))["mean_kld"].get<double>(),
+            1e-5);
 }
 
 TEST_F(model_programs, values_that_are_not_finite_are_failures) {
@@ -307,9 +316,12 @@ TEST_F(model_programs, values_that_are_not_finite_are_failures) {
     expect(write_base(model, "bad.kld", "-c 64 --chunks 2"), 1, tensor);
     expect(read_base(model, "good.kld"), 1, tensor);
     ASSERT_TRUE(file::write_raw(dir / "t", std::vector<std::int32_t>{1, 2, 3, 4, 5}));
-    if (tensor != "blk.1.ffn_up_exps.weight") expect(perplexity + " -m " + model + " --tokens " + path("t") + " --logits-out " + path("l"), 1, tensor);
+    if (tensor != "blk.1.ffn_up_exps.weight")
+      expect(perplexity + " -m " + model + " --tokens " + path("t") + " --logits-out " + path("l"), 1,
+             tensor);
     if (tensor != "output.weight") expect(collect(model, "bad.gguf", "--chunks 2 --no-ppl"), 1, tensor);
-    EXPECT_FALSE(std::filesystem::exists(path("bad.kld")) || std::filesystem::exists(path("l")) || std::filesystem::exists(path("bad.gguf")));
+    EXPECT_FALSE(std::filesystem::exists(path("bad.kld")) || std::filesystem::exists(path("l")) ||
+                 std::filesystem::exists(path("bad.gguf")));
     const std::string check = validate + " " + model + " --reference " + heads + " -c 64 --chunks 2";
     expect(check, 1, "FAIL: " + tensor);
     expect(check + " --text " + path("text.txt"), 1, "FAIL: " + tensor);
@@ -360,25 +372,30 @@ TEST_F(model_programs, settings_that_contradict_the_base_are_refused) {
   ASSERT_TRUE(file::write(dir / "v.kld", bytes + "x"));
   expect(read_base(heads, "v.kld"), 1, "where the header implies");
   ASSERT_TRUE(file::write_raw(dir / "t", std::vector<std::int32_t>{1, 2}));
-  expect(perplexity + " -m " + heads + " --tokens " + path("t") + " --logits-out " + path("l") + " -f " + path("text.txt"), 2, "--tokens");
+  expect(perplexity + " -m " + heads + " --tokens " + path("t") + " --logits-out " + path("l") + " -f " +
+             path("text.txt"),
+         2, "--tokens");
 }
 
 TEST_F(model_programs, odd_inputs_are_said) {
   const std::string common = " -f " + path("text.txt") + " -c 64 --chunks 2 ";
   const auto key = [&](const std::string& name) { return edited("gap.gguf", test::without_key(name)); };
-  for (const std::string name : {"deepseek2.expert_gating_func", "deepseek2.expert_weights_scale", "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token"}) {
+  for (const std::string name : {"deepseek2.expert_gating_func", "deepseek2.expert_weights_scale",
+                                 "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token"}) {
     const auto o = shell(perplexity + " -m " + key(name) + common);
     EXPECT_EQ(o.code, 0) << o.text;
     const auto first = o.text.find("key '" + name + "' is missing");
     EXPECT_NE(first, std::string::npos) << o.text;
     EXPECT_EQ(o.text.find(name, first + name.size() + 5), std::string::npos) << "said twice\n" << o.text;
   }
-  expect(perplexity + " -m " + heads + " -f " + path("text.txt") + " -c 600", 0, "longer than the context that the model was trained with, 512");
+  expect(perplexity + " -m " + heads + " -f " + path("text.txt") + " -c 600", 0,
+         "longer than the context that the model was trained with, 512");
   const auto text = *file::read_text(dir / "text.txt");
   std::string wide;
   for (const char c : text) wide += c, wide += '\0';
   ASSERT_TRUE(file::write(dir / "wide.txt", "\xff\xfe" + wide));
-  expect(perplexity + " -m " + heads + " -f " + path("wide.txt") + " -c 64 --chunks 2", 0, "UTF-16, little-endian");
+  expect(perplexity + " -m " + heads + " -f " + path("wide.txt") + " -c 64 --chunks 2", 0,
+         "UTF-16, little-endian");
 }
 
 TEST_F(model_programs, logits_of_given_tokens) {

@@ -51,7 +51,8 @@ void add_tensors(expected_model& m, std::istringstream& line) {
   std::istringstream sizes(dims);
   std::size_t n = 0;
   for (std::string d; std::getline(sizes, d, 'x');) ne.at(n++) = std::stoll(d);
-  const bool is_f32 = n == 1 || name.find("gate_inp") != std::string::npos || name.find("conv1d") != std::string::npos;
+  const bool is_f32 =
+      n == 1 || name.find("gate_inp") != std::string::npos || name.find("conv1d") != std::string::npos;
   group g;
   g.keep = keep == "keep";
   const auto add = [&](const std::string& full) {

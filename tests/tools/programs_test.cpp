@@ -122,11 +122,11 @@ TEST_F(programs, blocks_scale_nvfp4) {
     errors.push_back(json::parse(o.text)["nmse"].get<double>());
     EXPECT_NEAR(errors.back(), errors.front(), 1e-3 * errors.front()) << size;
   }
-  test::expect(blocks + " quantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " + path("x.f32") + " " +
-                   path("q"),
+  test::expect(blocks + " quantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " +
+                   path("x.f32") + " " + path("q"),
                0, "");
-  test::expect(blocks + " dequantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " + path("q") + " " +
-                   path("y.f32"),
+  test::expect(blocks + " dequantize --format nvfp4 --cols 1024 --scale " + path("s.f32") + " " + path("q") +
+                   " " + path("y.f32"),
                0, "");
   const auto source = *file::read_raw<float>(path("x.f32")), y = *file::read_raw<float>(path("y.f32"));
   double e = 0, n = 0;

@@ -51,8 +51,7 @@ imatrix::store statistics_for(const std::vector<gguf::tensor_info>& tensors,
   imatrix::store s;
   s.datasets = {"text.txt"};
   for (const auto& t : tensors) {
-    if (!is_quantized(t) || t.name.find("blk.") != 0 || t.name.find(without) != std::string::npos)
-      continue;
+    if (!is_quantized(t) || t.name.find("blk.") != 0 || t.name.find(without) != std::string::npos) continue;
     imatrix::entry e(t.cols(), t.slices());
     for (std::size_t i = 0; i < e.sums.size(); ++i)
       e.sums[i] = 512.0 * (1.0 + static_cast<double>(i * 7 % 31));
@@ -256,7 +255,8 @@ TEST_F(quantizing, whose_types) {
   EXPECT_EQ(type_of("Q4_K_M", "auto", "blk.1.attn_kv_a_mqa.weight"), "q4_K");
   EXPECT_EQ(type_of("Q4_K_M", "llama.cpp", "blk.1.attn_kv_a_mqa.weight"), "q4_K");
   EXPECT_EQ(type_of("IQ4_K", "auto", "blk.1.attn_kv_a_mqa.weight"), "iq4_k");
-  EXPECT_NE(type_of("IQ4_K", "llama.cpp", "").find("--types llama.cpp: llama.cpp has no type IQ4_K"), std::string::npos);
+  EXPECT_NE(type_of("IQ4_K", "llama.cpp", "").find("--types llama.cpp: llama.cpp has no type IQ4_K"),
+            std::string::npos);
   EXPECT_NE(type_of("TQ2_0", "ik", "").find("--types ik: ik_llama.cpp has no type TQ2_0"), std::string::npos);
   auto o = options(in, "Q4_K_M");
   o.rules = {"attn_q_a=iq4_k"}, o.dry_run = true;
@@ -366,11 +366,13 @@ TEST_F(quantizing, weights_beyond_the_range_of_the_scales) {
   ::testing::internal::CaptureStderr();
   EXPECT_EQ(failure(options(in, "Q4_0")), "");
   const auto told = ::testing::internal::GetCapturedStderr();
-  EXPECT_NE(told.find("WARNING: tensor 'blk.0.ffn_up.weight': 1 of 65536 weights (0.00153 %) are too large for the "
-                      "scales of q4_0 and were cut"),
-            std::string::npos)
+  EXPECT_NE(
+      told.find("WARNING: tensor 'blk.0.ffn_up.weight': 1 of 65536 weights (0.00153 %) are too large for the "
+                "scales of q4_0 and were cut"),
+      std::string::npos)
       << told;
-  EXPECT_NE(told.find("tensor 'blk.0.ffn_gate.weight': 65536 of 65536 weights (100 %) are too small"), std::string::npos)
+  EXPECT_NE(told.find("tensor 'blk.0.ffn_gate.weight': 65536 of 65536 weights (100 %) are too small"),
+            std::string::npos)
       << told;
   auto o = options(in, "Q4_0", "strict.gguf");
   o.strict = true;
@@ -396,7 +398,8 @@ TEST_F(quantizing, nvfp4_has_its_scale_beside_it) {
     EXPECT_EQ(scale->is_one(), made->type != nvfp4::gguf_id) << t.name;
     if (scale->is_one()) continue;
     ++scaled;
-    EXPECT_EQ(scale->values().size(), t.name.find("_exps.") == std::string::npos ? 1u : static_cast<std::size_t>(t.slices()));
+    EXPECT_EQ(scale->values().size(),
+              t.name.find("_exps.") == std::string::npos ? 1u : static_cast<std::size_t>(t.slices()));
     auto y = values(*b, *made);
     for (std::int64_t s = 0; s < t.slices(); ++s)
       scale->apply(s, y.data() + s * t.rows() * t.cols(), t.rows() * t.cols());
@@ -408,7 +411,8 @@ TEST_F(quantizing, nvfp4_has_its_scale_beside_it) {
   ASSERT_EQ(failure(back), "");
   const auto c = gguf::reader::open(back.out);
   ASSERT_EQ(c->tensors().size(), a->tensors().size());
-  for (const auto& t : a->tensors()) EXPECT_LT(nmse(values(*a, t), values(*c, *c->find(t.name))), 0.012) << t.name;
+  for (const auto& t : a->tensors())
+    EXPECT_LT(nmse(values(*a, t), values(*c, *c->find(t.name))), 0.012) << t.name;
 }
 
 TEST_F(quantizing, requantizing_needs_permission) {

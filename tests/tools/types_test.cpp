@@ -97,7 +97,8 @@ std::string expected(const row& r, const std::string& name, int i, int n, int se
 
 model_traits traits(std::int64_t blocks, std::int64_t experts, bool tied) {
   model_traits m;
-  m.architecture = "deepseek2", m.blocks = blocks, m.heads = m.kv_heads = 16, m.experts = experts, m.tied_embeddings = tied;
+  m.architecture = "deepseek2", m.blocks = blocks, m.heads = m.kv_heads = 16, m.experts = experts,
+  m.tied_embeddings = tied;
   return m;
 }
 
@@ -180,7 +181,8 @@ TEST(file_types, names_and_ids_are_unique) {
     for (const auto& b : file_types())
       if (&a != &b && !a.is_copy() && !b.is_copy()) {
         EXPECT_NE(a.name, b.name);
-        EXPECT_TRUE(a.id != b.id || (a.known_to != b.known_to && a.known_to != owner::both)) << a.name << " " << b.name;
+        EXPECT_TRUE(a.id != b.id || (a.known_to != b.known_to && a.known_to != owner::both))
+            << a.name << " " << b.name;
       }
   EXPECT_EQ(find_file_type("38")->name, "MXFP4_MOE") << "both programs use the number";
 }
@@ -214,11 +216,13 @@ TEST(quantized_tensors, norms_routers_and_vectors_stay) {
   EXPECT_FALSE(is("position_embd.weight", {256, 8, 1, 1}));
   EXPECT_FALSE(is("blk.1.ffn_up.weight", {256, 8, 1, 1}, 26)) << "integers stay";
   // Some of what every architecture has of its own; plans_test.cpp has more.
-  for (const char* kept : {"blk.0.laurel_l.weight", "altup_proj.weight", "per_layer_model_proj.weight", "v.patch_embd.weight",
-                           "blk.0.time_mix_w1.weight", "blk.0.shortconv.conv.weight", "enc.blk.0.attn_rel_b.weight",
-                           "token_types.weight", "v.position_embd.weight", "blk.0.indexer.k_proj.weight"})
+  for (const char* kept :
+       {"blk.0.laurel_l.weight", "altup_proj.weight", "per_layer_model_proj.weight", "v.patch_embd.weight",
+        "blk.0.time_mix_w1.weight", "blk.0.shortconv.conv.weight", "enc.blk.0.attn_rel_b.weight",
+        "token_types.weight", "v.position_embd.weight", "blk.0.indexer.k_proj.weight"})
     EXPECT_FALSE(is(kept, {256, 8, 1, 1})) << kept;
-  for (const char* touched : {"per_layer_token_embd.weight", "blk.0.ssm_x.weight", "blk.0.time_mix_key.weight", "mm.0.weight"})
+  for (const char* touched :
+       {"per_layer_token_embd.weight", "blk.0.ssm_x.weight", "blk.0.time_mix_key.weight", "mm.0.weight"})
     EXPECT_TRUE(is(touched, {256, 8, 1, 1})) << touched;
   EXPECT_FALSE(is_quantized(test::tensor("blk.0.ssm_x.weight", 0, {256, 8, 1, 1}), dialect::ik));
 }
@@ -300,7 +304,8 @@ TEST_F(choosing, floats_ignore_the_mix) {
   EXPECT_EQ(type_of(r, "output.weight"), "f16");
   EXPECT_EQ(type_of(r, "blk.1.attn_k_b.weight"), "f16");
   EXPECT_EQ(type_of(r, "blk.1.attn_norm.weight"), "f32");
-  EXPECT_EQ(type_of(choose("F16", "attn_v_b=q8_0"), "blk.1.attn_v_b.weight"), "q8_0") << "rules count all the same";
+  EXPECT_EQ(type_of(choose("F16", "attn_v_b=q8_0"), "blk.1.attn_v_b.weight"), "q8_0")
+      << "rules count all the same";
   EXPECT_NE(failure("COPY", "attn=q8_0").find("no effect with type COPY"), std::string::npos);
 }
 
@@ -322,9 +327,11 @@ TEST_F(choosing, a_tied_embedding_is_the_output) {
 }
 
 TEST_F(choosing, formats_of_the_other_program_need_permission) {
-  EXPECT_NE(failure("Q4_K_M", "attn_q=iq4_k").find("llama.cpp does not read iq4_k; --types ik or --types all allows it"),
+  EXPECT_NE(failure("Q4_K_M", "attn_q=iq4_k")
+                .find("llama.cpp does not read iq4_k; --types ik or --types all allows it"),
             std::string::npos);
-  EXPECT_NE(failure("TQ2_0", "attn_q=q6_0").find("llama.cpp does not read q6_0; --types all allows it"), std::string::npos);
+  EXPECT_NE(failure("TQ2_0", "attn_q=q6_0").find("llama.cpp does not read q6_0; --types all allows it"),
+            std::string::npos);
   options.output = find_format("iq5_k");
   EXPECT_NE(failure("Q4_K_M").find("--output-tensor-type: llama.cpp does not read iq5_k"), std::string::npos);
   options.any_format = true;
@@ -360,7 +367,8 @@ TEST_F(choosing, rules_for_kept_tensors_alone_reach_them) {
 }
 
 TEST_F(choosing, rule_files_of_other_systems) {
-  const auto r = choose("Q4_0", "\xef\xbb\xbf# a mark before the first line\r\nattn_v_b=q8_0\r\n\r\nffn_down=q6_K\r\n");
+  const auto r =
+      choose("Q4_0", "\xef\xbb\xbf# a mark before the first line\r\nattn_v_b=q8_0\r\n\r\nffn_down=q6_K\r\n");
   EXPECT_EQ(type_of(r, "blk.0.attn_v_b.weight"), "q8_0");
   EXPECT_EQ(type_of(r, "blk.1.ffn_down_exps.weight"), "q6_K");
 }
@@ -428,7 +436,8 @@ TEST_F(choosing, quantized_sources_need_permission) {
 
 TEST_F(choosing, columns_that_fit_no_block_get_f16) {
   tensors.push_back(test::tensor("blk.2.odd.weight", 0, {48, 4, 1, 1}));
-  for (const char* type : {"Q4_K_M", "Q8_0", "IQ2_XXS", "Q4_0"}) EXPECT_EQ(type_of(choose(type), "blk.2.odd.weight"), "f16") << type;
+  for (const char* type : {"Q4_K_M", "Q8_0", "IQ2_XXS", "Q4_0"})
+    EXPECT_EQ(type_of(choose(type), "blk.2.odd.weight"), "f16") << type;
   const auto r = choose("Q4_K_M");
   ASSERT_NE(r->back().fallback_from, nullptr);
   EXPECT_EQ(r->back().fallback_from->name, "q4_K");

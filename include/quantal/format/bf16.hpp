@@ -16,7 +16,9 @@ struct bf16 {
     detail::le_u16 v;
   };
 
-  QUANTAL_HD static constexpr float value(const block& b) noexcept { return detail::bfloat16_to_float(b.v.get()); }
+  QUANTAL_HD static constexpr float value(const block& b) noexcept {
+    return detail::bfloat16_to_float(b.v.get());
+  }
   QUANTAL_HD static constexpr block from_float(float f) noexcept {
     block b{};
     b.v.set(detail::float_to_bfloat16(f));

@@ -90,8 +90,8 @@ struct probes {
     ones = std::bit_cast<Block>(fill([](int) { return 255; }));
     constexpr int within[3] = {0xaa, 0xcc, 0xf0};
     for (int j = 0; j < numbers; ++j)
-      numbered[j] = std::bit_cast<Block>(
-          fill([&](int i) { return j < 3 ? within[j] : (i >> (j - 3) & 1) * 255; }));
+      numbered[j] =
+          std::bit_cast<Block>(fill([&](int i) { return j < 3 ? within[j] : (i >> (j - 3) & 1) * 255; }));
     std::uint32_t seed = 1;
     for (int j = 0; j < randoms; ++j) {
       random_bytes[j] = fill([&](int) {
@@ -234,12 +234,14 @@ inline constexpr auto code_plan = [] {
   else if constexpr (has_levels<F>)
     return detail::plan_of<block, n, 4, 8>([](const block& b, int e) { return F::index(b, e); });
   else
-    return detail::plan_of<block, n, 4, 8>([](const block& b, int e) { return F::code(b, e) + code_bias<F>; });
+    return detail::plan_of<block, n, 4, 8>(
+        [](const block& b, int e) { return F::code(b, e) + code_bias<F>; });
 }();
 
 /// A format whose codes, or the indices of whose levels, are bits of the block that lie in planes.
 template <class F>
-concept planar = block_format<F> && code_plan<F>.found;
+concept planar = block_format<F> && code_plan<F>
+.found;
 
 /// Formats with a second table of levels, which a bit of the block chooses for every group.
 template <class F>
@@ -262,8 +264,8 @@ inline constexpr auto table_plan = [] {
     if (F::level(i, 1) - F::level(i, 0) != t.step) return t;
   const detail::probes<typename F::block> blocks;
   for (int g = 0; g < F::layout.groups(); ++g) {
-    const auto s =
-        detail::bits_of(blocks, [](const typename F::block& b, int i) { return F::table(b, i); }, g);
+    const auto s = detail::bits_of(
+        blocks, [](const typename F::block& b, int i) { return F::table(b, i); }, g);
     if (!s.found || s.width != 1 || s.base != 0) return t;
     t.bit[static_cast<std::size_t>(g)] = s.bit[0];
   }
@@ -274,7 +276,8 @@ inline constexpr auto table_plan = [] {
 /// Formats with an integer scale per group. Its plan gives what it is above lowest_sub_scale, eight groups at a time, in
 /// runs of four.
 template <class F>
-concept has_sub_scales = block_format<F> && F::layout.groups() % 8 == 0 && requires(const typename F::block& b) {
+concept has_sub_scales = block_format<F> && F::layout.groups() % 8 == 0 &&
+                         requires(const typename F::block& b) {
   F::sub_scale(b, 0);
 };
 template <class F>

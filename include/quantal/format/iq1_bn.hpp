@@ -42,7 +42,7 @@ struct iq1_bn : detail::row_scale_field<detail::half_bits> {
   }
   /// All 64 codes: of each 16 weights a mask of the positive and one of the negative ones.
   QUANTAL_HD static constexpr void set_masks(block& b, const std::uint32_t* positive,
-                                  const std::uint32_t* negative) noexcept {
+                                             const std::uint32_t* negative) noexcept {
     std::uint32_t up = 0, down = 1 << 4;
     for (int u = 0; u < 4; ++u) {
       for (int k = 0; k < 3; ++k)

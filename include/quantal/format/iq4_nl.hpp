@@ -25,7 +25,9 @@ struct iq4_nl {
 
   static constexpr int levels = 16;
   QUANTAL_HD static constexpr int level(int index) noexcept { return detail::lut4_nl(index); }
-  QUANTAL_HD static constexpr int index(const block& b, int e) noexcept { return detail::nib(b.qs[e % 16], e / 16); }
+  QUANTAL_HD static constexpr int index(const block& b, int e) noexcept {
+    return detail::nib(b.qs[e % 16], e / 16);
+  }
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return level(index(b, e)); }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 

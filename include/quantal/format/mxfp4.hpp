@@ -37,9 +37,7 @@ struct mxfp4 {
 
   QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs.set(e, index); }
   /// All indices: those of weights i and i + 16 in the nibbles of byte i.
-  QUANTAL_HD static void set_index_bytes(block& b, const std::uint8_t* v) noexcept {
-    b.qs.set_bytes(v);
-  }
+  QUANTAL_HD static void set_index_bytes(block& b, const std::uint8_t* v) noexcept { b.qs.set_bytes(v); }
   /// Scale 2^(exponent - 128).
   static constexpr int max_exponent = 254;
   QUANTAL_HD static constexpr int exponent(const block& b) noexcept { return b.x; }

@@ -44,7 +44,9 @@ struct nvfp4 {
     return scale_value(b.sc[g]);
   }
 
-  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept { b.qs[e / 16].set(e % 16, index); }
+  QUANTAL_HD static constexpr void set_index(block& b, int e, int index) noexcept {
+    b.qs[e / 16].set(e % 16, index);
+  }
   QUANTAL_HD static constexpr void set_scale_code(block& b, int g, int code) noexcept {
     b.sc[g] = static_cast<std::uint8_t>(code);
   }

@@ -24,7 +24,9 @@ struct q4_1 {
     std::uint8_t qs[16];
   };
 
-  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return detail::nib(b.qs[e % 16], e / 16); }
+  QUANTAL_HD static constexpr int code(const block& b, int e) noexcept {
+    return detail::nib(b.qs[e % 16], e / 16);
+  }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
   QUANTAL_HD static constexpr float offset(const block& b, float, int) noexcept { return b.m.get(); }
 

@@ -26,7 +26,9 @@ struct q8_0 {
   QUANTAL_HD static constexpr int code(const block& b, int e) noexcept { return b.qs[e]; }
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
-  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept { b.qs[e] = static_cast<std::int8_t>(code); }
+  QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
+    b.qs[e] = static_cast<std::int8_t>(code);
+  }
   QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };
 

@@ -23,7 +23,7 @@ enum class scale_formula : std::uint8_t {
   half_times,      ///< d * sub_scale(g)
   half_times_odd,  ///< d * scale_unit * (2 * sub_scale(g) + 1); the unit is a power of two
   exponent,        ///< 2^(exponent(block) - 128)
-  small_float,     ///< a byte that is half a UE4M3: seven bits of a binary16, 2^-7 times as large; 0x7f stands for zero
+  small_float,  ///< a byte that is half a UE4M3: seven bits of a binary16, 2^-7 times as large; 0x7f stands for zero
 };
 /// The offset of group g.
 enum class offset_formula : std::uint8_t {
@@ -92,14 +92,18 @@ struct formula<scale_formula::row> {
   template <class F>
   static constexpr bool applies = true;
   template <class F>
-  static constexpr float get(const typename F::block&, float row_scale, int) noexcept { return row_scale; }
+  static constexpr float get(const typename F::block&, float row_scale, int) noexcept {
+    return row_scale;
+  }
 };
 template <>
 struct formula<scale_formula::half> {
   template <class F>
   static constexpr bool applies = has_half_d<F>;
   template <class F>
-  static constexpr float get(const typename F::block& b, float, int) noexcept { return b.d.get(); }
+  static constexpr float get(const typename F::block& b, float, int) noexcept {
+    return b.d.get();
+  }
 };
 template <>
 struct formula<scale_formula::row_times> {
@@ -113,7 +117,7 @@ struct formula<scale_formula::row_times> {
 template <>
 struct formula<scale_formula::half_times> {
   template <class F>
-  static constexpr bool applies = has_sub_scales<F> && has_half_d<F>;
+  static constexpr bool applies = has_sub_scales<F>&& has_half_d<F>;
   template <class F>
   static constexpr float get(const typename F::block& b, float, int g) noexcept {
     return b.d.get() * static_cast<float>(F::sub_scale(b, g));
@@ -122,7 +126,7 @@ struct formula<scale_formula::half_times> {
 template <>
 struct formula<scale_formula::half_times_odd> {
   template <class F>
-  static constexpr bool applies = has_sub_scales<F> && has_half_d<F> && has_exact_unit<F>();
+  static constexpr bool applies = has_sub_scales<F>&& has_half_d<F>&& has_exact_unit<F>();
   template <class F>
   static constexpr float get(const typename F::block& b, float, int g) noexcept {
     return b.d.get() * (F::scale_unit * static_cast<float>(2 * F::sub_scale(b, g) + 1));
@@ -152,8 +156,9 @@ struct formula<scale_formula::small_float> {
 template <block_format F, scale_formula f>
 constexpr bool follows() noexcept {
   if constexpr (formula<f>::template applies<F>)
-    return agree<F>([](const typename F::block& b, float r, int g) { return F::scale(b, r, g); },
-                    [](const typename F::block& b, float r, int g) { return formula<f>::template get<F>(b, r, g); });
+    return agree<F>(
+        [](const typename F::block& b, float r, int g) { return F::scale(b, r, g); },
+        [](const typename F::block& b, float r, int g) { return formula<f>::template get<F>(b, r, g); });
   return false;
 }
 template <block_format F, scale_formula... tried>
@@ -185,9 +190,9 @@ constexpr offset_formula find_offset_formula() noexcept {
 }  // namespace detail
 
 template <block_format F>
-inline constexpr scale_formula scale_formula_of =
-    detail::first_of<F, scale_formula::row, scale_formula::half, scale_formula::row_times, scale_formula::half_times,
-                     scale_formula::half_times_odd, scale_formula::exponent, scale_formula::small_float>();
+inline constexpr scale_formula scale_formula_of = detail::first_of<
+    F, scale_formula::row, scale_formula::half, scale_formula::row_times, scale_formula::half_times,
+    scale_formula::half_times_odd, scale_formula::exponent, scale_formula::small_float>();
 template <block_format F>
 inline constexpr offset_formula offset_formula_of = detail::find_offset_formula<F>();
 

@@ -36,9 +36,12 @@ struct tq1_0 {
   QUANTAL_HD static constexpr float scale(const block& b, float, int) noexcept { return b.d.get(); }
 
   QUANTAL_HD static constexpr void set_code(block& b, int e, int code) noexcept {
-    if (e < 160) b.qs[e % 32].set(e / 32, code + 1);
-    else if (e < 240) b.qs[32 + e % 16].set((e - 160) / 16, code + 1);
-    else b.qh[e % 4].set((e - 240) / 4, code + 1);
+    if (e < 160)
+      b.qs[e % 32].set(e / 32, code + 1);
+    else if (e < 240)
+      b.qs[32 + e % 16].set((e - 160) / 16, code + 1);
+    else
+      b.qh[e % 4].set((e - 240) / 4, code + 1);
   }
   QUANTAL_HD static constexpr void set_scale(block& b, float d) noexcept { b.d.set(d); }
 };

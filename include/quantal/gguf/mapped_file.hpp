@@ -21,7 +21,8 @@ namespace quantal::gguf {
 class mapped_file {
  public:
   mapped_file() = default;
-  mapped_file(mapped_file&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+  mapped_file(mapped_file&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
   mapped_file& operator=(mapped_file&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
@@ -34,7 +35,7 @@ class mapped_file {
   static result<mapped_file> open(const std::filesystem::path& path) {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block
     if (fd < 0) return error{path.string() + ": cannot open: " + std::strerror(errno)};
-    struct stat st{};
+    struct stat st {};
     if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
       ::close(fd);
       return error{path.string() + (S_ISDIR(st.st_mode) ? ": is a folder" : ": not a regular file")};

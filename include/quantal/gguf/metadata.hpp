@@ -19,16 +19,31 @@
 namespace quantal::gguf {
 
 /// Value types by their number in files.
-enum class value_type : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+enum class value_type : std::uint32_t {
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64
+};
 
 /// An array of one element type. Booleans are stored as bytes.
 using array = std::variant<std::vector<std::uint8_t>, std::vector<std::int8_t>, std::vector<std::uint16_t>,
                            std::vector<std::int16_t>, std::vector<std::uint32_t>, std::vector<std::int32_t>,
-                           std::vector<float>, std::vector<bool>, std::vector<std::string>, std::vector<std::uint64_t>,
-                           std::vector<std::int64_t>, std::vector<double>>;
+                           std::vector<float>, std::vector<bool>, std::vector<std::string>,
+                           std::vector<std::uint64_t>, std::vector<std::int64_t>, std::vector<double>>;
 
-using value = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t, float,
-                           bool, std::string, array, std::uint64_t, std::int64_t, double>;
+using value =
+    std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t, float,
+                 bool, std::string, array, std::uint64_t, std::int64_t, double>;
 
 inline value_type type_of(const value& v) noexcept { return static_cast<value_type>(v.index()); }
 /// Element type number of an array: the alternatives follow value_type with `array` left out.
@@ -53,8 +68,10 @@ class metadata {
   /// Replaces the value of a key in place or appends it.
   void set(std::string_view key, value v) {
     const auto [it, added] = index_.try_emplace(std::string(key), items_.size());
-    if (added) items_.emplace_back(std::string(key), std::move(v));
-    else items_[it->second].second = std::move(v);
+    if (added)
+      items_.emplace_back(std::string(key), std::move(v));
+    else
+      items_[it->second].second = std::move(v);
   }
   void erase(std::string_view key) {
     const auto it = index_.find(std::string(key));
@@ -67,7 +84,8 @@ class metadata {
   }
 
   /// Any integer type (or boolean) whose value lies in [low, high].
-  result<std::int64_t> integer(std::string_view key, std::int64_t low = std::numeric_limits<std::int64_t>::min(),
+  result<std::int64_t> integer(std::string_view key,
+                               std::int64_t low = std::numeric_limits<std::int64_t>::min(),
                                std::int64_t high = std::numeric_limits<std::int64_t>::max()) const {
     const value* v = find(key);
     if (!v) return missing(key);
@@ -75,8 +93,8 @@ class metadata {
     std::visit([&](const auto& x) { n = as_integer(x); }, *v);
     if (!n) return error{"key '" + std::string(key) + "' is not an integer"};
     if (*n < low || *n > high)
-      return error{"key '" + std::string(key) + "' = " + std::to_string(*n) + " is outside [" + std::to_string(low) +
-                   ", " + std::to_string(high) + "]"};
+      return error{"key '" + std::string(key) + "' = " + std::to_string(*n) + " is outside [" +
+                   std::to_string(low) + ", " + std::to_string(high) + "]"};
     return *n;
   }
 
@@ -85,10 +103,12 @@ class metadata {
     const value* v = find(key);
     if (!v) return missing(key);
     std::optional<double> n;
-    std::visit([&](const auto& x) {
-      using T = std::decay_t<decltype(x)>;
-      if constexpr (std::is_arithmetic_v<T>) n = static_cast<double>(x);
-    }, *v);
+    std::visit(
+        [&](const auto& x) {
+          using T = std::decay_t<decltype(x)>;
+          if constexpr (std::is_arithmetic_v<T>) n = static_cast<double>(x);
+        },
+        *v);
     if (!n) return error{"key '" + std::string(key) + "' is not a number"};
     if (!is_finite(*n)) return error{"key '" + std::string(key) + "' is not finite"};
     return *n;
@@ -130,13 +150,15 @@ class metadata {
     }
     std::vector<std::int64_t> out;
     bool ok = true;
-    std::visit([&](const auto& xs) {
-      for (const auto& x : xs) {
-        const auto n = as_integer(x);
-        ok = ok && n;
-        out.push_back(n.value_or(0));
-      }
-    }, *a);
+    std::visit(
+        [&](const auto& xs) {
+          for (const auto& x : xs) {
+            const auto n = as_integer(x);
+            ok = ok && n;
+            out.push_back(n.value_or(0));
+          }
+        },
+        *a);
     if (!ok) return error{"key '" + std::string(key) + "' is not an array of integers"};
     return out;
   }

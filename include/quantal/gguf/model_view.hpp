@@ -28,7 +28,8 @@ class row_source {
 
   row_source(std::span<const std::byte> whole, std::uint64_t row_bytes)
       : whole_(whole), row_bytes_(row_bytes) {}
-  explicit row_source(maker make, original before = {}) : make_(std::move(make)), before_(std::move(before)) {}
+  explicit row_source(maker make, original before = {})
+      : make_(std::move(make)), before_(std::move(before)) {}
 
   const std::byte* row(std::int64_t r, std::byte* scratch) const {
     return make_ ? make_(r, scratch) : whole_.data() + static_cast<std::uint64_t>(r) * row_bytes_;

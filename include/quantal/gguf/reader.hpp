@@ -75,16 +75,26 @@ inline std::optional<array> read_array(cursor& c) {
   const auto count = c.read<std::uint64_t>();
   if (c.failed()) return std::nullopt;
   switch (static_cast<value_type>(type)) {
-    case value_type::u8: return c.read_array<std::uint8_t>(count);
-    case value_type::i8: return c.read_array<std::int8_t>(count);
-    case value_type::u16: return c.read_array<std::uint16_t>(count);
-    case value_type::i16: return c.read_array<std::int16_t>(count);
-    case value_type::u32: return c.read_array<std::uint32_t>(count);
-    case value_type::i32: return c.read_array<std::int32_t>(count);
-    case value_type::f32: return c.read_array<float>(count);
-    case value_type::u64: return c.read_array<std::uint64_t>(count);
-    case value_type::i64: return c.read_array<std::int64_t>(count);
-    case value_type::f64: return c.read_array<double>(count);
+    case value_type::u8:
+      return c.read_array<std::uint8_t>(count);
+    case value_type::i8:
+      return c.read_array<std::int8_t>(count);
+    case value_type::u16:
+      return c.read_array<std::uint16_t>(count);
+    case value_type::i16:
+      return c.read_array<std::int16_t>(count);
+    case value_type::u32:
+      return c.read_array<std::uint32_t>(count);
+    case value_type::i32:
+      return c.read_array<std::int32_t>(count);
+    case value_type::f32:
+      return c.read_array<float>(count);
+    case value_type::u64:
+      return c.read_array<std::uint64_t>(count);
+    case value_type::i64:
+      return c.read_array<std::int64_t>(count);
+    case value_type::f64:
+      return c.read_array<double>(count);
     case value_type::boolean: {
       const auto bytes = c.read_array<std::uint8_t>(count);
       return std::vector<bool>(bytes.begin(), bytes.end());
@@ -95,7 +105,8 @@ inline std::optional<array> read_array(cursor& c) {
       for (std::uint64_t i = 0; i < count && !c.failed(); ++i) v.push_back(c.read_string());
       return v;
     }
-    default: return std::nullopt;  // nested arrays and unknown element types
+    default:
+      return std::nullopt;  // nested arrays and unknown element types
   }
 }
 
@@ -103,18 +114,42 @@ inline std::optional<array> read_array(cursor& c) {
 inline std::optional<value> read_value(cursor& c) {
   std::optional<value> v;
   switch (static_cast<value_type>(c.read<std::uint32_t>())) {
-    case value_type::u8: v = c.read<std::uint8_t>(); break;
-    case value_type::i8: v = c.read<std::int8_t>(); break;
-    case value_type::u16: v = c.read<std::uint16_t>(); break;
-    case value_type::i16: v = c.read<std::int16_t>(); break;
-    case value_type::u32: v = c.read<std::uint32_t>(); break;
-    case value_type::i32: v = c.read<std::int32_t>(); break;
-    case value_type::f32: v = c.read<float>(); break;
-    case value_type::boolean: v = c.read<std::uint8_t>() != 0; break;
-    case value_type::string: v = c.read_string(); break;
-    case value_type::u64: v = c.read<std::uint64_t>(); break;
-    case value_type::i64: v = c.read<std::int64_t>(); break;
-    case value_type::f64: v = c.read<double>(); break;
+    case value_type::u8:
+      v = c.read<std::uint8_t>();
+      break;
+    case value_type::i8:
+      v = c.read<std::int8_t>();
+      break;
+    case value_type::u16:
+      v = c.read<std::uint16_t>();
+      break;
+    case value_type::i16:
+      v = c.read<std::int16_t>();
+      break;
+    case value_type::u32:
+      v = c.read<std::uint32_t>();
+      break;
+    case value_type::i32:
+      v = c.read<std::int32_t>();
+      break;
+    case value_type::f32:
+      v = c.read<float>();
+      break;
+    case value_type::boolean:
+      v = c.read<std::uint8_t>() != 0;
+      break;
+    case value_type::string:
+      v = c.read_string();
+      break;
+    case value_type::u64:
+      v = c.read<std::uint64_t>();
+      break;
+    case value_type::i64:
+      v = c.read<std::int64_t>();
+      break;
+    case value_type::f64:
+      v = c.read<double>();
+      break;
     case value_type::array:
       if (auto a = read_array(c)) v = std::move(*a);
       break;
@@ -168,7 +203,8 @@ class reader final : public model_view {
     const auto& s = shards_[static_cast<std::size_t>(t.shard)];
     if (!find_format(t.type) && !find_plain_type(t.type))
       return error{s.path + ": tensor '" + detail::printable(t.name) + "': unknown " + type_name(t.type)};
-    return s.file.bytes().subspan(static_cast<std::size_t>(s.data_start + t.offset), static_cast<std::size_t>(t.nbytes));
+    return s.file.bytes().subspan(static_cast<std::size_t>(s.data_start + t.offset),
+                                  static_cast<std::size_t>(t.nbytes));
   }
 
   result<row_source> rows(const tensor_info& t) const override {
@@ -200,13 +236,15 @@ class reader final : public model_view {
     const auto version = c.read<std::uint32_t>();
     n_tensors = c.read<std::uint64_t>();
     n_kv = c.read<std::uint64_t>();
-    if (magic != 0x46554747u && s.file.bytes().size() >= 4) return error{s.path + ": not a GGUF file (bad magic)"};
+    if (magic != 0x46554747u && s.file.bytes().size() >= 4)
+      return error{s.path + ": not a GGUF file (bad magic)"};
     if (c.failed()) return error{s.path + ": truncated: shorter than a GGUF header"};
     if ((version & 0xffffu) == 0) return error{s.path + ": big-endian GGUF files are not supported"};
     if (version != 2 && version != 3)
       return error{s.path + ": GGUF version " + std::to_string(version) + " is not supported (2 and 3 are)"};
     // The smallest entry of each kind bounds what the counts can claim.
-    if (n_kv > c.remaining() / 13) return error{s.path + ": " + std::to_string(n_kv) + " keys do not fit in the file"};
+    if (n_kv > c.remaining() / 13)
+      return error{s.path + ": " + std::to_string(n_kv) + " keys do not fit in the file"};
     if (n_tensors > c.remaining() / 24)
       return error{s.path + ": " + std::to_string(n_tensors) + " tensors do not fit in the file"};
     return {};
@@ -219,21 +257,25 @@ class reader final : public model_view {
       if (c.failed()) return error{s.path + ": key " + std::to_string(i) + ": truncated"};
       if (key.empty()) return error{where + ": empty name"};
       auto v = detail::read_value(c);
-      if (!v) return error{where + (c.failed() ? ": value truncated or too long" : ": unknown type or nested array")};
+      if (!v)
+        return error{where +
+                     (c.failed() ? ": value truncated or too long" : ": unknown type or nested array")};
       if (s.meta.contains(key)) return error{where + ": duplicate key"};
       s.meta.set(key, std::move(*v));
     }
     return {};
   }
 
-  static result<void> read_tensor_table(detail::shard& s, detail::cursor& c, std::uint64_t n_tensors, int number) {
+  static result<void> read_tensor_table(detail::shard& s, detail::cursor& c, std::uint64_t n_tensors,
+                                        int number) {
     std::unordered_set<std::string> names;
     std::optional<std::int64_t> elements = 0;
     for (std::uint64_t i = 0; i < n_tensors; ++i) {
       tensor_info t;
       t.shard = number;
       t.name = c.read_string();
-      const std::string where = s.path + ": tensor " + std::to_string(i) + " '" + detail::printable(t.name) + "'";
+      const std::string where =
+          s.path + ": tensor " + std::to_string(i) + " '" + detail::printable(t.name) + "'";
       const auto n_dims = c.read<std::uint32_t>();
       if (c.failed()) return error{s.path + ": tensor table truncated at tensor " + std::to_string(i)};
       if (n_dims > 4) return error{where + ": " + std::to_string(n_dims) + " dimensions (at most 4)"};
@@ -257,8 +299,8 @@ class reader final : public model_view {
       if (find_format(t.type) || find_plain_type(t.type)) {
         const auto bytes = tensor_bytes(t.type, t.ne);
         if (!bytes)
-          return error{where + ": size overflows or " + std::to_string(t.ne[0]) + " columns are not whole blocks of " +
-                       type_name(t.type)};
+          return error{where + ": size overflows or " + std::to_string(t.ne[0]) +
+                       " columns are not whole blocks of " + type_name(t.type)};
         t.nbytes = *bytes;
       }
       s.tensors.push_back(std::move(t));
@@ -283,9 +325,10 @@ class reader final : public model_view {
       const std::string where = s.path + ": tensor '" + detail::printable(t.name) + "'";
       if (t.offset % alignment != 0) return error{where + ": offset is not a multiple of the alignment"};
       std::uint64_t end;
-      if (__builtin_add_overflow(s.data_start, t.offset, &end) || __builtin_add_overflow(end, t.nbytes, &end) || end > size)
-        return error{where + ": needs bytes up to " + std::to_string(end) + " of a file of " + std::to_string(size) +
-                     " (truncated?)"};
+      if (__builtin_add_overflow(s.data_start, t.offset, &end) ||
+          __builtin_add_overflow(end, t.nbytes, &end) || end > size)
+        return error{where + ": needs bytes up to " + std::to_string(end) + " of a file of " +
+                     std::to_string(size) + " (truncated?)"};
       if (t.nbytes) used.emplace_back(t.offset, &t);
     }
     std::sort(used.begin(), used.end());
@@ -306,19 +349,24 @@ class reader final : public model_view {
     if (!no || *no != 0) return error{path.string() + ": not the first shard; open the file with split.no 0"};
     const auto name = [&](std::int64_t i) {
       char suffix[48];
-      std::snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", static_cast<int>(i + 1), static_cast<int>(*count));
+      std::snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", static_cast<int>(i + 1),
+                    static_cast<int>(*count));
       return std::string(suffix);
     };
     const std::string full = path.string(), suffix = name(0);
     if (full.size() < suffix.size() || full.compare(full.size() - suffix.size(), suffix.size(), suffix) != 0)
-      return error{full + ": says it is the first of " + std::to_string(*count) + " shards but its name does not end in " + suffix};
+      return error{full + ": says it is the first of " + std::to_string(*count) +
+                   " shards but its name does not end in " + suffix};
     const std::string prefix = full.substr(0, full.size() - suffix.size());
     for (std::int64_t i = 1; i < *count; ++i) {
       auto s = read_shard(prefix + name(i), static_cast<int>(i));
-      if (!s) return error{"shard " + std::to_string(i + 1) + " of " + std::to_string(*count) + ": " + s.error().message};
+      if (!s)
+        return error{"shard " + std::to_string(i + 1) + " of " + std::to_string(*count) + ": " +
+                     s.error().message};
       const auto its_no = s->meta.integer("split.no"), its_count = s->meta.integer("split.count");
       if (!its_no || *its_no != i) return error{s->path + ": split.no should be " + std::to_string(i)};
-      if (!its_count || *its_count != *count) return error{s->path + ": split.count should be " + std::to_string(*count)};
+      if (!its_count || *its_count != *count)
+        return error{s->path + ": split.count should be " + std::to_string(*count)};
       shards_.push_back(std::move(*s));
     }
     return {};

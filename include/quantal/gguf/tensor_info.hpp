@@ -13,11 +13,11 @@ namespace quantal::gguf {
 
 struct tensor_info {
   std::string name;
-  std::uint32_t type = 0;                     ///< GGUF tensor type number
-  int n_dims = 0;                             ///< as written in the file
+  std::uint32_t type = 0;                      ///< GGUF tensor type number
+  int n_dims = 0;                              ///< as written in the file
   std::array<std::int64_t, 4> ne{1, 1, 1, 1};  ///< ne[0] is contiguous
-  std::uint64_t offset = 0;                   ///< from the start of its shard's data
-  std::uint64_t nbytes = 0;                   ///< 0 if the type is unknown
+  std::uint64_t offset = 0;                    ///< from the start of its shard's data
+  std::uint64_t nbytes = 0;                    ///< 0 if the type is unknown
   int shard = 0;
 
   std::int64_t cols() const noexcept { return ne[0]; }
@@ -32,7 +32,8 @@ struct plain_type {
   const char* name;
   int bytes;
 };
-inline constexpr plain_type plain_types[] = {{24, "i8", 1}, {25, "i16", 2}, {26, "i32", 4}, {27, "i64", 8}, {28, "f64", 8}};
+inline constexpr plain_type plain_types[] = {
+    {24, "i8", 1}, {25, "i16", 2}, {26, "i32", 4}, {27, "i64", 8}, {28, "f64", 8}};
 
 constexpr const plain_type* find_plain_type(std::uint32_t id) noexcept {
   for (const auto& t : plain_types)
@@ -54,7 +55,8 @@ using quantal::checked_round_up;
 
 /// Bytes of a tensor of this type and shape; nothing if the type is unknown or the size overflows or the columns
 /// are not whole blocks.
-inline std::optional<std::uint64_t> tensor_bytes(std::uint32_t type, const std::array<std::int64_t, 4>& ne) noexcept {
+inline std::optional<std::uint64_t> tensor_bytes(std::uint32_t type,
+                                                 const std::array<std::int64_t, 4>& ne) noexcept {
   std::int64_t block = 1, block_bytes = 0, meta = 0;
   if (const auto* f = find_format(type)) {
     block = f->layout.elements, block_bytes = f->layout.bytes, meta = f->layout.row_meta;

@@ -9,13 +9,15 @@ namespace quantal::gguf {
 class writer {
  public:
   /// Plans a file: `tensors` in output order (name, type, n_dims and ne are used). Writes the header at once.
-  static result<writer> create(const std::filesystem::path& path, const metadata& meta, std::vector<tensor_info> tensors) {
+  static result<writer> create(const std::filesystem::path& path, const metadata& meta,
+                               std::vector<tensor_info> tensors) {
     std::uint64_t alignment = default_alignment;
     if (meta.contains("general.alignment")) {
       const auto a = meta.integer("general.alignment", 1, static_cast<std::int64_t>(max_alignment));
       if (!a) return error{path.string() + ": " + a.error().message};
       alignment = static_cast<std::uint64_t>(*a);
-      if (alignment & (alignment - 1)) return error{path.string() + ": general.alignment is not a power of two"};
+      if (alignment & (alignment - 1))
+        return error{path.string() + ": general.alignment is not a power of two"};
     }
     if (auto planned = plan(path, tensors, alignment); !planned) return planned.error();
     auto file = atomic_file::create(path);
@@ -66,7 +68,8 @@ class writer {
   writer(atomic_file file, std::string path, std::vector<tensor_info> tensors, std::uint64_t alignment)
       : file_(std::move(file)), path_(std::move(path)), tensors_(std::move(tensors)), alignment_(alignment) {}
 
-  static result<void> plan(const std::filesystem::path& path, std::vector<tensor_info>& tensors, std::uint64_t alignment) {
+  static result<void> plan(const std::filesystem::path& path, std::vector<tensor_info>& tensors,
+                           std::uint64_t alignment) {
     std::unordered_set<std::string> names;
     std::uint64_t offset = 0;
     for (auto& t : tensors) {
@@ -79,7 +82,8 @@ class writer {
       t.offset = offset;
       t.shard = 0;
       const auto padded = checked_round_up(t.nbytes, alignment);
-      if (!padded || __builtin_add_overflow(offset, *padded, &offset)) return error{where + ": file size overflows"};
+      if (!padded || __builtin_add_overflow(offset, *padded, &offset))
+        return error{where + ": file size overflows"};
     }
     return {};
   }
@@ -102,10 +106,12 @@ class writer {
   static void put(std::string& out, bool b) { out += static_cast<char>(b); }
   static void put(std::string& out, const array& a) {
     put(out, static_cast<std::uint32_t>(element_type_of(a)));
-    std::visit([&](const auto& v) {
-      put(out, static_cast<std::uint64_t>(v.size()));
-      for (const auto& x : v) put(out, static_cast<typename std::decay_t<decltype(v)>::value_type>(x));
-    }, a);
+    std::visit(
+        [&](const auto& v) {
+          put(out, static_cast<std::uint64_t>(v.size()));
+          for (const auto& x : v) put(out, static_cast<typename std::decay_t<decltype(v)>::value_type>(x));
+        },
+        a);
   }
 
   result<void> write_header(const metadata& meta) {
@@ -122,7 +128,8 @@ class writer {
       put(out, t.name);
       const int n_dims = dims_to_write(t);
       put(out, static_cast<std::uint32_t>(n_dims));
-      for (int d = 0; d < n_dims; ++d) put(out, static_cast<std::uint64_t>(t.ne[static_cast<std::size_t>(d)]));
+      for (int d = 0; d < n_dims; ++d)
+        put(out, static_cast<std::uint64_t>(t.ne[static_cast<std::size_t>(d)]));
       put(out, t.type);
       put(out, t.offset);
     }
@@ -141,7 +148,8 @@ class writer {
   /// Pads and leaves every tensor whose bytes are all there.
   result<void> skip_complete() {
     while (current_ < tensors_.size() && written_ == tensors_[current_].nbytes) {
-      const std::string pad(static_cast<std::size_t>(*checked_round_up(written_, alignment_) - written_), '\0');
+      const std::string pad(static_cast<std::size_t>(*checked_round_up(written_, alignment_) - written_),
+                            '\0');
       if (auto w = file_.write(pad); !w) return w;
       written_ = 0;
       ++current_;

@@ -31,7 +31,8 @@ inline constexpr std::int64_t most_rows = std::int64_t{1} << 53;
 /// Sums are finite and not negative, counts not negative, and the sizes agree.
 inline result<void> check_entry(const std::string& path, const std::string& name, const entry& e) {
   if (e.cols <= 0 || e.slices <= 0) return entry_error(path, name, "is empty");
-  if (e.sums.size() != static_cast<std::size_t>(e.cols * e.slices) || e.counts.size() != static_cast<std::size_t>(e.slices))
+  if (e.sums.size() != static_cast<std::size_t>(e.cols * e.slices) ||
+      e.counts.size() != static_cast<std::size_t>(e.slices))
     return entry_error(path, name, "sizes disagree");
   for (const double s : e.sums)
     if (!is_finite(s) || s < 0) return entry_error(path, name, "holds a sum that is not finite or negative");
@@ -47,7 +48,9 @@ inline result<void> check_range(const std::string& path, const std::string& name
 }
 
 inline result<std::vector<float>> floats(const gguf::reader& file, const gguf::tensor_info& t) {
-  if (t.type != f32::gguf_id) return error{file.path() + ": tensor '" + t.name + "': type " + gguf::type_name(t.type) + " instead of f32"};
+  if (t.type != f32::gguf_id)
+    return error{file.path() + ": tensor '" + t.name + "': type " + gguf::type_name(t.type) +
+                 " instead of f32"};
   const auto bytes = file.data(t);
   if (!bytes) return bytes.error();
   std::vector<float> v(bytes->size() / sizeof(float));
@@ -72,27 +75,33 @@ inline bool same_as_float(const std::vector<T>& exact, const std::vector<float>&
 }
 
 /// Entry NAME from its two tensors, or from the exact keys where they agree with the tensors.
-inline result<entry> read_entry(const gguf::reader& file, const std::string& name, const gguf::tensor_info& sums_info,
-                                const gguf::tensor_info& counts_info) {
+inline result<entry> read_entry(const gguf::reader& file, const std::string& name,
+                                const gguf::tensor_info& sums_info, const gguf::tensor_info& counts_info) {
   const auto sums = floats(file, sums_info), counts = floats(file, counts_info);
   if (!sums) return sums.error();
   if (!counts) return counts.error();
   if (sums->empty() || counts->empty() || sums->size() % counts->size() != 0)
-    return entry_error(file.path(), name, std::to_string(sums->size()) + " sums are not divisible by " + std::to_string(counts->size()) + " counts");
-  entry e(static_cast<std::int64_t>(sums->size() / counts->size()), static_cast<std::int64_t>(counts->size()));
+    return entry_error(file.path(), name,
+                       std::to_string(sums->size()) + " sums are not divisible by " +
+                           std::to_string(counts->size()) + " counts");
+  entry e(static_cast<std::int64_t>(sums->size() / counts->size()),
+          static_cast<std::int64_t>(counts->size()));
   for (std::size_t i = 0; i < sums->size(); ++i) e.sums[i] = (*sums)[i];
   for (std::size_t i = 0; i < counts->size(); ++i) {
     const float c = (*counts)[i];
-    if (!is_finite(c) || c < 0 || c > static_cast<float>(most_rows)) return entry_error(file.path(), name, "holds a count that is not a count");
+    if (!is_finite(c) || c < 0 || c > static_cast<float>(most_rows))
+      return entry_error(file.path(), name, "holds a count that is not a count");
     e.counts[i] = std::llround(c);
   }
   const auto* exact_sums = array_of<double>(file.meta(), exact_sums_key + name);
   const auto* exact_counts = array_of<std::int64_t>(file.meta(), exact_counts_key + name);
   if (exact_sums && exact_counts) {
-    if (exact_sums->size() != sums->size() || exact_counts->empty() || sums->size() % exact_counts->size() != 0)
+    if (exact_sums->size() != sums->size() || exact_counts->empty() ||
+        sums->size() % exact_counts->size() != 0)
       return entry_error(file.path(), name, "its exact sums have another size than its tensors");
     if (!same_as_float(*exact_sums, *sums) || !same_as_float(*exact_counts, *counts))
-      return entry_error(file.path(), name, "its exact sums differ from its tensors: one of them was changed");
+      return entry_error(file.path(), name,
+                         "its exact sums differ from its tensors: one of them was changed");
     e.slices = static_cast<std::int64_t>(exact_counts->size());
     e.cols = static_cast<std::int64_t>(sums->size()) / e.slices;
     e.sums = *exact_sums;
@@ -124,12 +133,15 @@ inline result<store> load_gguf(const std::filesystem::path& path) {
       if (!counts) return entry_error(file->path(), name, "has sums but no counts");
       auto e = read_entry(*file, name, t, *counts);
       if (!e) return e.error();
-      if (!s.entries.emplace(canonical_name(name), std::move(*e)).second) return entry_error(file->path(), name, "appears twice");
+      if (!s.entries.emplace(canonical_name(name), std::move(*e)).second)
+        return entry_error(file->path(), name, "appears twice");
     } else if (t.name.ends_with(counts_suffix)) {
       const std::string name = t.name.substr(0, t.name.size() - counts_suffix.size());
-      if (!file->find(name + std::string(sums_suffix))) return entry_error(file->path(), name, "has counts but no sums");
+      if (!file->find(name + std::string(sums_suffix)))
+        return entry_error(file->path(), name, "has counts but no sums");
     } else {
-      return error{file->path() + ": tensor '" + gguf::detail::printable(t.name) + "' is neither sums nor counts"};
+      return error{file->path() + ": tensor '" + gguf::detail::printable(t.name) +
+                   "' is neither sums nor counts"};
     }
   }
   if (s.entries.empty()) return error{file->path() + ": holds no importance data"};
@@ -146,7 +158,8 @@ inline result<store> load_dat(const std::filesystem::path& path, std::span<const
   for (std::int32_t i = 0; i < n; ++i) {
     const std::string at = where + ": entry " + std::to_string(i);
     const auto length = c.read<std::int32_t>();
-    if (c.failed() || length < 1 || static_cast<std::size_t>(length) > c.remaining()) return error{at + ": bad name length or truncated"};
+    if (c.failed() || length < 1 || static_cast<std::size_t>(length) > c.remaining())
+      return error{at + ": bad name length or truncated"};
     const auto raw = c.read_array<char>(static_cast<std::uint64_t>(length));
     const std::string name(raw.begin(), raw.end());
     const auto calls = c.read<std::int32_t>(), values = c.read<std::int32_t>();
@@ -157,14 +170,17 @@ inline result<store> load_dat(const std::filesystem::path& path, std::span<const
     entry e(values, 1);
     // value = mean * calls; the file does not say how many rows a call had, a chunk is the best guess.
     e.counts[0] = std::max<std::int64_t>(calls, 1) * s.chunk_size;
-    for (std::size_t k = 0; k < v.size(); ++k) e.sums[k] = static_cast<double>(v[k]) * static_cast<double>(s.chunk_size);
+    for (std::size_t k = 0; k < v.size(); ++k)
+      e.sums[k] = static_cast<double>(v[k]) * static_cast<double>(s.chunk_size);
     if (auto ok = check_entry(where, name, e); !ok) return ok.error();
-    if (!s.entries.emplace(canonical_name(name), std::move(e)).second) return entry_error(where, name, "appears twice");
+    if (!s.entries.emplace(canonical_name(name), std::move(e)).second)
+      return entry_error(where, name, "appears twice");
   }
   if (c.remaining() > 0) {  // optional trailer
     c.read<std::int32_t>();
     const auto length = c.read<std::int32_t>();
-    if (c.failed() || length < 0 || static_cast<std::size_t>(length) != c.remaining()) return error{where + ": damaged trailer"};
+    if (c.failed() || length < 0 || static_cast<std::size_t>(length) != c.remaining())
+      return error{where + ": damaged trailer"};
     const auto raw = c.read_array<char>(static_cast<std::uint64_t>(length));
     if (!raw.empty()) s.datasets.emplace_back(raw.begin(), raw.end());
   }
@@ -211,7 +227,9 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   std::vector<std::vector<float>> data;
   for (const auto& [name, e] : s.entries) {
     if (auto ok = detail::check_entry(path.string(), name, e); !ok) return ok.error();
-    if (name.size() + 8 > 63) return detail::entry_error(path.string(), name, "its name is too long for the tensors NAME.in_sum2 and NAME.counts");
+    if (name.size() + 8 > 63)
+      return detail::entry_error(path.string(), name,
+                                 "its name is too long for the tensors NAME.in_sum2 and NAME.counts");
     for (const double v : e.sums)
       if (auto ok = detail::check_range(path.string(), name, v); !ok) return ok.error();
     meta.set(detail::exact_sums_key + name, gguf::array(e.sums));
@@ -264,7 +282,8 @@ inline std::int32_t dat_calls(const entry& e, std::int64_t chunk_size) {
 }  // namespace detail
 
 /// Writes the legacy form: means times calls, names sorted.
-inline result<void> save_dat(const store& s, const std::filesystem::path& path, dat_heads heads = dat_heads::each) {
+inline result<void> save_dat(const store& s, const std::filesystem::path& path,
+                             dat_heads heads = dat_heads::each) {
   if (s.entries.empty()) return error{path.string() + ": there is no importance data to write"};
   std::string out;
   const auto put = [&](auto v) { out.append(reinterpret_cast<const char*>(&v), sizeof v); };

@@ -17,12 +17,18 @@ enum class source { own, alias, layout, pooled, proxy, none };
 
 constexpr std::string_view to_string(source s) noexcept {
   switch (s) {
-    case source::own: return "own entry";
-    case source::alias: return "same-input alias";
-    case source::layout: return "layout adaptation";
-    case source::pooled: return "pooled";
-    case source::proxy: return "proxy";
-    case source::none: return "none";
+    case source::own:
+      return "own entry";
+    case source::alias:
+      return "same-input alias";
+    case source::layout:
+      return "layout adaptation";
+    case source::pooled:
+      return "pooled";
+    case source::proxy:
+      return "proxy";
+    case source::none:
+      return "none";
   }
   return "";
 }
@@ -68,7 +74,8 @@ struct importance {
 
 namespace detail {
 
-inline std::optional<std::string> renamed(const std::string& name, std::string_view from, std::string_view to) {
+inline std::optional<std::string> renamed(const std::string& name, std::string_view from,
+                                          std::string_view to) {
   const std::string tail = "." + std::string(from) + ".weight";
   if (!name.ends_with(tail)) return std::nullopt;
   return name.substr(0, name.size() - tail.size()) + "." + std::string(to) + ".weight";
@@ -97,10 +104,15 @@ inline bool is_down(const std::string& name) { return name.find(".ffn_down_exps.
 /// Means per slice, shrunk for experts. Gate and up experts share one input space, so the vector of an under-seen
 /// expert moves toward the mean over all experts; the hidden units of different down experts are unrelated, so it
 /// moves toward equal weights.
-inline std::vector<float> means(const entry& e, std::int64_t slices, bool experts, bool down, double shrinkage) {
+inline std::vector<float> means(const entry& e, std::int64_t slices, bool experts, bool down,
+                                double shrinkage) {
   const std::int64_t cols = static_cast<std::int64_t>(e.sums.size()) / slices;
-  const auto count = [&](std::int64_t s) { return static_cast<double>(e.counts[static_cast<std::size_t>(e.slices == 1 ? 0 : s)]); };
-  const auto sum = [&](std::int64_t s, std::int64_t c) { return e.sums[static_cast<std::size_t>(s * cols + c)]; };
+  const auto count = [&](std::int64_t s) {
+    return static_cast<double>(e.counts[static_cast<std::size_t>(e.slices == 1 ? 0 : s)]);
+  };
+  const auto sum = [&](std::int64_t s, std::int64_t c) {
+    return e.sums[static_cast<std::size_t>(s * cols + c)];
+  };
   std::vector<double> pool(static_cast<std::size_t>(cols), 0.0);
   double rows = 0, all = 0;
   for (std::int64_t s = 0; s < slices; ++s) {
@@ -118,7 +130,8 @@ inline std::vector<float> means(const entry& e, std::int64_t slices, bool expert
     for (std::int64_t c = 0; c < cols; ++c) {
       const double prior = down ? neutral : pool[static_cast<std::size_t>(c)];
       const double n = count(s) + lambda;
-      out[static_cast<std::size_t>(s * cols + c)] = static_cast<float>(n > 0 ? (sum(s, c) + lambda * prior) / n : 1.0);
+      out[static_cast<std::size_t>(s * cols + c)] =
+          static_cast<float>(n > 0 ? (sum(s, c) + lambda * prior) / n : 1.0);
     }
   }
   return out;
@@ -139,16 +152,18 @@ inline result<importance> adapt(const entry& e, const std::string& entry_name, c
                                 const model_shape& model, const lookup_options& options, source from) {
   const auto n = static_cast<std::int64_t>(e.sums.size());
   const auto refuse = [&]() -> error {
-    return {"imatrix entry '" + entry_name + "' with " + std::to_string(n) + " values in " + std::to_string(e.slices) +
-            " slices does not fit tensor '" + t.name + "' [" + std::to_string(t.cols) + ", " + std::to_string(t.rows) +
-            ", " + std::to_string(t.slices) + "]"};
+    return {"imatrix entry '" + entry_name + "' with " + std::to_string(n) + " values in " +
+            std::to_string(e.slices) + " slices does not fit tensor '" + t.name + "' [" +
+            std::to_string(t.cols) + ", " + std::to_string(t.rows) + ", " + std::to_string(t.slices) + "]"};
   };
   if (t.cols <= 0 || n % t.cols != 0) return refuse();
   const std::int64_t vectors = n / t.cols, rows = t.rows * t.slices;
   const bool experts = t.name.find("_exps.") != std::string::npos;
-  const bool up_projection = t.name.find(".attn_k_b.") != std::string::npos || t.name.find(".attn_v_b.") != std::string::npos;
+  const bool up_projection =
+      t.name.find(".attn_k_b.") != std::string::npos || t.name.find(".attn_v_b.") != std::string::npos;
   if (vectors != 1 && !(experts && vectors == t.slices && (model.experts == 0 || vectors == model.experts)) &&
-      !(up_projection && (model.heads == 0 ? vectors == t.slices : vectors == model.heads)) && vectors != t.slices)
+      !(up_projection && (model.heads == 0 ? vectors == t.slices : vectors == model.heads)) &&
+      vectors != t.slices)
     return refuse();
   if (rows % vectors != 0 || (e.slices != 1 && e.slices != vectors)) return refuse();
   importance out;
@@ -160,13 +175,15 @@ inline result<importance> adapt(const entry& e, const std::string& entry_name, c
   out.weights = means(e, vectors, experts, is_down(t.name), options.shrinkage);
   out.counts = e.counts;
   if (from == source::own && vectors != t.slices) out.from = source::layout;
-  if (out.from == source::own && experts && out.unseen() > 0) out.detail += " (" + std::to_string(out.unseen()) + " unseen experts pooled)";
+  if (out.from == source::own && experts && out.unseen() > 0)
+    out.detail += " (" + std::to_string(out.unseen()) + " unseen experts pooled)";
   return out;
 }
 
 /// attn_kv_b and attn_v_b both multiply latents, attn_v_b after attention has averaged them: each can stand in for
 /// the other, approximately.
-inline result<importance> up_projection_proxy(const store& s, const tensor_shape& t, const model_shape& model, const lookup_options& options) {
+inline result<importance> up_projection_proxy(const store& s, const tensor_shape& t, const model_shape& model,
+                                              const lookup_options& options) {
   if (t.cols <= 0) return importance{};
   for (const auto& [to, from] : {std::pair{"attn_kv_b", "attn_v_b"}, std::pair{"attn_v_b", "attn_kv_b"}}) {
     const auto name = renamed(t.name, to, from);
@@ -192,7 +209,8 @@ inline result<importance> up_projection_proxy(const store& s, const tensor_shape
 
 /// Finds importance for a tensor: its own entry, a tensor with the same input, another layout of the same bytes, or a
 /// proxy, in this order. No data is not an error; data that does not fit is, and names both shapes.
-inline result<importance> resolve(const store& s, const tensor_shape& t, const model_shape& model = {}, const lookup_options& options = {}) {
+inline result<importance> resolve(const store& s, const tensor_shape& t, const model_shape& model = {},
+                                  const lookup_options& options = {}) {
   if (const auto it = s.entries.find(t.name); it != s.entries.end())
     return detail::adapt(it->second, t.name, t, model, options, source::own);
   for (const auto& other : detail::same_input(t.name)) {

@@ -15,11 +15,14 @@ inline model_shape shape_of(const gguf::metadata& meta) {
     const auto v = meta.integers((architecture ? *architecture : std::string()) + "." + key);
     return v && !v->empty() ? std::max<std::int64_t>(v->front(), 0) : 0;
   };
-  const auto either = [&](const char* first, const char* second) { return number(first) ? number(first) : number(second); };
+  const auto either = [&](const char* first, const char* second) {
+    return number(first) ? number(first) : number(second);
+  };
   model_shape s;
   s.heads = number("attention.head_count");
   s.experts = number("expert_count");
-  s.nope = std::max<std::int64_t>(either("attention.key_length_mla", "attention.key_length") - number("rope.dimension_count"), 0);
+  s.nope = std::max<std::int64_t>(
+      either("attention.key_length_mla", "attention.key_length") - number("rope.dimension_count"), 0);
   s.value = either("attention.value_length_mla", "attention.value_length");
   return s;
 }
@@ -37,8 +40,9 @@ inline double expected_square(const float* row, const float* w, std::int64_t col
 
 /// attn_k_b multiplies the first `nope` outputs of each head of attn_q_b (or attn_q): their expected squares follow
 /// from that tensor's weights and its own statistics (imatrix.md section 7). Nothing if those are missing.
-inline result<importance> key_projection_proxy(const store& s, const gguf::model_view& model, const tensor_shape& t,
-                                               const model_shape& shape, const lookup_options& options) {
+inline result<importance> key_projection_proxy(const store& s, const gguf::model_view& model,
+                                               const tensor_shape& t, const model_shape& shape,
+                                               const lookup_options& options) {
   for (const char* query : {"attn_q_b", "attn_q"}) {
     const auto name = renamed(t.name, "attn_k_b", query);
     const auto* q = name ? model.find(*name) : nullptr;
@@ -62,9 +66,11 @@ inline result<importance> key_projection_proxy(const store& s, const gguf::model
     for (std::int64_t h = 0; h < shape.heads; ++h)
       for (std::int64_t n = 0; n < t.cols; ++n) {
         const std::int64_t r = h * (q->rows() / shape.heads) + n;
-        if (const auto st = dequantize_row(q->type, rows->row(r, scratch.data()), row.data(), q->cols()); st != status::ok)
+        if (const auto st = dequantize_row(q->type, rows->row(r, scratch.data()), row.data(), q->cols());
+            st != status::ok)
           return error{model.path() + ": tensor '" + *name + "': " + std::string(to_string(st))};
-        out.weights.push_back(static_cast<float>(expected_square(row.data(), input->row(0, r, q->rows()), q->cols())));
+        out.weights.push_back(
+            static_cast<float>(expected_square(row.data(), input->row(0, r, q->rows()), q->cols())));
       }
     return out;
   }

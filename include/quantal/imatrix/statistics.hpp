@@ -15,11 +15,11 @@ struct entry_statistics {
   std::int64_t block = -1;  ///< -1: outside the blocks
   std::int64_t elements = 0;
   double sum = 0, min = 0, max = 0, mean = 0, deviation = 0;
-  double active = 0;       ///< share with |a| > 1e-5
-  double entropy = 0;      ///< bits
-  double evenness = 0;     ///< entropy as a percentage of its maximum
-  double outliers = 0;     ///< share more than one deviation above the mean
-  double similarity = 0;   ///< cosine with the same tensor of the block before; 0 without one
+  double active = 0;      ///< share with |a| > 1e-5
+  double entropy = 0;     ///< bits
+  double evenness = 0;    ///< entropy as a percentage of its maximum
+  double outliers = 0;    ///< share more than one deviation above the mean
+  double similarity = 0;  ///< cosine with the same tensor of the block before; 0 without one
 };
 
 inline std::int64_t block_of(std::string_view name) noexcept {
@@ -54,7 +54,9 @@ inline entry_statistics statistics_of(const store& s, const std::string& name, c
   if (!a.empty()) {
     r.min = std::numeric_limits<double>::infinity();
     double squares = 0;
-    for (const double v : a) r.sum += v, squares += v * v, r.min = std::min(r.min, v), r.max = std::max(r.max, v), r.active += std::fabs(v) > 1e-5;
+    for (const double v : a)
+      r.sum += v, squares += v * v, r.min = std::min(r.min, v), r.max = std::max(r.max, v),
+                                    r.active += std::fabs(v) > 1e-5;
     const auto n = static_cast<double>(a.size());
     r.mean = r.sum / n;
     r.deviation = std::sqrt(std::max(0.0, squares / n - r.mean * r.mean));

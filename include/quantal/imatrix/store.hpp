@@ -16,8 +16,8 @@ namespace quantal::imatrix {
 /// Statistics of one weight tensor: `slices` (experts or heads; 1 for plain matrices) vectors of `cols` sums.
 struct entry {
   std::int64_t cols = 0, slices = 1;
-  std::vector<double> sums;           ///< [slices][cols] sum of x^2
-  std::vector<std::int64_t> counts;   ///< [slices] activation rows seen
+  std::vector<double> sums;          ///< [slices][cols] sum of x^2
+  std::vector<std::int64_t> counts;  ///< [slices] activation rows seen
 
   entry() = default;
   entry(std::int64_t c, std::int64_t s)
@@ -50,19 +50,22 @@ inline result<void> merge(store& into, const store& other) {
     if (added) continue;
     entry& m = it->second;
     if (m.sums.size() != e.sums.size())
-      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " x " + std::to_string(m.cols) +
-                   " values cannot be merged with " + std::to_string(e.slices) + " x " + std::to_string(e.cols)};
+      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " x " +
+                   std::to_string(m.cols) + " values cannot be merged with " + std::to_string(e.slices) +
+                   " x " + std::to_string(e.cols)};
     for (std::size_t i = 0; i < e.sums.size(); ++i) {
       m.sums[i] += e.sums[i];
       if (!is_finite(m.sums[i])) return error{"imatrix entry '" + name + "': the sums are not finite"};
     }
     const entry& finer = m.slices >= e.slices ? m : e;
     if (m.slices != e.slices && m.slices != 1 && e.slices != 1)
-      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " and " + std::to_string(e.slices) + " slices"};
+      return error{"imatrix entry '" + name + "': " + std::to_string(m.slices) + " and " +
+                   std::to_string(e.slices) + " slices"};
     std::vector<std::int64_t> counts(finer.counts.size());
     for (std::size_t s = 0; s < counts.size(); ++s) {
       const auto a = m.counts[m.slices == 1 ? 0 : s], b = e.counts[e.slices == 1 ? 0 : s];
-      if (a > std::numeric_limits<std::int64_t>::max() - b) return error{"imatrix entry '" + name + "': the counts are too large to add"};
+      if (a > std::numeric_limits<std::int64_t>::max() - b)
+        return error{"imatrix entry '" + name + "': the counts are too large to add"};
       counts[s] = a + b;
     }
     const std::int64_t slices = finer.slices, cols = finer.cols;
@@ -79,11 +82,13 @@ inline result<void> merge(store& into, const store& other) {
 inline std::string canonical_name(std::string_view name) {
   if (const auto first = name.find('#'); first != std::string_view::npos) {
     const auto second = name.find('#', first + 1);
-    name = second == std::string_view::npos ? name.substr(first + 1) : name.substr(first + 1, second - first - 1);
+    name = second == std::string_view::npos ? name.substr(first + 1)
+                                            : name.substr(first + 1, second - first - 1);
   }
   if (const auto suffix = name.find(" ("); suffix != std::string_view::npos) name = name.substr(0, suffix);
   constexpr std::string_view weight = ".weight.";
-  if (const auto at = name.rfind(weight); at != std::string_view::npos &&
+  if (const auto at = name.rfind(weight);
+      at != std::string_view::npos &&
       name.find_first_not_of("0123456789", at + weight.size()) == std::string_view::npos)
     name = name.substr(0, at + weight.size() - 1);
   return std::string(name);

@@ -89,7 +89,8 @@ constexpr weight_format weight_format_of() noexcept {
       f.map = &plain_lanes;
     } else {
       f.map = &lane_decoder<F, A>::map;
-      if constexpr (fills_by_line<F, A> && !folds_scales<F, A>) f.panels = {f.panels.codes, &decode_line<F, A>, f.map};
+      if constexpr (fills_by_line<F, A> && !folds_scales<F, A>)
+        f.panels = {f.panels.codes, &decode_line<F, A>, f.map};
     }
   }
   return f;

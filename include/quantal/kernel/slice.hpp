@@ -45,7 +45,8 @@ constexpr code_form form_of() noexcept {
 
 /// Is there a decoder of whole slices of several blocks?
 template <block_format F, class A>
-inline constexpr bool has_slice_codes = requires(const typename F::block* b, std::uint8_t* codes, float* scales) {
+inline constexpr bool has_slice_codes = requires(const typename F::block* b, std::uint8_t* codes,
+                                                 float* scales) {
   slice_codes(F{}, b, 1.0f, codes, scales, scales, simd::on<A>{});
 };
 

@@ -468,10 +468,11 @@ inline void encode_block(const float* x, const float* w, const quantize_policy& 
     group[g].load(x + g * n, w + g * n);
     top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.searches_longer()));
   }
-  detail::grid_plan<F> best =
-      detail::plan_grid<F>(group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.searches_longer());
+  detail::grid_plan<F> best = detail::plan_grid<F>(
+      group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.searches_longer());
   if (best.xq > 0 && best.qq > 0) {
-    const auto refitted = detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.searches_longer());
+    const auto refitted =
+        detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.searches_longer());
     if (refitted.error < best.error) best = refitted;
   }
   if (const float wanted = top / (F::scale_unit * (2 * F::max_sub_scale + 1)); wanted < coarse_half) {

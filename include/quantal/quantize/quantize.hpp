@@ -49,7 +49,8 @@ concept wide_blocks = coded_in_row<F> && requires {
 template <coded_by_block F>
 void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) noexcept {
   if constexpr (byte_codes<F>)
-    if (!p.searches_longer() && p.magnitude == 0.0f && !starts_on_lattice<F>(row)) return encode_byte_row<F>(row, p, out);
+    if (!p.searches_longer() && p.magnitude == 0.0f && !starts_on_lattice<F>(row))
+      return encode_byte_row<F>(row, p, out);
   if constexpr (detail::power_scaled<F>)
     if (p.magnitude == 0.0f) return encode_power_row<F>(row, p, out);
   constexpr int n = F::layout.elements;

@@ -35,19 +35,22 @@ QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v
 }
 #if XSIMD_WITH_AVX2
 template <class A>
-QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v, const xsimd::avx2&) noexcept {
+QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v,
+                                                 const xsimd::avx2&) noexcept {
   return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #endif
 #if XSIMD_WITH_AVX512F
 template <class A>
-QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v, const xsimd::avx512f&) noexcept {
+QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v,
+                                                 const xsimd::avx512f&) noexcept {
   return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #endif
 #if XSIMD_WITH_NEON64
 template <class A>
-QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v, const xsimd::neon64&) noexcept {
+QUANTAL_INLINE xsimd::batch<float, A> nearest_on(const xsimd::batch<float, A>& v,
+                                                 const xsimd::neon64&) noexcept {
   return xsimd::batch<float, A>(vrndnq_f32(v));
 }
 #endif

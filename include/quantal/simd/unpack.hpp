@@ -200,7 +200,9 @@ template <class A, bool wide = xsimd::batch<float, A>::size == 16>
 struct bytes64 {
   bytes32<A> low, high;
 
-  static QUANTAL_INLINE bytes64 of(const bytes32<A>& low, const bytes32<A>& high) noexcept { return {low, high}; }
+  static QUANTAL_INLINE bytes64 of(const bytes32<A>& low, const bytes32<A>& high) noexcept {
+    return {low, high};
+  }
   /// Fields of 64 bytes: (x >> right) & mask, right >= 0.
   template <int right>
   static QUANTAL_INLINE bytes64 field(const std::uint8_t* p, std::uint8_t mask) noexcept {
@@ -413,8 +415,8 @@ QUANTAL_INLINE bytes32<A> pairs32(const std::uint8_t* p) noexcept {
 #if XSIMD_WITH_AVX2
   if constexpr (bytes32<A>::parts == 1) {
     const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-    const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi32(wide, 12)),
-                                             _mm256_set1_epi32(0x000f000f));
+    const __m256i nibbles =
+        _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi32(wide, 12)), _mm256_set1_epi32(0x000f000f));
     return {{_mm256_and_si256(_mm256_or_si256(nibbles, _mm256_slli_epi32(nibbles, 6)),
                               _mm256_set1_epi32(0x03030303))}};
   }
@@ -422,7 +424,8 @@ QUANTAL_INLINE bytes32<A> pairs32(const std::uint8_t* p) noexcept {
 #if XSIMD_WITH_NEON64
   if constexpr (std::is_base_of_v<xsimd::neon64, A>) {
     const uint8x16_t both = vcombine_u8(vld1_u8(p), vdup_n_u8(0));
-    const uint8x16_t place = vcombine_u8(vcreate_u8(0x0101010100000000ull), vcreate_u8(0x0303030302020202ull));
+    const uint8x16_t place =
+        vcombine_u8(vcreate_u8(0x0101010100000000ull), vcreate_u8(0x0303030302020202ull));
     const int8x16_t by = vreinterpretq_s8_u32(vdupq_n_u32(0xfafcfe00u));  // 0, -2, -4, -6
     const auto half = [&](std::uint8_t first) QUANTAL_LAMBDA {
       return vandq_u8(vshlq_u8(vqtbl1q_u8(both, vaddq_u8(place, vdupq_n_u8(first))), by), vdupq_n_u8(3));

@@ -9,7 +9,8 @@ int main() {
     if (!plugin) return std::fprintf(stderr, "%s\n", dlerror()), 1;
     const auto call = reinterpret_cast<float (*)()>(dlsym(plugin, "largest_difference"));
     const float most = call ? call() : -1;
-    if (!(most >= 0 && most < 0.003f)) return std::fprintf(stderr, "difference %g\n", static_cast<double>(most)), 1;
+    if (!(most >= 0 && most < 0.003f))
+      return std::fprintf(stderr, "difference %g\n", static_cast<double>(most)), 1;
     dlclose(plugin);
   }
 }

@@ -43,7 +43,8 @@ QUANTAL_HD constexpr void set_bits(std::uint8_t& byte, int p, int n, int v) noex
 template <class U>
 QUANTAL_HD constexpr void set_bits(le<U>& field, int p, int n, int v) noexcept {
   const U mask = static_cast<U>(((U{1} << n) - 1) << p);
-  field.set(static_cast<U>((field.get() & static_cast<U>(~mask)) | (static_cast<U>(static_cast<U>(v) << p) & mask)));
+  field.set(static_cast<U>((field.get() & static_cast<U>(~mask)) |
+                           (static_cast<U>(static_cast<U>(v) << p) & mask)));
 }
 
 }  // namespace quantal::detail

@@ -10,7 +10,9 @@
 namespace quantal::detail {
 
 QUANTAL_HD constexpr float float_from_bits(std::uint32_t u) noexcept { return __builtin_bit_cast(float, u); }
-QUANTAL_HD constexpr std::uint32_t bits_from_float(float f) noexcept { return __builtin_bit_cast(std::uint32_t, f); }
+QUANTAL_HD constexpr std::uint32_t bits_from_float(float f) noexcept {
+  return __builtin_bit_cast(std::uint32_t, f);
+}
 
 /// Exact; subnormals and infinities included.
 QUANTAL_HD constexpr float half_to_float(std::uint16_t h) noexcept {

@@ -9,8 +9,8 @@
 #include <array>
 
 #include "quantal/code_bias.hpp"
-#include "quantal/format/bit_plan.hpp"
 #include "quantal/format.hpp"
+#include "quantal/format/bit_plan.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/simd/arch.hpp"
 
@@ -75,6 +75,6 @@ template <block_format F>
 inline constexpr int level_shift = find_level_shift<F>();
 /// Do codes come from a table of levels?
 template <block_format F>
-inline constexpr bool looks_up = has_levels<F> && level_shift<F> < 0;
+inline constexpr bool looks_up = has_levels<F>&& level_shift<F> < 0;
 
 }  // namespace quantal::kernel

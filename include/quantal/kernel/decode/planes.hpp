@@ -30,8 +30,9 @@ QUANTAL_INLINE simd::bytes32<A> read_packed(const std::uint8_t* b) noexcept {
   } else if constexpr (p.count == 2) {
     return simd::field<-p.low>(simd::pairs32<A>(b), mask_of(p));
   } else {
-    const auto eight = [&](int i)
-                           QUANTAL_LAMBDA { return simd::spread_nibbles(simd::load_word<std::uint32_t>(b + 4 * i)); };
+    const auto eight = [&](int i) QUANTAL_LAMBDA {
+      return simd::spread_nibbles(simd::load_word<std::uint32_t>(b + 4 * i));
+    };
     return simd::field<-p.low>(simd::bytes32<A>::words(eight(0), eight(1), eight(2), eight(3)), mask_of(p));
   }
 }
@@ -44,8 +45,9 @@ QUANTAL_INLINE simd::bytes32<A> read_sixteens(const std::uint8_t* b) noexcept {
   if constexpr (p.first[0] == p.first[2] && first == 0 && second == 4 && mask == 15) {
     return simd::nibbles16<A>(b + p.first[0]);
   } else {
-    const auto both = p.first[0] == p.first[2] ? simd::bytes32<A>::load_twice(b + p.first[0])
-                                               : simd::bytes32<A>::load_halves(b + p.first[0], b + p.first[2]);
+    const auto both = p.first[0] == p.first[2]
+                          ? simd::bytes32<A>::load_twice(b + p.first[0])
+                          : simd::bytes32<A>::load_halves(b + p.first[0], b + p.first[2]);
     if constexpr (first == second)
       return simd::field<first - p.low>(both, mask);
     else if constexpr (first >= p.low && second >= p.low)
@@ -86,9 +88,10 @@ QUANTAL_INLINE simd::bytes64<A> read_planes(const std::uint8_t* b) noexcept {
   if constexpr (p.packed && p.count == 1 && q.first[0] == p.first[0] + 4)
     return simd::bytes64<A>::bits(b + p.first[0], mask_of(p));
   else if constexpr (p.contiguous() && q.contiguous() && p.count < 8 && p.first[0] == q.first[0])
-    return simd::bytes64<A>::template fields<p.shift[0] - p.low, q.shift[0] - q.low>(b + p.first[0], mask_of(p));
-  else if constexpr (p.contiguous() && q.contiguous() && q.first[0] == p.first[0] + 32 && p.shift == q.shift &&
-                     p.shift[0] >= p.low)
+    return simd::bytes64<A>::template fields<p.shift[0] - p.low, q.shift[0] - q.low>(b + p.first[0],
+                                                                                     mask_of(p));
+  else if constexpr (p.contiguous() && q.contiguous() && q.first[0] == p.first[0] + 32 &&
+                     p.shift == q.shift && p.shift[0] >= p.low)
     return simd::bytes64<A>::template field<p.shift[0] - p.low>(b + p.first[0], mask_of(p));
   else
     return simd::bytes64<A>::of(read_plane<A, p>(b), read_plane<A, q>(b));
@@ -98,7 +101,7 @@ QUANTAL_INLINE simd::bytes64<A> read_planes(const std::uint8_t* b) noexcept {
 template <planar F, int g, int p>
 inline constexpr plane32 plane_at = [] {
   plane32 q = code_plan<F>.at[std::size_t{g}][std::size_t{p}];
-  if (level_shift<F> > 0) q.low += level_shift<F>;
+  if (level_shift < F >> 0) q.low += level_shift<F>;
   return q;
 }();
 
@@ -140,7 +143,8 @@ struct table_steps {
 };
 template <has_two_tables F>
 struct table_steps<F> {
-  static constexpr int groups = F::layout.groups(), first = table_plan<F>.bit[0], apart = table_plan<F>.bit[1] - first;
+  static constexpr int groups = F::layout.groups(), first = table_plan<F>.bit[0],
+                       apart = table_plan<F>.bit[1] - first;
   static_assert(groups == 8 || groups == 16);
   std::uint8_t add[16];
 
@@ -171,7 +175,8 @@ inline constexpr bool steps_in_reach = true;
 template <has_two_tables F>
 inline constexpr bool steps_in_reach<F> = [] {
   const auto& t = table_plan<F>;
-  if (!t.found || t.step < 0 || (F::layout.groups() != 8 && F::layout.groups() != 16) || F::layout.group > 32) return false;
+  if (!t.found || t.step < 0 || (F::layout.groups() != 8 && F::layout.groups() != 16) || F::layout.group > 32)
+    return false;
   const int apart = t.bit[1] - t.bit[0];
   for (std::size_t g = 1; g < t.bit.size(); ++g)
     if (t.bit[g] - t.bit[g - 1] != apart) return false;

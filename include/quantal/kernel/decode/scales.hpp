@@ -12,13 +12,16 @@ namespace quantal::kernel {
 
 /// One half scale for the block, and one half offset where there are offsets: several short blocks share a conversion.
 template <class F>
-concept half_scaled = block_format<F> && scale_formula_of<F> == scale_formula::half &&
+concept half_scaled = block_format<F> && scale_formula_of<F>
+== scale_formula::half &&
     (offset_formula_of<F> == offset_formula::none || offset_formula_of<F> == offset_formula::half);
 
 namespace detail {
 
 using plane8 = bit_plane<2, 4>;
-constexpr std::uint8_t mask_of(const plane8& p) noexcept { return static_cast<std::uint8_t>(((1 << p.count) - 1) << p.low); }
+constexpr std::uint8_t mask_of(const plane8& p) noexcept {
+  return static_cast<std::uint8_t>(((1 << p.count) - 1) << p.low);
+}
 
 /// Eight integers whose fields follow each other without gaps, a byte each.
 template <plane8 p>
@@ -62,7 +65,8 @@ inline constexpr bool one_run = [] {
   const auto &a = run_parts<plan, h, 0>, &b = run_parts<plan, h, 1>;
   if (a.count != b.count) return false;
   for (std::size_t i = 0; static_cast<int>(i) < a.count; ++i)
-    if (b.part[i].first != a.part[i].first + 4 || b.part[i].right != a.part[i].right || b.part[i].mask != a.part[i].mask)
+    if (b.part[i].first != a.part[i].first + 4 || b.part[i].right != a.part[i].right ||
+        b.part[i].mask != a.part[i].mask)
       return false;
   return true;
 }();
@@ -95,34 +99,36 @@ QUANTAL_INLINE std::uint64_t eight_of(const std::uint8_t* b) noexcept {
 /// out[g] = factor * (integer g - bias), for all groups.
 template <block_format F, class A, auto& plan>
 QUANTAL_INLINE void scale_groups(const std::uint8_t* b, float factor, int bias, float* out) noexcept {
-  simd::unroll<F::layout.groups() / 8>([&](auto h) QUANTAL_LAMBDA {
-    simd::scale_bytes8<A>(factor, eight_of<plan, h>(b), bias, out + 8 * h);
-  });
+  simd::unroll<F::layout.groups() / 8>(
+      [&](auto h) QUANTAL_LAMBDA { simd::scale_bytes8<A>(factor, eight_of<plan, h>(b), bias, out + 8 * h); });
 }
 
 /// Formats whose groups are what kernels give a scale: then the scales of a block are those of its groups.
 template <class F>
 concept scales_by_group = has_sub_scales<F> && F::layout.group == sub_group<F>;
 template <class F>
-concept block_scaled = scale_formula_of<F> == scale_formula::half || scale_formula_of<F> == scale_formula::row;
+concept block_scaled = scale_formula_of<F>
+== scale_formula::half || scale_formula_of<F> == scale_formula::row;
 template <class F>
 concept group_scaled = scales_by_group<F> && plans_sub_scales<F>() &&
     (scale_formula_of<F> == scale_formula::row_times || scale_formula_of<F> == scale_formula::half_times ||
      scale_formula_of<F> == scale_formula::half_times_odd);
 template <class F>
-concept common_offset =
-    offset_formula_of<F> == offset_formula::none || (block_scaled<F> && offset_formula_of<F> == offset_formula::half) ||
+concept common_offset = offset_formula_of<F>
+== offset_formula::none || (block_scaled<F> && offset_formula_of<F> == offset_formula::half) ||
     (scales_by_group<F> && plans_sub_mins<F>() && offset_formula_of<F> == offset_formula::half_times);
 
 }  // namespace detail
 
 /// Formats whose scales and offsets the readers of this header give.
 template <class F>
-concept common_scales = block_format<F> && (detail::block_scaled<F> || detail::group_scaled<F>)&&detail::common_offset<F>;
+concept common_scales = block_format<F> &&
+    (detail::block_scaled<F> || detail::group_scaled<F>)&&detail::common_offset<F>;
 
 template <common_scales F, class A>
 QUANTAL_INLINE void block_scales(const F&, const typename F::block& block, float row_scale, float* scales,
-                                 [[maybe_unused]] float* offsets, [[maybe_unused]] const simd::on<A>& tag) noexcept {
+                                 [[maybe_unused]] float* offsets,
+                                 [[maybe_unused]] const simd::on<A>& tag) noexcept {
   constexpr scale_formula kind = scale_formula_of<F>;
   constexpr int n = F::layout.elements / sub_group<F>;
   [[maybe_unused]] const auto* const b = reinterpret_cast<const std::uint8_t*>(&block);

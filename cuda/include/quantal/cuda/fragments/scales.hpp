@@ -7,9 +7,9 @@
 #include <cstddef>
 
 #include "quantal/cuda/fragments/bits.hpp"
-#include "quantal/format/scale_plan.hpp"
 #include "quantal/format/iq3_k.hpp"
 #include "quantal/format/nvfp4.hpp"
+#include "quantal/format/scale_plan.hpp"
 
 namespace quantal::cuda {
 namespace detail {
@@ -25,7 +25,8 @@ constexpr bool scaled_by_group() noexcept {
   if constexpr (plans_sub_scales<F>()) {
     if (scale_formula_of<F> == scale_formula::row_times) return !F::layout.has_offset;
     if (scale_formula_of<F> == scale_formula::half_times)
-      return !F::layout.has_offset || (offset_formula_of<F> == offset_formula::half_times && plans_sub_mins<F>());
+      return !F::layout.has_offset ||
+             (offset_formula_of<F> == offset_formula::half_times && plans_sub_mins<F>());
   }
   return false;
 }

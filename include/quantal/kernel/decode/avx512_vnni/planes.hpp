@@ -14,7 +14,7 @@ namespace quantal::kernel::avx512_vnni {
 template <block_format F>
 inline constexpr int slice_blocks = weights / F::layout.elements;
 template <block_format F>
-inline constexpr int slice_bytes = slice_blocks<F> * F::layout.bytes;
+inline constexpr int slice_bytes = slice_blocks<F>* F::layout.bytes;
 
 /// Formats whose slices are read by plan: every lane has one scale, and every permutation reaches its bytes.
 template <class F>
