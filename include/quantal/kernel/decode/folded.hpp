@@ -38,7 +38,7 @@ template <planar_slices F>
 requires(!has_levels<F> && has_sub_scales<F> && slice_blocks<F> == 1 && F::layout.group == 16 &&
          requires { F::max_code; }) inline constexpr bool folds<F> = [] {
   if constexpr (F::max_code - F::min_code < 8 && sub_scale_plan<F>.found &&
-                scale_source_of<F> == scale_source::half_times && has_planned_scales<F>) {
+                scale_formula_of<F> == scale_formula::half_times && has_planned_scales<F>) {
     constexpr product_range r = folded_products<F>();
     return r.highest - r.lowest <= 255 && (r.lowest == 0 || !F::layout.has_offset);
   }
