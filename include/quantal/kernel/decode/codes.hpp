@@ -59,20 +59,19 @@ inline constexpr auto level_codes = [] {
   return t;
 }();
 
-/// Levels that are their index times a power of two need no table: log2 of it, else -1.
+/// Levels that are their index times a power of two need no table: log2 of it, else -1. Two specialisations rather than
+/// one function: GCC 13 takes a call of that for one before its definition.
 template <block_format F>
-constexpr int find_level_shift() noexcept {
-  if constexpr (has_levels<F> && !has_two_tables<F>) {
-    for (int s = 0; s < 7; ++s) {
-      bool all = true;
-      for (int i = 0; i < F::levels; ++i) all &= F::level(i) + code_bias<F> == i << s;
-      if (all) return s;
-    }
+inline constexpr int level_shift = -1;
+template <has_levels F>
+requires(!has_two_tables<F>) inline constexpr int level_shift<F> = [](auto level) {
+  for (int s = 0; s < 7; ++s) {
+    bool all = true;
+    for (int i = 0; i < F::levels; ++i) all &= level(i) + code_bias<F> == i << s;
+    if (all) return s;
   }
   return -1;
-}
-template <block_format F>
-inline constexpr int level_shift = find_level_shift<F>();
+}([](int i) { return F::level(i); });
 /// Do codes come from a table of levels?
 template <block_format F>
 inline constexpr bool looks_up = has_levels<F>&& level_shift<F> < 0;
