@@ -70,13 +70,17 @@ target_compile_options(quantal_runtime PRIVATE ${quantal_exact_math})
 
 set(quantal_units ${CMAKE_CURRENT_BINARY_DIR}/runtime)
 
-# quantal_add_units(ARCH UNITS...): sources compiled for the arch.
-function(quantal_add_units arch)
-  target_sources(quantal_runtime PRIVATE ${ARGN})
+# quantal_compile_for(ARCH UNITS...): sources of this folder's targets, compiled as the library's are for the arch.
+function(quantal_compile_for arch)
   # No contraction: decoded weights are rounded as written; kernels ask for fused multiply-add where they mean it.
   # GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
   set_source_files_properties(${ARGN} PROPERTIES
     COMPILE_OPTIONS "${QUANTAL_KERNEL_OPTIMIZATION};-ffp-contract=off;${quantal_flags_${arch}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+endfunction()
+# quantal_add_units(ARCH UNITS...): the library's sources for the arch.
+function(quantal_add_units arch)
+  target_sources(quantal_runtime PRIVATE ${ARGN})
+  quantal_compile_for(${arch} ${ARGN})
 endfunction()
 
 set(quantal_quantizer_archs "")

@@ -13,11 +13,6 @@ namespace {
 /// harm.
 constexpr output_metric_options metric_options{.kappa = 4};
 
-const runtime::dispatcher& library() {
-  static const runtime::dispatcher best = runtime::dispatcher::best();
-  return best;
-}
-
 /// Mean squared outputs of rows for the inputs that were held out.
 class output_meter {
  public:
@@ -30,7 +25,7 @@ class output_meter {
   /// Of each of `rows` rows x. `y`: as many floats, overwritten.
   void measure(const float* x, int rows, float* y, double* out) const {
     std::fill_n(y, rows * cols_, 0.0f);
-    library().product()(x, cols_, matrix_.data(), cols_, y, cols_, rows, cols_, cols_);
+    runtime::best_variant().product()(x, cols_, matrix_.data(), cols_, y, cols_, rows, cols_, cols_);
     for (int r = 0; r < rows; ++r) {
       double sum = 0;
       for (std::int64_t c = 0; c < cols_; ++c) sum += double{x[r * cols_ + c]} * y[r * cols_ + c];
@@ -121,7 +116,7 @@ class output_aware_conversion {
       return fail(s);
     std::vector<std::byte> workspace(quantize_rows_workspace(coder_, moments_.cols, threads_.workers()));
     const output_aware_args a{x.data(), rows, moments_.cols, out, rows_.row_bytes()};
-    const auto s = quantize_rows(coder_, library().product(), metric, a, threads_, workspace);
+    const auto s = quantize_rows(coder_, runtime::best_variant().product(), metric, a, threads_, workspace);
     return s == status::ok ? result<void>{} : fail(s);
   }
 
@@ -183,7 +178,9 @@ class output_aware_conversion {
 
 }  // namespace
 
-bool has_output_aware_codes(std::uint32_t type) noexcept { return library().find_coder(type) != nullptr; }
+bool has_output_aware_codes(std::uint32_t type) noexcept {
+  return runtime::best_variant().find_coder(type) != nullptr;
+}
 
 result<std::optional<imatrix::moments>> find_moments(const imatrix::moments_file& file,
                                                      const gguf::tensor_info& t) {
@@ -215,8 +212,8 @@ result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const g
       });
   if (!plain || bytes.empty()) return plain;
   conversion rows(t, source, type, importance, scales, threads.workers());
-  auto loss =
-      output_aware_conversion(t, rows, *library().find_coder(type), moments, threads).run(bytes, *plain);
+  auto loss = output_aware_conversion(t, rows, *runtime::best_variant().find_coder(type), moments, threads)
+                  .run(bytes, *plain);
   if (!loss) return loss;
   if (auto w = out(bytes); !w) return w.error();
   return loss;

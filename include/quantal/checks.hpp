@@ -114,8 +114,11 @@ struct row_layout {
     return row_meta + cols / elements * bytes;
   }
 };
+QUANTAL_INLINE constexpr row_layout rows_of(const block_layout& f) noexcept {
+  return {f.elements, f.row_meta, f.bytes};
+}
 template <any_format F>
-inline constexpr row_layout row_layout_of{F::layout.elements, F::layout.row_meta, F::layout.bytes};
+inline constexpr row_layout row_layout_of = rows_of(F::layout);
 
 /// One matrix, or a stack, as GGUF stores them.
 struct weight_stack {

@@ -30,7 +30,7 @@ inline status dequantize_row(std::uint32_t gguf_id, const std::byte* row, float*
                              std::int64_t cols) noexcept {
   const format_info* f = find_format(gguf_id);
   if (!f) return status::unknown_format;
-  const checks::row_layout layout{f->layout.elements, f->layout.row_meta, f->layout.bytes};
+  const checks::row_layout layout = checks::rows_of(f->layout);
   if (const status s = checks::check_row(layout, row, out, nullptr, cols); s != status::ok) return s;
   visit_format(gguf_id, [&]<class F>() { dequantize_row<F>(row, out, cols); });
   return status::ok;

@@ -7,12 +7,6 @@
 
 namespace quantal::runtime {
 
-/// The variant that functions here take where none is named: the best one of this machine.
-inline const dispatcher& best_variant() noexcept {
-  static const dispatcher best = dispatcher::best();
-  return best;
-}
-
 /// quantal::weight_view of a format known at run time.
 struct weight_view {
   std::uint32_t gguf_id = 0;
@@ -70,14 +64,11 @@ struct weight_stack_view {
 };
 
 namespace detail {
-constexpr checks::row_layout layout_of(const format_info& f) noexcept {
-  return {f.layout.elements, f.layout.row_meta, f.layout.bytes};
-}
 /// All views of a product, and the format.
 template <class W, class... Vectors>
 constexpr status check_views(const W& w, const Vectors&... vectors) noexcept {
   const format_info* const f = find_format(w.gguf_id);
-  return f ? checks::check_views(layout_of(*f), w, vectors...) : status::unknown_format;
+  return f ? checks::check_views(checks::rows_of(f->layout), w, vectors...) : status::unknown_format;
 }
 }  // namespace detail
 
@@ -120,7 +111,7 @@ inline status dequantize(const weight_view& w, const matrix_view<float>& out,
   if (const status s = detail::check_views(w); s != status::ok) return s;
   if (const status s = checks::check_view(out); s != status::ok) return s;
   if (out.rows != w.rows || out.cols != w.cols) return status::bad_shape;
-  const checks::row_layout layout = detail::layout_of(*find_format(w.gguf_id));
+  const checks::row_layout layout = checks::rows_of(find_format(w.gguf_id)->layout);
   if (const status s = checks::check_decoding(layout, checks::stack_of(w), out.data.data(), out.stride);
       s != status::ok)
     return s;

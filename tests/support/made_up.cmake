@@ -9,8 +9,7 @@ set(sources "")
 foreach(QUANTAL_ARCH ${quantal_archs})
   configure_file(${CMAKE_CURRENT_LIST_DIR}/made_up_unit.cpp.in ${units}/made_up_${QUANTAL_ARCH}.cpp @ONLY)
   list(APPEND sources ${units}/made_up_${QUANTAL_ARCH}.cpp)
-  set_source_files_properties(${units}/made_up_${QUANTAL_ARCH}.cpp PROPERTIES
-    COMPILE_OPTIONS "${QUANTAL_KERNEL_OPTIMIZATION};-ffp-contract=off;${quantal_flags_${QUANTAL_ARCH}};$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+  quantal_compile_for(${QUANTAL_ARCH} ${units}/made_up_${QUANTAL_ARCH}.cpp)
   string(APPEND QUANTAL_MADE_UP_DECLARATIONS
     "const runtime::format_ops* made_up_ops_of_${QUANTAL_ARCH}(std::uint32_t gguf_id) noexcept;\n")
   string(APPEND QUANTAL_MADE_UP_CALLS "  if (arch == \"${QUANTAL_ARCH}\") return made_up_ops_of_${QUANTAL_ARCH}(gguf_id);\n")

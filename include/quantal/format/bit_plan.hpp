@@ -37,11 +37,16 @@ struct bit_plane {
       if (first[r] != first[0] + length * static_cast<int>(r) || shift[r] != shift[0]) return false;
     return true;
   }
+  /// Where the bits of an integer are, in place.
+  constexpr int mask() const noexcept { return ((1 << count) - 1) << low; }
+  /// The block bit where those of integer i begin.
+  constexpr int bit(int i) const noexcept {
+    const auto r = static_cast<std::size_t>(i / length);
+    return packed ? 8 * first[0] + count * i : 8 * (first[r] + i % length) + shift[r];
+  }
   /// The bits of integer i, in place.
   constexpr int get(const std::uint8_t* bytes, int i) const noexcept {
-    const auto r = static_cast<std::size_t>(i / length);
-    const int at = packed ? 8 * first[0] + count * i : 8 * (first[r] + i % length) + shift[r];
-    return (bytes[at / 8] >> at % 8 & ((1 << count) - 1)) << low;
+    return bytes[bit(i) / 8] >> bit(i) % 8 << low & mask();
   }
   constexpr bool operator==(const bit_plane&) const = default;
 };
@@ -56,6 +61,12 @@ struct plane_plan {
   int planes = 0;  ///< how many there are
   std::array<std::array<plane, max_planes>, std::size_t{n / per_group}> at{};
 
+  /// The bits that planes give.
+  constexpr int mask() const noexcept {
+    int m = 0;
+    for (std::size_t p = 0; static_cast<int>(p) < planes; ++p) m |= at[0][p].mask();
+    return m;
+  }
   constexpr int get(const std::uint8_t* bytes, int i) const noexcept {
     int v = base;
     for (std::size_t p = 0; static_cast<int>(p) < planes; ++p)
@@ -104,6 +115,9 @@ struct probes {
   }
 };
 
+template <class Block>
+inline constexpr probes<Block> probe_blocks{};
+
 /// The block bit of every bit of one integer in 0 .. 255; -1 where it never changes.
 struct integer_bits {
   bool found = false;
@@ -111,7 +125,8 @@ struct integer_bits {
   int bit[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
 };
 template <class Block, class Fn>
-constexpr integer_bits bits_of(const probes<Block>& blocks, Fn value, int i) noexcept {
+constexpr integer_bits bits_of(Fn value, int i) noexcept {
+  constexpr const probes<Block>& blocks = probe_blocks<Block>;
   integer_bits s;
   s.base = value(blocks.zeros, i);
   const int ones = value(blocks.ones, i);
@@ -137,20 +152,20 @@ template <class Block, int n, int runs, int length, class Fn>
 class plan_maker {
   using plan_type = plane_plan<n, runs, length>;
   static constexpr int per_group = runs * length;
-  probes<Block> blocks;
+  static constexpr const probes<Block>& blocks = probe_blocks<Block>;
   Fn value;
   integer_bits leaders[std::size_t{n / length}];  ///< of the first integer of every run
   integer_bits second;                            ///< of integer 1
 
   constexpr bool read_leaders() noexcept {
     for (int r = 0; r < n / length; ++r) {
-      leaders[r] = bits_of(blocks, value, r * length);
+      leaders[r] = bits_of<Block>(value, r * length);
       const integer_bits& s = leaders[r];
       if (!s.found || s.base != leaders[0].base || s.width != leaders[0].width) return false;
       for (int k = 0; k < s.width; ++k)
         if ((s.bit[k] < 0) != (leaders[0].bit[k] < 0)) return false;
     }
-    second = bits_of(blocks, value, 1);
+    second = bits_of<Block>(value, 1);
     return second.found && leaders[0].width > 0;
   }
   /// How many bits from `low` on lie in one byte, for every run.
@@ -240,8 +255,7 @@ inline constexpr auto code_plan = [] {
 
 /// A format whose codes, or the indices of whose levels, are bits of the block that lie in planes.
 template <class F>
-concept planar = block_format<F> && code_plan<F>
-.found;
+concept planar = block_format<F> &&(code_plan<F>.found);
 
 /// Formats with a second table of levels, which a bit of the block chooses for every group.
 template <class F>
@@ -262,16 +276,42 @@ inline constexpr auto table_plan = [] {
   t.step = F::level(0, 1) - F::level(0, 0);
   for (int i = 0; i < F::levels; ++i)
     if (F::level(i, 1) - F::level(i, 0) != t.step) return t;
-  const detail::probes<typename F::block> blocks;
   for (int g = 0; g < F::layout.groups(); ++g) {
-    const auto s = detail::bits_of(
-        blocks, [](const typename F::block& b, int i) { return F::table(b, i); }, g);
+    const auto s = detail::bits_of<typename F::block>(
+        [](const typename F::block& b, int i) { return F::table(b, i); }, g);
     if (!s.found || s.width != 1 || s.base != 0) return t;
     t.bit[static_cast<std::size_t>(g)] = s.bit[0];
   }
   t.found = true;
   return t;
 }();
+
+/// Level `index` of the only table, or of the first.
+template <has_levels F>
+constexpr int first_level(int index) noexcept {
+  if constexpr (has_two_tables<F>)
+    return F::level(index, 0);
+  else
+    return F::level(index);
+}
+/// How far code + code_bias lies above the stored bits where it is the same number: 0 without levels, or where levels
+/// are their index times a power of two. -1 where levels have to be looked up.
+template <block_format F>
+inline constexpr int level_shift = 0;
+template <has_levels F>
+inline constexpr int level_shift<F> = [] {
+  for (int s = 0; s < 7; ++s) {
+    bool all = !has_two_tables<F>;
+    for (int i = 0; i < F::levels; ++i) all = all && first_level<F>(i) + code_bias<F> == i << s;
+    if (all) return s;
+  }
+  return -1;
+}();
+template <block_format F>
+inline constexpr bool looks_up = level_shift<F> == -1;
+/// The same shift where nothing is looked up, else 0: of bits in a register of codes above bits in the plan.
+template <block_format F>
+inline constexpr int code_shift = looks_up<F> ? 0 : level_shift<F>;
 
 /// Formats with an integer scale per group. Its plan gives what it is above lowest_sub_scale, eight groups at a time, in
 /// runs of four.
@@ -294,5 +334,33 @@ template <has_sub_scales F>
 requires requires(const typename F::block& b) { F::sub_min(b, 0); }
 inline constexpr auto sub_min_plan = detail::plan_of<typename F::block, F::layout.groups(), 2, 4>(
     [](const typename F::block& b, int g) { return F::sub_min(b, g); });
+/// And of sub-scales that are stored as magnitude and sign (iq3_k).
+template <has_sub_scales F>
+inline constexpr auto magnitude_plan =
+    detail::plan_of<typename F::block, F::layout.groups(), 2, 4>([](const typename F::block& b, int g) {
+      return F::sub_scale(b, g) < 0 ? -F::sub_scale(b, g) : F::sub_scale(b, g);
+    });
+template <has_sub_scales F>
+inline constexpr auto sign_plan = detail::plan_of<typename F::block, F::layout.groups(), 2, 4>(
+    [](const typename F::block& b, int g) { return F::sub_scale(b, g) < 0 ? 1 : 0; });
+
+/// Do planes give the sub-scales, their magnitudes below 128 and signs instead, and the sub-mins?
+template <class F>
+constexpr bool plans_sub_scales() noexcept {
+  if constexpr (has_sub_scales<F>) return sub_scale_plan<F>.found;
+  return false;
+}
+template <class F>
+constexpr bool plans_signed_sub_scales() noexcept {
+  if constexpr (has_sub_scales<F> && !plans_sub_scales<F>())
+    return magnitude_plan<F>.found && sign_plan<F>.found &&
+           (magnitude_plan<F>.mask() | magnitude_plan<F>.base) < 128;
+  return false;
+}
+template <class F>
+constexpr bool plans_sub_mins() noexcept {
+  if constexpr (has_sub_scales<F> && requires { sub_min_plan<F>; }) return sub_min_plan<F>.found;
+  return false;
+}
 
 }  // namespace quantal

@@ -72,9 +72,6 @@ concept has_constant_offset = requires {
   typename std::bool_constant<(F::offset(typename F::block{}, 1.0f, 0), true)>;
 };
 
-template <class Block>
-inline constexpr probes<Block> probe_blocks{};
-
 /// Do both functions of (block, row scale, group) give the same bits?
 template <block_format F, class Said, class Made>
 constexpr bool agree(Said said, Made made) noexcept {
@@ -195,17 +192,5 @@ inline constexpr scale_formula scale_formula_of = detail::first_of<
     scale_formula::half_times_odd, scale_formula::exponent, scale_formula::small_float>();
 template <block_format F>
 inline constexpr offset_formula offset_formula_of = detail::find_offset_formula<F>();
-
-/// Do planes give the sub-scales, and the sub-mins?
-template <class F>
-constexpr bool plans_sub_scales() noexcept {
-  if constexpr (has_sub_scales<F>) return sub_scale_plan<F>.found;
-  return false;
-}
-template <class F>
-constexpr bool plans_sub_mins() noexcept {
-  if constexpr (has_sub_scales<F> && requires { sub_min_plan<F>; }) return sub_min_plan<F>.found;
-  return false;
-}
 
 }  // namespace quantal

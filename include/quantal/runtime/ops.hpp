@@ -118,11 +118,16 @@ class dispatcher {
   const quantizer_table* quantizers_;
 };
 
+/// The variant that functions take where none is named: the best one of this machine.
+inline const dispatcher& best_variant() noexcept {
+  static const dispatcher best = dispatcher::best();
+  return best;
+}
+
 /// quantal::quantize_row for a format known at run time, on the best arch of this machine.
 inline status quantize_row(std::uint32_t gguf_id, const float* x, const float* importance, std::byte* out,
                            std::int64_t cols) noexcept {
-  static const dispatcher best = dispatcher::best();
-  if (const quantizer f = best.find_quantizer(gguf_id)) return f(x, importance, out, cols);
+  if (const quantizer f = best_variant().find_quantizer(gguf_id)) return f(x, importance, out, cols);
   return format_index(gguf_id) ? status::unsupported : status::unknown_format;
 }
 

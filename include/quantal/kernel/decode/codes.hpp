@@ -45,35 +45,20 @@ QUANTAL_INLINE void block_scales(const F&, const typename F::block& b, float row
     }
 }
 
+/// Formats whose levels a byte lookup reaches.
+template <class F>
+inline constexpr bool levels_in_reach = true;
+template <has_levels F>
+inline constexpr bool levels_in_reach<F> = F::levels <= 64;
+
 /// Codes of the n levels of a table format (its first table where it has two), for a byte lookup of at
 /// least 16.
 template <block_format F, int n>
 inline constexpr auto level_codes = [] {
   std::array<std::uint8_t, std::size_t{n < 16 ? 16 : n}> t{};
-  for (int i = 0; i < n; ++i) {
-    if constexpr (requires { F::level(0, 0); })
-      t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(F::level(i, 0) + code_bias<F>);
-    else
-      t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(F::level(i) + code_bias<F>);
-  }
+  for (int i = 0; i < n; ++i)
+    t[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(first_level<F>(i) + code_bias<F>);
   return t;
 }();
-
-/// Levels that are their index times a power of two need no table: log2 of it, else -1. Two specialisations rather than
-/// one function: GCC 13 takes a call of that for one before its definition.
-template <block_format F>
-inline constexpr int level_shift = -1;
-template <has_levels F>
-requires(!has_two_tables<F>) inline constexpr int level_shift<F> = [](auto level) {
-  for (int s = 0; s < 7; ++s) {
-    bool all = true;
-    for (int i = 0; i < F::levels; ++i) all &= level(i) + code_bias<F> == i << s;
-    if (all) return s;
-  }
-  return -1;
-}([](int i) { return F::level(i); });
-/// Do codes come from a table of levels?
-template <block_format F>
-inline constexpr bool looks_up = has_levels<F>&& level_shift<F> < 0;
 
 }  // namespace quantal::kernel

@@ -25,7 +25,7 @@ template <planar_slices F>
 constexpr product_range folded_products() noexcept {
   product_range r;
   for (const int code : {F::min_code, F::max_code})
-    for (const int scale : {lowest_sub_scale<F>, lowest_sub_scale<F> + mask_of(sub_scale_plan<F>)}) {
+    for (const int scale : {lowest_sub_scale<F>, lowest_sub_scale<F> + sub_scale_plan<F>.mask()}) {
       r.lowest = code * scale < r.lowest ? code * scale : r.lowest;
       r.highest = code * scale > r.highest ? code * scale : r.highest;
     }

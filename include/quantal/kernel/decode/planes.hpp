@@ -17,23 +17,21 @@ using plane32 = bit_plane<4, 8>;
 constexpr bool sixteen_together(const plane32& p, std::size_t h) noexcept {
   return p.first[2 * h + 1] == p.first[2 * h] + 8 && p.shift[2 * h + 1] == p.shift[2 * h];
 }
-constexpr std::uint8_t mask_of(const plane32& p) noexcept {
-  return static_cast<std::uint8_t>(((1 << p.count) - 1) << p.low);
-}
 
 /// A plane whose fields follow each other without gaps.
 template <class A, plane32 p>
 QUANTAL_INLINE simd::bytes32<A> read_packed(const std::uint8_t* b) noexcept {
   b += p.first[0];
   if constexpr (p.count == 1) {
-    return simd::bits32<A>(b, mask_of(p));
+    return simd::bits32<A>(b, std::uint8_t{p.mask()});
   } else if constexpr (p.count == 2) {
-    return simd::field<-p.low>(simd::pairs32<A>(b), mask_of(p));
+    return simd::field<-p.low>(simd::pairs32<A>(b), std::uint8_t{p.mask()});
   } else {
     const auto eight = [&](int i) QUANTAL_LAMBDA {
       return simd::spread_nibbles(simd::load_word<std::uint32_t>(b + 4 * i));
     };
-    return simd::field<-p.low>(simd::bytes32<A>::words(eight(0), eight(1), eight(2), eight(3)), mask_of(p));
+    return simd::field<-p.low>(simd::bytes32<A>::words(eight(0), eight(1), eight(2), eight(3)),
+                               std::uint8_t{p.mask()});
   }
 }
 
@@ -41,7 +39,7 @@ QUANTAL_INLINE simd::bytes32<A> read_packed(const std::uint8_t* b) noexcept {
 template <class A, plane32 p>
 QUANTAL_INLINE simd::bytes32<A> read_sixteens(const std::uint8_t* b) noexcept {
   constexpr int first = p.shift[0], second = p.shift[2];
-  constexpr std::uint8_t mask = mask_of(p), low_mask = mask >> p.low;
+  constexpr std::uint8_t mask = std::uint8_t{p.mask()}, low_mask = mask >> p.low;
   if constexpr (p.first[0] == p.first[2] && first == 0 && second == 4 && mask == 15) {
     return simd::nibbles16<A>(b + p.first[0]);
   } else {
@@ -62,7 +60,7 @@ template <class A, plane32 p>
 QUANTAL_INLINE simd::bytes32<A> read_eights(const std::uint8_t* b) noexcept {
   const auto eight = [&](std::size_t r) QUANTAL_LAMBDA {
     return simd::shift_right(simd::load_word<std::uint64_t>(b + p.first[r]), p.shift[r] - p.low) &
-           simd::repeat8(mask_of(p));
+           simd::repeat8(std::uint8_t{p.mask()});
   };
   return simd::bytes32<A>::words(eight(0), eight(1), eight(2), eight(3));
 }
@@ -75,7 +73,7 @@ QUANTAL_INLINE simd::bytes32<A> read_plane(const std::uint8_t* b) noexcept {
   else if constexpr (p.contiguous() && p.count == 8)
     return simd::bytes32<A>::load(b + p.first[0]);
   else if constexpr (p.contiguous())
-    return simd::field<p.shift[0] - p.low>(simd::bytes32<A>::load(b + p.first[0]), mask_of(p));
+    return simd::field<p.shift[0] - p.low>(simd::bytes32<A>::load(b + p.first[0]), std::uint8_t{p.mask()});
   else if constexpr (sixteen_together(p, 0) && sixteen_together(p, 1))
     return read_sixteens<A, p>(b);
   else
@@ -86,13 +84,13 @@ QUANTAL_INLINE simd::bytes32<A> read_plane(const std::uint8_t* b) noexcept {
 template <class A, plane32 p, plane32 q>
 QUANTAL_INLINE simd::bytes64<A> read_planes(const std::uint8_t* b) noexcept {
   if constexpr (p.packed && p.count == 1 && q.first[0] == p.first[0] + 4)
-    return simd::bytes64<A>::bits(b + p.first[0], mask_of(p));
+    return simd::bytes64<A>::bits(b + p.first[0], std::uint8_t{p.mask()});
   else if constexpr (p.contiguous() && q.contiguous() && p.count < 8 && p.first[0] == q.first[0])
     return simd::bytes64<A>::template fields<p.shift[0] - p.low, q.shift[0] - q.low>(b + p.first[0],
-                                                                                     mask_of(p));
+                                                                                     std::uint8_t{p.mask()});
   else if constexpr (p.contiguous() && q.contiguous() && q.first[0] == p.first[0] + 32 &&
                      p.shift == q.shift && p.shift[0] >= p.low)
-    return simd::bytes64<A>::template field<p.shift[0] - p.low>(b + p.first[0], mask_of(p));
+    return simd::bytes64<A>::template field<p.shift[0] - p.low>(b + p.first[0], std::uint8_t{p.mask()});
   else
     return simd::bytes64<A>::of(read_plane<A, p>(b), read_plane<A, q>(b));
 }
@@ -101,7 +99,7 @@ QUANTAL_INLINE simd::bytes64<A> read_planes(const std::uint8_t* b) noexcept {
 template <planar F, int g, int p>
 inline constexpr plane32 plane_at = [] {
   plane32 q = code_plan<F>.at[std::size_t{g}][std::size_t{p}];
-  if (level_shift < F >> 0) q.low += level_shift<F>;
+  q.low += code_shift<F>;
   return q;
 }();
 
@@ -111,7 +109,7 @@ QUANTAL_INLINE simd::bytes32<A> read32(const std::uint8_t* b) noexcept {
   auto v = read_plane<A, plane_at<F, g, 0>>(b);
   simd::unroll<code_plan<F>.planes - 1>(
       [&](auto p) QUANTAL_LAMBDA { v = v | read_plane<A, plane_at<F, g, p + 1>>(b); });
-  if constexpr (code_plan<F>.base != 0) v = v ^ simd::bytes32<A>::all(code_plan<F>.base);
+  if constexpr (code_plan<F>.base != 0) v = v ^ simd::bytes32<A>::all(code_plan<F>.base << code_shift<F>);
   return v;
 }
 template <planar F, class A, int c>
@@ -189,10 +187,7 @@ inline constexpr bool steps_in_reach<F> = [] {
 
 /// Formats whose codes the readers of this header give.
 template <class F>
-concept decoded_by_plan = planar<F> && detail::steps_in_reach<F> && [] {
-  if constexpr (has_levels<F>) return F::levels <= 64;
-  return true;
-}();
+concept decoded_by_plan = planar<F> && detail::steps_in_reach<F> && levels_in_reach<F>;
 
 namespace detail {
 

@@ -12,16 +12,13 @@ namespace quantal::kernel {
 
 /// One half scale for the block, and one half offset where there are offsets: several short blocks share a conversion.
 template <class F>
-concept half_scaled = block_format<F> && scale_formula_of<F>
-== scale_formula::half &&
-    (offset_formula_of<F> == offset_formula::none || offset_formula_of<F> == offset_formula::half);
+concept half_scaled = block_format<F> &&(scale_formula_of<F> == scale_formula::half) &&
+                      (offset_formula_of<F> == offset_formula::none ||
+                       offset_formula_of<F> == offset_formula::half);
 
 namespace detail {
 
 using plane8 = bit_plane<2, 4>;
-constexpr std::uint8_t mask_of(const plane8& p) noexcept {
-  return static_cast<std::uint8_t>(((1 << p.count) - 1) << p.low);
-}
 
 /// Eight integers whose fields follow each other without gaps, a byte each.
 template <plane8 p>
@@ -50,7 +47,7 @@ inline constexpr auto run_parts = [] {
   for (std::size_t p = 0; static_cast<int>(p) < plan.planes; ++p) {
     const plane8& q = plan.at[h][p];
     if (q.packed) continue;
-    const run_part next{q.first[r], q.shift[r] - q.low, mask_of(q)};
+    const run_part next{q.first[r], q.shift[r] - q.low, q.mask()};
     const auto last = static_cast<std::size_t>(t.count - 1);
     if (t.count && t.part[last].first == next.first && t.part[last].right == next.right)
       t.part[last].mask |= next.mask;
@@ -96,34 +93,45 @@ QUANTAL_INLINE std::uint64_t eight_of(const std::uint8_t* b) noexcept {
                 read_run<std::uint32_t, plan, std::size_t{h}, 1>(b) << 32);
 }
 
-/// out[g] = factor * (integer g - bias), for all groups.
-template <block_format F, class A, auto& plan>
-QUANTAL_INLINE void scale_groups(const std::uint8_t* b, float factor, int bias, float* out) noexcept {
-  simd::unroll<F::layout.groups() / 8>(
-      [&](auto h) QUANTAL_LAMBDA { simd::scale_bytes8<A>(factor, eight_of<plan, h>(b), bias, out + 8 * h); });
+/// What sub_scales8 gives above sub_scale().
+template <block_format F>
+inline constexpr int sub_scale_bias = plans_sub_scales<F>() ? -lowest_sub_scale<F> : 128;
+/// Sub-scales of groups 8 * h .., a byte each.
+template <block_format F, int h>
+QUANTAL_INLINE std::uint64_t sub_scales8(const std::uint8_t* b) noexcept {
+  if constexpr (plans_sub_scales<F>()) {
+    return eight_of<sub_scale_plan<F>, h>(b);
+  } else {
+    // 128 + size or 128 - size; no byte borrows from the next.
+    const std::uint64_t size = eight_of<magnitude_plan<F>, h>(b),
+                        negative = eight_of<sign_plan<F>, h>(b) * 255;
+    return simd::repeat8(128) + size - 2 * (size & negative);
+  }
 }
 
 /// Formats whose groups are what kernels give a scale: then the scales of a block are those of its groups.
 template <class F>
-concept scales_by_group = has_sub_scales<F> && F::layout.group == sub_group<F>;
+concept scales_by_group = has_sub_scales<F> &&(F::layout.group == sub_group<F>);
 template <class F>
-concept block_scaled = scale_formula_of<F>
-== scale_formula::half || scale_formula_of<F> == scale_formula::row;
+concept block_scaled = (scale_formula_of<F> == scale_formula::half ||
+                        scale_formula_of<F> == scale_formula::row);
 template <class F>
-concept group_scaled = scales_by_group<F> && plans_sub_scales<F>() &&
-    (scale_formula_of<F> == scale_formula::row_times || scale_formula_of<F> == scale_formula::half_times ||
-     scale_formula_of<F> == scale_formula::half_times_odd);
+concept group_scaled = scales_by_group<F> &&(plans_sub_scales<F>() || plans_signed_sub_scales<F>()) &&
+                       (scale_formula_of<F> == scale_formula::row_times ||
+                        scale_formula_of<F> == scale_formula::half_times ||
+                        (scale_formula_of<F> == scale_formula::half_times_odd && plans_sub_scales<F>()));
 template <class F>
-concept common_offset = offset_formula_of<F>
-== offset_formula::none || (block_scaled<F> && offset_formula_of<F> == offset_formula::half) ||
-    (scales_by_group<F> && plans_sub_mins<F>() && offset_formula_of<F> == offset_formula::half_times);
+concept common_offset = (offset_formula_of<F> == offset_formula::none ||
+                         (block_scaled<F> && offset_formula_of<F> == offset_formula::half) ||
+                         (scales_by_group<F> && plans_sub_mins<F>() &&
+                          offset_formula_of<F> == offset_formula::half_times));
 
 }  // namespace detail
 
 /// Formats whose scales and offsets the readers of this header give.
 template <class F>
 concept common_scales = block_format<F> &&
-    (detail::block_scaled<F> || detail::group_scaled<F>)&&detail::common_offset<F>;
+    (detail::block_scaled<F> || detail::group_scaled<F>)&&(detail::common_offset<F>);
 
 template <common_scales F, class A>
 QUANTAL_INLINE void block_scales(const F&, const typename F::block& block, float row_scale, float* scales,
@@ -146,13 +154,18 @@ QUANTAL_INLINE void block_scales(const F&, const typename F::block& block, float
   } else {
     float d = row_scale;
     if constexpr (kind == scale_formula::half_times) d = simd::half_on(block.d, tag);
-    detail::scale_groups<F, A, sub_scale_plan<F>>(b, d, -lowest_sub_scale<F>, scales);
+    simd::unroll<n / 8>([&](auto h) QUANTAL_LAMBDA {
+      simd::scale_bytes8<A>(d, detail::sub_scales8<F, h>(b), detail::sub_scale_bias<F>, scales + 8 * h);
+    });
   }
   if constexpr (offset_formula_of<F> == offset_formula::half) {
     const float m = simd::half_on(block.m, tag);
     for (int s = 0; s < n; ++s) offsets[s] = m;
   } else if constexpr (offset_formula_of<F> == offset_formula::half_times) {
-    detail::scale_groups<F, A, sub_min_plan<F>>(b, -simd::half_on(block.dmin, tag), 0, offsets);
+    const float m = -simd::half_on(block.dmin, tag);
+    simd::unroll<n / 8>([&](auto h) QUANTAL_LAMBDA {
+      simd::scale_bytes8<A>(m, detail::eight_of<sub_min_plan<F>, h>(b), 0, offsets + 8 * h);
+    });
   }
 }
 

@@ -1,24 +1,11 @@
 // Decoders of the formats whose indices select levels, where planes do not tell how: iq4_kss, whose words differ from their
-// neighbours, iq2_kl, whose indices select pairs, and the scales of iq3_k, which have signs, and of nvfp4.
+// neighbours, iq2_kl, whose indices select pairs, and the scales of nvfp4.
 #pragma once
 
 #include "quantal/kernel/decode/planes.hpp"
 #include "quantal/kernel/decode/scales.hpp"
 
 namespace quantal::kernel {
-
-/// Sizes 2 * n + 1, negative where the group's bit is set.
-template <class A>
-QUANTAL_INLINE void block_scales(const iq3_k&, const iq3_k::block& b, float, float* s, float*,
-                                 const simd::on<A>& t) noexcept {
-  const float d = simd::half_on(b.d, t);
-  for (int h = 0; h < 2; ++h) {
-    const std::uint64_t size =
-        2 * simd::spread_nibbles(simd::load_word<std::uint32_t>(b.scales_l.bytes + 4 * h)) + simd::repeat8(1);
-    const std::uint64_t negative = simd::spread_bits(b.scales_h.get() >> (8 * h)) * 255;
-    simd::scale_bytes8<A>(d, (size & ~negative) + (simd::repeat8(32) - (size & negative)), 32, s + 8 * h);
-  }
-}
 
 namespace detail {
 

@@ -49,7 +49,7 @@ inline constexpr int group_weights = 256;
 template <format F>
 inline constexpr int group_blocks = group_weights / F::layout.elements;
 template <format F>
-inline constexpr int group_size = group_blocks<F>* F::layout.bytes;  ///< bytes
+inline constexpr int group_size = F::layout.bytes* group_blocks<F>;  ///< bytes
 
 /// The alignment that rows of a format have whatever their number of columns.
 template <format F>

@@ -15,32 +15,6 @@ constexpr int index_bits() noexcept {
   if constexpr (has_levels<F>) return static_cast<int>(std::bit_width(static_cast<unsigned>(F::levels - 1)));
   return 0;
 }
-/// Level `index` of the first table of a format.
-template <block_format F>
-constexpr int first_level(int index) noexcept {
-  if constexpr (has_two_tables<F>)
-    return F::level(index, 0);
-  else
-    return F::level(index);
-}
-
-/// How far bits are shifted to be code + bias without a lookup; -1 where levels need one.
-template <block_format F>
-constexpr int code_shift() noexcept {
-  if constexpr (has_two_tables<F>) return -1;
-  if constexpr (has_levels<F>) {
-    for (int shift = 0; shift + index_bits<F>() <= 8; ++shift) {
-      bool linear = true;
-      for (int i = 0; i < F::levels; ++i) linear = linear && first_level<F>(i) + code_bias<F> == i << shift;
-      if (linear) return shift;
-    }
-    return -1;
-  }
-  return 0;
-}
-template <block_format F>
-inline constexpr bool looks_up = code_shift<F>() < 0;
-
 /// What is added to levels in a table of bytes: the bias or, where two halves of a table must have signs of
 /// their own (lookup_32, lookup_64), something close to it. -1: there is nothing that does.
 template <block_format F>
@@ -105,17 +79,12 @@ constexpr fragment_order plane_order() noexcept {
   return fragment_order::halves;
 }
 
-/// Formats that plane_reader can read: packed runs begin with a byte, lookups exist, tables differ by a
-/// constant.
+/// Formats that plane_reader can read: lookups exist, tables differ by a constant.
 template <block_format F>
 constexpr bool has_readable_planes() noexcept {
   if constexpr (!planar<F> || (F::layout.group % 32 != 0 && F::layout.group != 16)) {
     return false;
   } else {
-    for (const auto& chunk : code_plan<F>.at)
-      for (int p = 0; p < code_plan<F>.planes; ++p)
-        if (chunk[static_cast<std::size_t>(p)].packed && chunk[static_cast<std::size_t>(p)].shift[0] != 0)
-          return false;
     if constexpr (has_two_tables<F>)
       if (!table_plan<F>.found || F::levels < 4) return false;
     if constexpr (looks_up<F>)
@@ -228,15 +197,13 @@ struct chunk_plane {
 /// Codes without a lookup.
 template <block_format F, int C>
 struct plain_codes {
-  static constexpr int more = code_shift<F>() < 0 ? 0 : code_shift<F>();
-
   template <class Bytes>
   QUANTAL_HD static fragment_codes get(const Bytes& bytes, int t) noexcept {
     fragment_codes o = plane<0>(bytes, t);
     add<1>(o, bytes, t);
     add<2>(o, bytes, t);
     add<3>(o, bytes, t);
-    constexpr std::uint32_t base = every_byte(code_plan<F>.base << more);
+    constexpr std::uint32_t base = every_byte(code_plan<F>.base << code_shift<F>);
     return {o.low ^ base, o.high ^ base};
   }
 
@@ -244,7 +211,7 @@ struct plain_codes {
   template <int P, class Bytes>
   QUANTAL_HD static fragment_codes plane(const Bytes& bytes, int t) noexcept {
     using at = chunk_plane<F, C, P>;
-    constexpr int place = at::low + more;
+    constexpr int place = at::low + code_shift<F>;
     constexpr std::uint32_t mask = every_byte(((1 << at::count) - 1) << place);
     fragment_codes o{};
     if constexpr (plane_order<F>() == fragment_order::consecutive)
@@ -390,13 +357,12 @@ struct plane_reader {
   static constexpr int bias = code_bias<F>;
   static constexpr bool narrow = bias != 128;  ///< code + bias fits in 7 bits
   /// As in code_reader. The bytes of a lookup in `halves` have to be sorted once more.
-  static constexpr bool quick =
-      narrow && !detail::keeps_chunks<F> &&
-      !(detail::looks_up<F> && (has_two_tables<F> || order == fragment_order::halves));
+  static constexpr bool quick = narrow && !detail::keeps_chunks<F> &&
+                                !(looks_up<F> && (has_two_tables<F> || order == fragment_order::halves));
 
   template <int C, class Bytes>
   QUANTAL_HD static fragment_codes codes(const Bytes& bytes, int t) noexcept {
-    if constexpr (detail::looks_up<F>)
+    if constexpr (looks_up<F>)
       return detail::level_codes<F, C>::get(bytes, t);
     else
       return detail::plain_codes<F, C>::get(bytes, t);
@@ -433,7 +399,7 @@ struct level_reader : plane_reader<F> {
 
  private:
   static constexpr int bf16_byte(int i, int byte) noexcept {
-    const auto level = static_cast<float>(detail::first_level<F>(i ^ code_plan<F>.base));
+    const auto level = static_cast<float>(first_level<F>(i ^ code_plan<F>.base));
     return static_cast<int>(__builtin_bit_cast(std::uint32_t, level) >> (16 + 8 * byte) & 255);
   }
 };

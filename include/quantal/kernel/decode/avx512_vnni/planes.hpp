@@ -14,15 +14,13 @@ namespace quantal::kernel::avx512_vnni {
 template <block_format F>
 inline constexpr int slice_blocks = weights / F::layout.elements;
 template <block_format F>
-inline constexpr int slice_bytes = slice_blocks<F>* F::layout.bytes;
+inline constexpr int slice_bytes = F::layout.bytes* slice_blocks<F>;
 
 /// Formats whose slices are read by plan: every lane has one scale, and every permutation reaches its bytes.
 template <class F>
 concept planar_slices = planar<F> && weights % F::layout.elements == 0 && F::layout.group % 16 == 0 &&
-                        slice_bytes<F> <= 256 && (!has_two_tables<F> || table_plan<F>.found) && [] {
-                          if constexpr (has_levels<F>) return F::levels <= 64;
-                          return true;
-                        }();
+                        slice_bytes<F> <= 256 &&
+                        (!has_two_tables<F> || table_plan<F>.found) && levels_in_reach<F>;
 
 struct bit_place {
   int byte, shift;
@@ -32,30 +30,9 @@ template <int n, int runs, int length>
 constexpr bit_place place_of(const plane_plan<n, runs, length>& plan, int p, int i, int bytes) noexcept {
   constexpr int per_group = runs * length;
   const auto& plane = plan.at[static_cast<std::size_t>(i % n / per_group)][static_cast<std::size_t>(p)];
-  const int j = i % per_group, block = i / n * bytes;
-  if (plane.packed) {
-    const int bit = 8 * plane.first[0] + plane.shift[0] + plane.count * j;
-    return {block + bit / 8, bit % 8};
-  }
-  const auto run = static_cast<std::size_t>(j / length);
-  return {block + plane.first[run] + j % length, plane.shift[run]};
+  const int bit = plane.bit(i % per_group);
+  return {i / n * bytes + bit / 8, bit % 8};
 }
-/// The bits of a plane where an integer has them.
-template <class Plan>
-constexpr int mask_of(const Plan& plan, int p) noexcept {
-  const auto& plane = plan.at[0][static_cast<std::size_t>(p)];
-  return ((1 << plane.count) - 1) << plane.low;
-}
-template <class Plan>
-constexpr int mask_of(const Plan& plan) noexcept {
-  int m = 0;
-  for (int p = 0; p < plan.planes; ++p) m |= mask_of(plan, p);
-  return m;
-}
-
-/// Of bits in a code register above bits in the plan.
-template <block_format F>
-inline constexpr int code_shift = level_shift<F> < 0 ? 0 : level_shift<F>;
 
 /// Where a plane's bits of four registers come from. Packed bits, which every byte shifts its own way within
 /// a quadword, lie in one register for all four if eight bytes have what a quadword of each of them needs.
@@ -226,6 +203,8 @@ alignas(64) inline constexpr auto levels_of_index = bytes_of([](int k) {
 template <planar_slices F, lane_order order>
 QUANTAL_INLINE void slice_codes_in(const std::uint8_t* slice, __m512i (&codes)[4]) noexcept {
   constexpr const auto& plan = code_plan<F>;
+  constexpr int up =
+      code_shift<F>;  // here: GCC 13 does not find what it calls when it is asked in a lambda first
   simd::unroll<plan.planes>([&](auto p) QUANTAL_LAMBDA {
     __m512i bytes[4];
     simd::unroll<4>([&](auto r) QUANTAL_LAMBDA {
@@ -235,20 +214,19 @@ QUANTAL_INLINE void slice_codes_in(const std::uint8_t* slice, __m512i (&codes)[4
       else
         bytes[r] = bytes[bits::twin];
       const __m512i x = moved<bits>(bytes[r]);
-      const __m512i mask = _mm512_set1_epi8(static_cast<char>(mask_of(plan, p) << code_shift<F>));
+      const __m512i mask = _mm512_set1_epi8(static_cast<char>(plan.at[0][p].mask() << up));
       codes[r] = p == 0 ? x : selected(mask, x, codes[r]);
     });
   });
   simd::unroll<4>([&](auto r) QUANTAL_LAMBDA {
-    constexpr int mask = mask_of(plan) << code_shift<F>;
+    constexpr int mask = plan.mask() << up;
     if constexpr (looks_up<F>) {
       codes[r] = _mm512_permutexvar_epi8(codes[r], load(levels_of_index<F>));
     } else {
       if constexpr (mask != 255)
         codes[r] = _mm512_and_si512(codes[r], _mm512_set1_epi8(static_cast<char>(mask)));
       if constexpr (plan.base != 0)
-        codes[r] =
-            _mm512_xor_si512(codes[r], _mm512_set1_epi8(static_cast<char>(plan.base << code_shift<F>)));
+        codes[r] = _mm512_xor_si512(codes[r], _mm512_set1_epi8(static_cast<char>(plan.base << up)));
     }
   });
 }

@@ -129,36 +129,16 @@ QUANTAL_INLINE __m512i planned_lanes(const std::uint8_t* slice) noexcept {
     if constexpr (p == 0)
       v = x;
     else
-      v = selected(_mm512_set1_epi32(mask_of(plan, p)), x, v);
+      v = selected(_mm512_set1_epi32(plan.at[0][p].mask()), x, v);
   });
-  v = _mm512_and_si512(v, _mm512_set1_epi32(mask_of(plan)));
+  v = _mm512_and_si512(v, _mm512_set1_epi32(plan.mask()));
   if constexpr (plan.base != 0) v = _mm512_xor_si512(v, _mm512_set1_epi32(plan.base));
   return v;
 }
 
-/// Sub-scales stored as magnitude and sign.
-template <has_sub_scales F>
-inline constexpr auto magnitude_plan = quantal::detail::plan_of<typename F::block, F::layout.groups(), 2, 4>(
-    [](const typename F::block& b, int g) {
-      return F::sub_scale(b, g) < 0 ? -F::sub_scale(b, g) : F::sub_scale(b, g);
-    });
-template <has_sub_scales F>
-inline constexpr auto sign_plan = quantal::detail::plan_of<typename F::block, F::layout.groups(), 2, 4>(
-    [](const typename F::block& b, int g) { return F::sub_scale(b, g) < 0 ? 1 : 0; });
-
-template <class F>
-inline constexpr bool has_planned_sub_scales = false;
-template <has_sub_scales F>
-inline constexpr bool has_planned_sub_scales<F> = [] {
-  if constexpr (sub_scale_plan<F>.found)
-    return true;
-  else
-    return magnitude_plan<F>.found && sign_plan<F>.found;
-}();
-
 template <block_format F, class Lanes>
 QUANTAL_INLINE __m512i sub_scale_lanes(const std::uint8_t* slice) noexcept {
-  if constexpr (sub_scale_plan<F>.found) {
+  if constexpr (plans_sub_scales<F>()) {
     const __m512i v = planned_lanes<F, Lanes, sub_scale_plan<F>>(slice);
     return lowest_sub_scale<F> == 0 ? v : _mm512_add_epi32(v, _mm512_set1_epi32(lowest_sub_scale<F>));
   } else {
@@ -191,7 +171,7 @@ QUANTAL_INLINE __m512 half_lanes(const std::uint8_t* slice) noexcept {
 /// Byte of the block that number i is; -1 where it is no byte.
 template <class Block, class Fn>
 constexpr int byte_of(Fn number, int i) noexcept {
-  const auto s = quantal::detail::bits_of(quantal::detail::probe_blocks<Block>, number, i);
+  const auto s = quantal::detail::bits_of<Block>(number, i);
   if (!s.found || s.base != 0 || s.width != 8 || s.bit[0] % 8 != 0) return -1;
   for (int k = 0; k < 8; ++k)
     if (s.bit[k] != s.bit[0] + k) return -1;
@@ -233,7 +213,7 @@ template <block_format F>
 constexpr bool reads_scales() noexcept {
   constexpr scale_formula f = scale_formula_of<F>;
   if constexpr (f == scale_formula::row_times || f == scale_formula::half_times) {
-    return has_planned_sub_scales<F>;
+    return plans_sub_scales<F>() || plans_signed_sub_scales<F>();
   } else if constexpr (f == scale_formula::exponent) {
     return exponent_byte<F> >= 0;
   } else if constexpr (f == scale_formula::small_float) {
