@@ -152,7 +152,6 @@ template <class Block, int n, int runs, int length, class Fn>
 class plan_maker {
   using plan_type = plane_plan<n, runs, length>;
   static constexpr int per_group = runs * length;
-  static constexpr const probes<Block>& blocks = probe_blocks<Block>;
   Fn value;
   integer_bits leaders[std::size_t{n / length}];  ///< of the first integer of every run
   integer_bits second;                            ///< of integer 1
@@ -196,7 +195,8 @@ class plan_maker {
   constexpr bool holds(const plan_type& plan) const noexcept {
     for (int j = 0; j < probes<Block>::randoms; ++j)
       for (int i = 0; i < n; ++i)
-        if (value(blocks.random[j], i) != plan.get(blocks.random_bytes[j].byte, i)) return false;
+        if (value(probe_blocks<Block>.random[j], i) != plan.get(probe_blocks<Block>.random_bytes[j].byte, i))
+          return false;
     return true;
   }
 
