@@ -2,7 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 set(quantal_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quantal)
-install(DIRECTORY include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp)
+install(DIRECTORY include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp PATTERN *.h)
 install(DIRECTORY cuda/include/quantal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp PATTERN *.cuh)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/quantal)
 
@@ -12,6 +12,10 @@ foreach(arch ${quantal_known_archs} native)
 endforeach()
 if(TARGET quantal_runtime)
   install(TARGETS quantal_runtime EXPORT quantalTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
+if(TARGET quantal_c)
+  install(TARGETS quantal_c quantal_c_static EXPORT quantalTargets
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
 foreach(program imatrix quantize perplexity inspect relayout blocks convert validate)
   if(TARGET quantal-${program})
@@ -33,8 +37,9 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/quantalConfig.cmake ${CMAKE_CURRENT_BI
 # The prefix is found from the place of the file, so that an installed tree can move.
 file(RELATIVE_PATH quantal_pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 string(REGEX REPLACE "/$" "" quantal_pc_prefix ${quantal_pc_prefix})
-foreach(module quantal quantal-runtime)
-  if(module STREQUAL quantal OR TARGET quantal_runtime)
+foreach(module quantal quantal-runtime quantal-c)
+  string(REPLACE "-" "_" target ${module})
+  if(TARGET ${target})
     configure_file(${CMAKE_CURRENT_LIST_DIR}/${module}.pc.in ${module}.pc @ONLY)
     install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${module}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
   endif()
