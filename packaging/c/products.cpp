@@ -252,20 +252,15 @@ quantal_status quantal_mul_mat_id(const quantal_weights* weights, const quantal_
   const auto w = c::stack_of(*weights);
   const auto from = c::view_of<const float>(*x);
   const auto to = c::view_of<float>(*out);
-  const std::int64_t stride = c::stride_or(ids_stride, out->slots);
-  if (!checks::dimension(x->tokens) || !checks::dimension(out->slots) || stride < out->slots ||
-      stride > checks::largest_dimension)
-    return c::fail(QUANTAL_BAD_STRIDE, __func__, "rows of ids are shorter than the slots of the result");
-  // The caller answers for the memory of the ids: their extents are those of the other operands.
-  const auto count = static_cast<std::size_t>(x->tokens > 0 ? (x->tokens - 1) * stride + out->slots : 0);
-  const matrix_view<const std::int32_t> chosen(std::span(ids, count), x->tokens, out->slots, stride);
+  const auto chosen = c::ids_of(ids, ids_stride, *x, *out);
+  if (!chosen) return c::fail(QUANTAL_BAD_STRIDE, __func__, c::bad_ids);
   return run_product(
       __func__, options,
       [&](const runtime::dispatcher& d) {
         return runtime::mul_mat_id_workspace(w, from, out->slots, policy_of(or_default(options)), d);
       },
       [&](const runtime::dispatcher& d, const product_options& o) {
-        return runtime::mul_mat_id(w, from, chosen, to, o, d);
+        return runtime::mul_mat_id(w, from, *chosen, to, o, d);
       },
       *weights, *x, *out);
 }

@@ -1,6 +1,7 @@
 // Matrices of c.h as the library takes them, and in words.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "quantal/c.h"
@@ -43,6 +44,20 @@ inline runtime::weight_stack_view stack_of(const quantal_weights& w) noexcept {
           w.cols,
           row,
           stride_or(w.expert_stride, checks::dense_matrix(row, w.rows))};
+}
+
+inline constexpr const char* bad_ids = "rows of ids are shorter than the slots of the result";
+/// The ids of a product. The caller answers for their memory: their extents are those of the other operands. Nothing
+/// where the rows of ids would overlap.
+inline std::optional<matrix_view<const std::int32_t>> ids_of(const std::int32_t* ids, std::int64_t stride,
+                                                             const quantal_slots& x,
+                                                             const quantal_slots& out) noexcept {
+  stride = stride_or(stride, out.slots);
+  if (!checks::dimension(x.tokens) || !checks::dimension(out.slots) || !checks::dimension(stride) ||
+      stride < out.slots)
+    return std::nullopt;
+  const auto count = static_cast<std::size_t>(x.tokens > 0 ? (x.tokens - 1) * stride + out.slots : 0);
+  return matrix_view<const std::int32_t>(std::span(ids, count), x.tokens, out.slots, stride);
 }
 
 inline std::string shape(std::int64_t rows, std::int64_t cols) {
