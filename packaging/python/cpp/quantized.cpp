@@ -104,7 +104,7 @@ void bind_transposed(nb::module_& m) {
 }  // namespace
 
 const format_info& format_of(nb::handle given) {
-  if (nb::isinstance<format_info>(given)) return nb::cast<const format_info&>(given);
+  if (nb::isinstance<format_info>(given)) return *find_format(nb::cast<const format_info&>(given).gguf_id);
   if (nb::isinstance<nb::str>(given)) {
     const auto name = nb::cast<std::string>(given);
     if (const auto* f = find_format(std::string_view(name))) return *f;

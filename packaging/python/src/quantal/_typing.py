@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy
 import numpy.typing
@@ -31,8 +31,8 @@ ArrayLike = numpy.typing.NDArray[Any] | DLPackArray | InterfaceArray | Sequence[
 IntArray = numpy.typing.NDArray[numpy.integer[Any]] | DLPackArray
 Buffer = bytes | bytearray | memoryview | numpy.typing.NDArray[Any] | DLPackArray
 Activation = Literal["q8", "exact"]
-FormatLike = "str | int | Format"
+FormatLike: TypeAlias = "str | int | Format"
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 MetadataValue = int | float | bool | str | list[str] | list[bool] | numpy.typing.NDArray[Any]
-MetadataLike = "Metadata | Mapping[str, object]"
+MetadataLike: TypeAlias = "Metadata | Mapping[str, object]"
 A = TypeVar("A")
