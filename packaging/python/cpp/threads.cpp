@@ -26,14 +26,19 @@ std::shared_ptr<thread_pool> pool_of(int threads) {
   return last.pool;
 }
 
+/// Asked once: the question takes longer than a small product.
+int all_cores() {
+  static const int cores = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, most_threads);
+  return cores;
+}
+
 }  // namespace
 
 workers::workers(std::optional<int> wanted, std::int64_t values, std::int64_t worth_it) {
   if (wanted && (*wanted < 1 || *wanted > most_threads))
     bad_value("threads: " + std::to_string(*wanted) + " is not between 1 and " +
               std::to_string(most_threads));
-  const int all = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, most_threads);
-  const int threads = wanted.value_or(values < worth_it ? 1 : all);
+  const int threads = wanted ? *wanted : values < worth_it ? 1 : all_cores();
   if (threads > 1) pool_ = pool_of(threads);
 }
 

@@ -43,7 +43,7 @@ def test_tensors_are_arrays(linear: Any) -> None:
     assert (y.numpy() == quantal.mul_mat(q, x.numpy())).all() and ((q @ x.T).T == y).all()
     out = torch.empty(3, 24)
     assert quantal.mul_mat(q, x, out) is out and (out == y).all()
-    with pytest.raises(TypeError, match="device"):
+    with pytest.raises(TypeError, match="array: .*Tensor|device"):
         quantal.quantize(torch.empty(4, 256, device="meta"), "q4_K")
 
 
