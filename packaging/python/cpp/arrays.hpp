@@ -1,0 +1,165 @@
+// Arrays of other libraries as the library's functions want them: float32 rows, read in place wherever they lie as such.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace quantal::python {
+
+namespace nb = nanobind;
+
+/// Up to eight dimensions, outermost first.
+class extents {
+ public:
+  static constexpr int most = 8;
+
+  extents() = default;
+  extents(std::initializer_list<std::int64_t> sizes) {
+    for (const auto n : sizes) push(n);
+  }
+
+  int count() const noexcept { return count_; }
+  std::int64_t operator[](int i) const noexcept { return sizes_[static_cast<std::size_t>(i)]; }
+  std::int64_t& operator[](int i) noexcept { return sizes_[static_cast<std::size_t>(i)]; }
+  std::int64_t back() const noexcept { return (*this)[count_ - 1]; }
+  bool operator==(const extents& o) const noexcept { return count_ == o.count_ && sizes_ == o.sizes_; }
+
+  void push(std::int64_t n);
+  /// Without the first `n` dimensions.
+  extents without_first(int n) const;
+  /// With another last dimension.
+  extents with_last(std::int64_t n) const;
+  /// Product of all but the last dimension; ValueError where 64 bits do not hold it.
+  std::int64_t rows() const;
+  /// Product of all dimensions, as above.
+  std::int64_t elements() const;
+  nb::tuple tuple() const;
+
+ private:
+  std::array<std::int64_t, most> sizes_{};
+  int count_ = 0;
+};
+
+/// "(3, 4)".
+std::string text(const extents& e);
+
+/// Raises ValueError, TypeError.
+[[noreturn]] void bad_value(const std::string& message);
+[[noreturn]] void bad_type(const std::string& message);
+
+/// str() of an object.
+std::string shown(nb::handle h);
+
+/// Dimensions from an integer or a sequence of integers; ValueError for negative ones.
+extents extents_of(nb::handle shape);
+
+enum class number : std::uint8_t { f32, f16, bf16, f64 };
+
+/// A floating-point array of somebody else. Holds on to its memory.
+class number_array {
+ public:
+  /// `role` names the argument in messages. TypeError and ValueError say what is wrong with it.
+  static number_array of(nb::handle source, const char* role);
+
+  const extents& shape() const noexcept { return shape_; }
+  std::int64_t rows() const noexcept { return rows_; }
+  std::int64_t cols() const noexcept { return shape_.back(); }
+  /// Rows are float32 side by side within themselves: they are read where they lie.
+  bool in_place() const noexcept { return in_place_; }
+  /// Values between rows, if they all have the same distance and can be read in place.
+  std::optional<std::int64_t> row_stride() const noexcept;
+  const std::byte* data() const noexcept { return data_; }
+  /// The row, either itself or converted into `scratch` of cols() values.
+  const float* row(std::int64_t r, float* scratch) const noexcept;
+  /// All rows, side by side.
+  void copy_to(float* out) const noexcept;
+
+ private:
+  const std::byte* start_of(std::int64_t r) const noexcept;
+
+  nb::ndarray<nb::ro> memory_;
+  extents shape_, strides_;  ///< strides in bytes
+  std::int64_t rows_ = 0;
+  const std::byte* data_ = nullptr;
+  number kind_ = number::f32;
+  bool in_place_ = false;
+};
+
+/// Float32 rows with one stride, in place or copied.
+class float_matrix {
+ public:
+  explicit float_matrix(const number_array& from);
+  std::span<const float> values() const noexcept { return values_; }
+  std::int64_t stride() const noexcept { return stride_; }
+
+ private:
+  std::unique_ptr<float[]> copy_;
+  std::span<const float> values_;
+  std::int64_t stride_ = 0;
+};
+
+/// A float32 array that results are written to: a new one, or the caller's.
+class float_output {
+ public:
+  /// `given`: None, or a writable float32 array of this shape whose rows lie side by side within themselves.
+  float_output(nb::handle given, const extents& shape);
+  float* data() noexcept { return data_; }
+  std::int64_t stride() const noexcept { return stride_; }
+  std::span<float> values() noexcept;
+  /// The array for the caller, as torch.Tensor where `like` is one.
+  nb::object result(nb::handle like) &&;
+
+ private:
+  void use(nb::handle given);
+
+  extents shape_;
+  std::unique_ptr<float[]> own_;
+  nb::object given_;
+  nb::ndarray<float, nb::device::cpu> memory_;
+  float* data_ = nullptr;
+  std::int64_t stride_ = 0;
+};
+
+/// A numpy array that owns the memory.
+template <class T>
+nb::object numpy_array(std::unique_ptr<T[]> memory, const extents& shape) {
+  std::array<std::size_t, extents::most> sizes{};
+  for (int i = 0; i < shape.count(); ++i)
+    sizes[static_cast<std::size_t>(i)] = static_cast<std::size_t>(shape[i]);
+  T* const data = memory.get();
+  const nb::capsule owner(memory.release(), [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return nb::cast(
+      nb::ndarray<nb::numpy, T>(data, static_cast<std::size_t>(shape.count()), sizes.data(), owner));
+}
+
+/// A read-only numpy array of memory that `owner` keeps.
+template <class T>
+nb::object numpy_view(const void* data, const extents& shape, std::shared_ptr<const void> owner) {
+  std::array<std::size_t, extents::most> sizes{};
+  for (int i = 0; i < shape.count(); ++i)
+    sizes[static_cast<std::size_t>(i)] = static_cast<std::size_t>(shape[i]);
+  using held = std::shared_ptr<const void>;
+  const nb::capsule keeper(new held(std::move(owner)),
+                           [](void* p) noexcept { delete static_cast<held*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, const T>(
+      static_cast<const T*>(data), static_cast<std::size_t>(shape.count()), sizes.data(), keeper));
+}
+
+/// Memory that is not set to zero first; MemoryError where there is none.
+template <class T>
+std::unique_ptr<T[]> uninitialized(std::int64_t count) {
+  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(count)]);
+}
+
+}  // namespace quantal::python

@@ -1,0 +1,309 @@
+"""Quantized linear layers, calibration and recipes for models of torch. Importing this needs torch; quantal does not.
+
+imatrix = calibrate(model, batches)                       # importance, under GGUF names where they are known
+report = apply(model, {"ffn_down": "q6_K", ".*": "q4_K"}, imatrix)  # weights become what the formats make of them
+convert(model, "q4_K", imatrix)                           # layers become QuantizedLinear, for inference on the CPU
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+try:
+    import torch
+except ImportError as cause:
+    raise ImportError("quantal.torch needs torch: pip install torch (the rest of quantal works without it)") from cause
+
+from . import _core
+from ._core import Imatrix, QuantizedArray
+
+if TYPE_CHECKING:
+    from ._typing import Activation, FormatLike
+
+    Rule: TypeAlias = Callable[[str, torch.Tensor], FormatLike | None]
+    Recipe: TypeAlias = FormatLike | Mapping[str, FormatLike | None] | Rule
+
+_OUTER = {
+    "embed_tokens": "token_embd",
+    "lm_head": "output",
+    "wte": "token_embd",
+}
+_ATTENTION = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "out_proj": "attn_output",
+    "qkv_proj": "attn_qkv",
+    "q_a_proj": "attn_q_a",
+    "q_b_proj": "attn_q_b",
+    "kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "kv_b_proj": "attn_kv_b",
+}
+_FEED_FORWARD = {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down", "gate_up_proj": "ffn_up"}
+_EXPERT = {**_FEED_FORWARD, "w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"}
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
+
+
+class TensorName(NamedTuple):
+    """Where the weight of a module goes in a GGUF file."""
+
+    name: str
+    expert: int | None = None
+    """Its slice, for experts that are modules of their own."""
+
+
+def gguf_name(module: str) -> TensorName | None:
+    """The GGUF tensor of a module of a llama-like transformers model (Llama, Mistral, Qwen, Gemma, Mixtral, DeepSeek, ...).
+
+    module: its name in model.named_modules(), "model.layers.0.mlp.up_proj" say. None: not known.
+    """
+    block = _BLOCK.search(module)
+    if not block:
+        outer = _OUTER.get(module.rsplit(".", 1)[-1])
+        return TensorName(f"{outer}.weight") if outer else None
+    number, path = block[1], block[2].split(".")
+    found = _part_of_block(path)
+    return found and TensorName(f"blk.{number}.{found.name}.weight", found.expert)
+
+
+def _part_of_block(path: list[str]) -> TensorName | None:
+    owner, leaf = path[0], path[-1]
+    if "experts" in path:
+        at = path.index("experts")
+        if len(path) != at + 3 or not path[at + 1].isdigit() or leaf not in _EXPERT:
+            return None
+        return TensorName(_EXPERT[leaf] + "_exps", int(path[at + 1]))
+    if owner == "self_attn" and len(path) == 2 and leaf in _ATTENTION:
+        return TensorName(_ATTENTION[leaf])
+    if owner in ("mlp", "feed_forward", "block_sparse_moe"):
+        if path[1:2] in (["shared_expert"], ["shared_experts"]) and leaf in _FEED_FORWARD:
+            return TensorName(_FEED_FORWARD[leaf] + "_shexp")
+        if path[1:] in (["gate"], ["router"]):
+            return TensorName("ffn_gate_inp")
+        if len(path) == 2 and leaf in _FEED_FORWARD:
+            return TensorName(_FEED_FORWARD[leaf])
+    return None
+
+
+def _tensor_name(module: str) -> TensorName:
+    """The module's own name where no other is known."""
+    return gguf_name(module) or TensorName(f"{module}.weight")
+
+
+def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            yield name, module
+
+
+def _experts(model: torch.nn.Module) -> dict[str, int]:
+    """How many experts each tensor has."""
+    counts: dict[str, int] = {}
+    for module, _ in _layers(model):
+        name, expert = _tensor_name(module)
+        if expert is not None:
+            counts[name] = max(counts.get(name, 0), expert + 1)
+    return counts
+
+
+@contextmanager
+def _collecting(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[None]:
+    experts = _experts(model)
+
+    def hook(module: str) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
+        name, expert = _tensor_name(module)
+
+        def collect(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+            x = inputs[0].detach()
+            if x.numel():
+                imatrix.accumulate(name, x.cpu(), slice=expert or 0, slices=experts.get(name, 1))
+
+        return collect
+
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in _layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def calibrate(model: torch.nn.Module, dataloader: Iterable[Any], imatrix: Imatrix | None = None) -> Imatrix:
+    """Runs batches through a model and collects the squared inputs of every torch.nn.Linear.
+
+    dataloader: batches, each a mapping of keyword arguments, a tuple of arguments, or one argument (a tensor of tokens).
+    imatrix: continues this one, which is returned; else a new one.
+
+    Entries have GGUF names where gguf_name() knows them, else the module's name with ".weight". Experts are slices of
+    one entry where they are modules; transformers models that keep all experts in one parameter have no modules for
+    them, and nothing is collected there. The model runs as it is: call model.eval() before.
+    """
+    out = Imatrix() if imatrix is None else imatrix
+    with _collecting(model, out), torch.no_grad():
+        for batch in dataloader:
+            if isinstance(batch, Mapping):
+                model(**batch)
+            elif isinstance(batch, (tuple, list)):
+                model(*batch)
+            else:
+                model(batch)
+    return out
+
+
+def _rule(recipe: Recipe) -> Rule:
+    if isinstance(recipe, Mapping):
+        rules = [(re.compile(pattern), choice) for pattern, choice in recipe.items()]
+        return lambda name, _: next((choice for pattern, choice in rules if pattern.search(name)), None)
+    if callable(recipe):
+        return recipe
+    return lambda name, _: None if name in ("token_embd.weight", "output.weight") else recipe
+
+
+class Change(NamedTuple):
+    """What became of one weight."""
+
+    tensor: str
+    """Its GGUF name, or the module's with ".weight"."""
+    format: str | None
+    """None: left as it was."""
+    nmse: float
+    """Squared error over squared weights; 0 where it was left."""
+    note: str = ""
+    """Why it was left."""
+
+
+class _Choice(NamedTuple):
+    module: torch.nn.Linear
+    path: str
+    tensor: TensorName
+    format: FormatLike
+
+
+def _choices(model: torch.nn.Module, recipe: Recipe, report: list[Change]) -> Iterator[_Choice]:
+    rule = _rule(recipe)
+    for path, module in _layers(model):
+        tensor = _tensor_name(path)
+        choice = rule(tensor.name, module.weight)
+        if choice is None:
+            report.append(Change(tensor.name, None, 0.0, "no rule"))
+        elif module.in_features % _core.format(choice).block:
+            block = _core.format(choice).block
+            report.append(Change(tensor.name, None, 0.0, f"{module.in_features} columns are not whole blocks of {block}"))
+        else:
+            yield _Choice(module, path, tensor, choice)
+
+
+def _quantized(choice: _Choice, imatrix: Imatrix | None, experts: Mapping[str, int], threads: int | None) -> QuantizedArray:
+    weight = choice.module.weight.detach().cpu()
+    importance = None
+    if imatrix is not None:
+        shape: tuple[int, ...] = tuple(weight.shape)
+        if choice.tensor.expert is not None:
+            shape = (experts[choice.tensor.name], *shape)
+        found = imatrix.lookup(choice.tensor.name, shape, experts=experts.get(choice.tensor.name, 0))
+        if found is not None:
+            one = choice.tensor.expert if choice.tensor.expert is not None and len(found.weights) > 1 else 0
+            importance = found.weights[one] if choice.tensor.expert is not None else found.weights
+    return _core.quantize(weight, choice.format, importance, threads=threads)
+
+
+def apply(
+    model: torch.nn.Module, recipe: Recipe, imatrix: Imatrix | None = None, *, threads: int | None = None
+) -> list[Change]:
+    """Replaces weights of linear layers by what a format makes of them, in place, with their dtype and device.
+
+    The model then computes what an engine would from the quantized file, but for its activations: any harness measures
+    the loss of the recipe.
+
+    recipe: a format for all layers but the output; or regular expressions with formats (None: leave), the first that is
+        found in the tensor's name decides; or a function of name and parameter.
+    imatrix: importance, looked up under the tensors' names.
+
+    Returns a line per linear layer. Layers whose columns are no whole blocks are left, and the line says so.
+    """
+    report: list[Change] = []
+    experts = _experts(model)
+    for choice in _choices(model, recipe, report):
+        weight = choice.module.weight
+        quantized = _quantized(choice, imatrix, experts, threads)
+        nmse = _core.error(weight.detach().cpu(), quantized, threads=threads)["nmse"]
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(quantized.dequantize(threads=threads)))
+        report.append(Change(choice.tensor.name, quantized.format.name, nmse))
+    return report
+
+
+def convert(
+    model: torch.nn.Module, recipe: Recipe, imatrix: Imatrix | None = None, *, threads: int | None = None
+) -> list[Change]:
+    """Replaces linear layers by QuantizedLinear, in place: recipe, imatrix and the answer are as for apply()."""
+    report: list[Change] = []
+    experts = _experts(model)
+    for choice in list(_choices(model, recipe, report)):
+        quantized = _quantized(choice, imatrix, experts, threads)
+        nmse = _core.error(choice.module.weight.detach().cpu(), quantized, threads=threads)["nmse"]
+        owner, _, leaf = choice.path.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, QuantizedLinear(quantized, choice.module.bias))
+        report.append(Change(choice.tensor.name, quantized.format.name, nmse))
+    return report
+
+
+class QuantizedLinear(torch.nn.Module):
+    """A linear layer with quantized weights, for inference on the CPU: y = x W^T + bias in float32, cast to x's dtype.
+
+    The blocks are the buffer "packed", uint8 of shape (out_features, bytes of a row), so that state_dict() holds them.
+    """
+
+    packed: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(
+        self, weight: QuantizedArray, bias: torch.Tensor | None = None, *, activation: Activation = "q8", threads: int | None = None
+    ) -> None:
+        """weight: (out_features, in_features). activation and threads: as in quantal.mul_mat."""
+        super().__init__()
+        if weight.ndim != 2:
+            raise ValueError(f"QuantizedLinear: weight of shape {weight.shape} is not a matrix")
+        self.out_features, self.in_features = weight.shape
+        if bias is not None and tuple(bias.shape) != (self.out_features,):
+            raise ValueError(f"QuantizedLinear: bias {tuple(bias.shape)}, wanted ({self.out_features},)")
+        self.format = weight.format
+        self.activation: Activation = activation
+        self.threads = threads
+        packed = torch.frombuffer(bytearray(weight.tobytes()), dtype=torch.uint8)
+        self.register_buffer("packed", packed.reshape(self.out_features, -1))
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    @classmethod
+    def from_linear(
+        cls, linear: torch.nn.Linear, format: FormatLike, importance: Any = None, *, threads: int | None = None
+    ) -> QuantizedLinear:
+        """Quantizes the weights of a layer."""
+        weight = _core.quantize(linear.weight.detach().cpu(), format, importance, threads=threads)
+        return cls(weight, linear.bias, threads=threads)
+
+    @property
+    def weight(self) -> QuantizedArray:
+        """The blocks where they lie, (out_features, in_features)."""
+        if self.packed.device.type != "cpu":
+            raise NotImplementedError(
+                f"QuantizedLinear: the blocks are on {self.packed.device}; this build of quantal works on the CPU only"
+            )
+        return QuantizedArray.from_buffer(self.packed, self.format, (self.out_features, self.in_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (..., in_features) on the CPU; returns (..., out_features) of x's dtype."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise RuntimeError("QuantizedLinear is for inference: it has no gradient; use torch.no_grad()")
+        y = _core.mul_mat(self.weight, x.detach(), activation=self.activation, threads=self.threads)
+        if self.bias is not None:
+            y += self.bias
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """What print(model) shows."""
+        return f"{self.in_features}, {self.out_features}, format={self.format.name}, bias={self.bias is not None}"

@@ -1,0 +1,128 @@
+"""quantal.torch and tensors as arrays; skipped where torch is not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import quantal
+
+
+def test_quantal_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import quantal, quantal.testing\n"
+        "try:\n    import quantal.torch\nexcept ImportError as e:\n    assert 'pip install torch' in str(e)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+torch = pytest.importorskip("torch")
+qt: Any = pytest.importorskip("quantal.torch")
+
+
+@pytest.fixture
+def linear() -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Linear(256, 24)
+
+
+def test_tensors_are_arrays(linear: Any) -> None:
+    values = linear.weight.detach().numpy()
+    q = quantal.quantize(linear.weight, "q4_K")
+    assert q.tobytes() == quantal.quantize(values, "q4_K").tobytes()
+    half = linear.weight.detach().to(torch.bfloat16)
+    assert quantal.quantize(half, "q4_K").tobytes() == quantal.quantize(half.float(), "q4_K").tobytes()
+    x = torch.randn(3, 256)
+    y = x @ q.T
+    assert isinstance(y, torch.Tensor) and isinstance(q @ x.T, torch.Tensor)
+    assert (y.numpy() == quantal.mul_mat(q, x.numpy())).all() and ((q @ x.T).T == y).all()
+    out = torch.empty(3, 24)
+    assert quantal.mul_mat(q, x, out) is out and (out == y).all()
+    with pytest.raises(TypeError, match="array: .*Tensor|device"):
+        quantal.quantize(torch.empty(4, 256, device="meta"), "q4_K")
+
+
+def test_quantized_linear(linear: Any) -> None:
+    layer = qt.QuantizedLinear.from_linear(linear, "q8_0")
+    x = torch.randn(2, 5, 256)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), linear(x), rtol=0.05, atol=0.02)
+        assert layer(x.to(torch.bfloat16)).dtype == torch.bfloat16
+    other = qt.QuantizedLinear(quantal.quantize(np.zeros((24, 256), np.float32), "q8_0"), linear.bias)
+    other.load_state_dict(layer.state_dict())
+    assert (other(x) == layer(x)).all() and layer.weight.data.__array_interface__["data"][0] == layer.packed.data_ptr()
+    with pytest.raises(RuntimeError, match="no_grad"):
+        layer(x.clone().requires_grad_())
+    with pytest.raises(NotImplementedError, match="meta.*CPU only"):
+        layer.to("meta")(x)
+    with pytest.raises(ValueError, match="bias"):
+        qt.QuantizedLinear(layer.weight if layer.packed.device.type == "cpu" else other.weight, torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("model.layers.3.self_attn.q_proj", ("blk.3.attn_q.weight", None)),
+        ("model.layers.3.self_attn.o_proj", ("blk.3.attn_output.weight", None)),
+        ("model.layers.10.mlp.down_proj", ("blk.10.ffn_down.weight", None)),
+        ("model.layers.0.block_sparse_moe.experts.5.w2", ("blk.0.ffn_down_exps.weight", 5)),
+        ("model.layers.0.block_sparse_moe.gate", ("blk.0.ffn_gate_inp.weight", None)),
+        ("model.layers.0.mlp.experts.7.up_proj", ("blk.0.ffn_up_exps.weight", 7)),
+        ("model.layers.0.mlp.shared_experts.gate_proj", ("blk.0.ffn_gate_shexp.weight", None)),
+        ("model.layers.1.self_attn.kv_a_proj_with_mqa", ("blk.1.attn_kv_a_mqa.weight", None)),
+        ("lm_head", ("output.weight", None)),
+        ("model.layers.0.mystery", None),
+        ("visual.patch", None),
+    ],
+)
+def test_names(module: str, name: Any) -> None:
+    assert qt.gguf_name(module) == name
+
+
+class Block(torch.nn.Module):  # type: ignore[misc]
+    """The names of a llama-like model, with two experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up_proj, self.down_proj = torch.nn.Linear(256, 100), torch.nn.Linear(100, 256)
+        self.experts = torch.nn.ModuleList(torch.nn.ModuleDict({"w1": torch.nn.Linear(256, 32)}) for _ in range(2))
+
+    def forward(self, x: Any) -> Any:
+        y = self.down_proj(torch.relu(self.up_proj(x)))
+        self.experts[1]["w1"](y[: len(y) // 2])
+        return y
+
+
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(1)
+    root = torch.nn.Module()
+    root.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": Block()})])
+    root.forward = lambda x: root.layers[0]["mlp"](x)
+    return root
+
+
+def test_calibrate_apply_convert(model: Any) -> None:
+    x = torch.randn(40, 256)
+    imatrix = qt.calibrate(model, [x[:20], (x[20:],)])
+    assert imatrix.names() == [f"blk.0.ffn_{n}.weight" for n in ("down", "gate_exps", "up")]
+    np.testing.assert_allclose(imatrix.sums("blk.0.ffn_up.weight")[0], (x.double() ** 2).sum(0), rtol=1e-6)
+    assert imatrix.counts("blk.0.ffn_gate_exps.weight").tolist() == [0, 20]
+    before = model.layers[0]["mlp"].up_proj.weight.detach().clone()
+    want = quantal.quantize(before, "q4_K", imatrix.lookup("blk.0.ffn_up.weight", before.shape))
+    report = {c.tensor: c for c in qt.apply(model, {"_exps": None, ".*": "q4_K"}, imatrix)}
+    assert (model.layers[0]["mlp"].up_proj.weight.detach().numpy() == want.dequantize()).all()
+    assert report["blk.0.ffn_up.weight"].format == "q4_K" and 0 < report["blk.0.ffn_up.weight"].nmse < 0.01
+    assert "100 columns" in report["blk.0.ffn_down.weight"].note and report["blk.0.ffn_gate_exps.weight"].format is None
+    y = model(x)
+    qt.convert(model, "q8_0", imatrix)
+    layer = model.layers[0]["mlp"].up_proj
+    assert isinstance(layer, qt.QuantizedLinear) and isinstance(model.layers[0]["mlp"].experts[0]["w1"], qt.QuantizedLinear)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), y, rtol=0.1, atol=0.05)
+    assert len(qt.calibrate(model, [x])) == 1, "the layer that is left; hooks of before are gone"
