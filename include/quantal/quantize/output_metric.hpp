@@ -36,6 +36,7 @@ struct second_moments {
 struct output_metric_options {
   double kappa = 1.0;     ///< strength of the shrinkage
   double damping = 0.01;  ///< share of the mean diagonal that is added to it
+  int run = 8;            ///< a group of columns are 8 neighbours; 4: 4 neighbours and those 16 columns on
 };
 
 /// Allocates 2 * cols^2 floats; preparing takes cols^3 / 3 multiply-adds and 2 * cols^2 doubles for the time
@@ -50,14 +51,26 @@ class output_metric {
   status prepare(const second_moments& m, executor_ref threads, const output_metric_options& o = {});
 
   std::int64_t cols() const noexcept { return cols_; }
-  /// Group of columns at position `at` of the order.
+  /// Neighbours in a group, and how far its other ones are.
+  int run() const noexcept { return run_; }
+  static constexpr std::int64_t far = 16;
+  /// First column of a group of the row, and column i of it.
+  std::int64_t first_of(std::int64_t g) const noexcept {
+    return run_ == group ? group * g : g / 4 * 32 + g % 4 * 4;
+  }
+  std::int64_t column_of(std::int64_t g, int i) const noexcept {
+    return first_of(g) + (i < run_ ? i : far + i - run_);
+  }
+  /// Group at position `at` of the order.
   std::int32_t group_at(std::int64_t at) const noexcept { return order_[static_cast<std::size_t>(at)]; }
-  /// P and U in this order, row-major; what lies below the diagonal of U is zero.
+  /// P as the columns lie in the row, row-major.
   const float* moments() const noexcept { return moments_.data(); }
+  /// U in the order of the groups, row-major; what lies below the diagonal is zero.
   const float* factor() const noexcept { return factor_.data(); }
-  /// Factor V of the 8 x 8 part of P at column `at` of the order: P_BB = V V^T, V upper triangular,
-  /// row-major.
-  const float* group_factor(std::int64_t at) const noexcept { return group_factor_.data() + at * group; }
+  /// Factor V of the 8 x 8 part of P that is group g of the row: P_BB = V V^T, V upper triangular, row-major.
+  const float* group_factor(std::int64_t g) const noexcept {
+    return group_factor_.data() + g * group * group;
+  }
   /// Diagonal of P, column by column of the row: the importance of a column while all others stay.
   std::span<const float> diagonal() const noexcept { return diagonal_; }
   /// The importance of a column while the columns behind it will still answer its error.
@@ -70,7 +83,12 @@ class output_metric {
   status factorize(std::vector<double>& a, executor_ref threads);
   void keep(const std::vector<double>& p, const std::vector<double>& u);
 
+  std::int64_t column_at(std::int64_t at) const noexcept {
+    return column_of(order_[static_cast<std::size_t>(at / group)], static_cast<int>(at % group));
+  }
+
   std::int64_t cols_ = 0;
+  int run_ = group;
   std::vector<std::int32_t> order_;
   std::vector<float> moments_, factor_, group_factor_, diagonal_, conditional_;
 };
@@ -121,8 +139,11 @@ inline status output_metric::check(const second_moments& m) {
 inline void output_metric::order_groups(const second_moments& m) {
   const auto groups = static_cast<std::size_t>(cols_ / group);
   std::vector<double> weight(groups);
-  for (std::int64_t c = 0; c < cols_; ++c)
-    weight[static_cast<std::size_t>(c / group)] += m.sums[static_cast<std::size_t>(c * cols_ + c)];
+  for (std::size_t g = 0; g < groups; ++g)
+    for (int i = 0; i < group; ++i) {
+      const std::int64_t c = column_of(static_cast<std::int64_t>(g), i);
+      weight[g] += m.sums[static_cast<std::size_t>(c * cols_ + c)];
+    }
   order_.resize(groups);
   std::iota(order_.begin(), order_.end(), 0);
   std::stable_sort(order_.begin(), order_.end(), [&](auto a, auto b) {
@@ -141,8 +162,7 @@ inline std::vector<double> output_metric::shrunk(const second_moments& m,
   const double added = mean > 0 ? o.damping * mean : 1.0;  // no input at all: every column counts the same
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
-      const std::int64_t a = group * order_[static_cast<std::size_t>(i / group)] + i % group;
-      const std::int64_t b = group * order_[static_cast<std::size_t>(j / group)] + j % group;
+      const std::int64_t a = column_at(i), b = column_at(j);
       const double v = 0.5 *
                        (double{m.sums[static_cast<std::size_t>(a * n + b)]} +
                         m.sums[static_cast<std::size_t>(b * n + a)]) /
@@ -190,18 +210,21 @@ inline status output_metric::factorize(std::vector<double>& a, executor_ref thre
 
 inline void output_metric::keep(const std::vector<double>& p, const std::vector<double>& u) {
   const std::int64_t n = cols_;
-  moments_.assign(p.begin(), p.end());
+  moments_.resize(p.size());
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < n; ++j)
+      moments_[static_cast<std::size_t>(column_at(i) * n + column_at(j))] =
+          static_cast<float>(p[static_cast<std::size_t>(i * n + j)]);
   factor_.assign(static_cast<std::size_t>(n * n), 0.0f);
   diagonal_.resize(static_cast<std::size_t>(n)), conditional_.resize(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) {
     for (std::int64_t j = i; j < n; ++j)
       factor_[static_cast<std::size_t>(i * n + j)] =
           static_cast<float>(u[static_cast<std::size_t>(i * n + j)]);
-    const auto column =
-        static_cast<std::size_t>(group * order_[static_cast<std::size_t>(i / group)] + i % group);
+    const auto c = static_cast<std::size_t>(column_at(i));
     const double d = u[static_cast<std::size_t>(i * n + i)];
-    diagonal_[column] = static_cast<float>(p[static_cast<std::size_t>(i * n + i)]);
-    conditional_[column] = static_cast<float>(d * d);
+    diagonal_[c] = static_cast<float>(p[static_cast<std::size_t>(i * n + i)]);
+    conditional_[c] = static_cast<float>(d * d);
   }
   group_factor_.resize(static_cast<std::size_t>(n * group));
   for (std::int64_t at = 0; at < n; at += group) {
@@ -209,7 +232,7 @@ inline void output_metric::keep(const std::vector<double>& p, const std::vector<
     for (int i = 0; i < group; ++i)
       for (int j = i; j < group; ++j) v[i * group + j] = p[static_cast<std::size_t>((at + i) * n + at + j)];
     (void)quantize::detail::factor_small(v, group, group);  // a principal part of what has been factored
-    std::transform(v, v + group * group, group_factor_.begin() + at * group,
+    std::transform(v, v + group * group, group_factor_.begin() + group_at(at / group) * group * group,
                    [](double x) { return static_cast<float>(x); });
   }
 }
@@ -217,7 +240,8 @@ inline void output_metric::keep(const std::vector<double>& p, const std::vector<
 inline status output_metric::prepare(const second_moments& m, executor_ref threads,
                                      const output_metric_options& o) {
   if (const status checked = check(m); checked != status::ok) return checked;
-  cols_ = m.cols;
+  if (o.run != group && (o.run != group / 2 || m.cols % 32 != 0)) return status::bad_shape;
+  cols_ = m.cols, run_ = o.run;
   order_groups(m);
   output_metric_options damped = o;
   for (int tries = 0; tries < 6; ++tries, damped.damping = std::max(10 * damped.damping, 1e-6)) {

@@ -4,6 +4,7 @@
 // every arch.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -85,14 +86,22 @@ QUANTAL_INLINE void product_rows(const float* e, std::int64_t e_stride, const fl
 
 }  // namespace detail
 
+/// `u` goes through the nearest cache in pieces that all rows meet.
 template <class A>
 void add_row_product(const float* e, std::int64_t e_stride, const float* u, std::int64_t u_stride, float* y,
                      std::int64_t y_stride, int rows, std::int64_t k, std::int64_t cols) noexcept {
-  int r = 0;
-  for (; r + 6 <= rows; r += 6)
-    detail::product_rows<A, 6>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, k, cols);
-  for (; r < rows; ++r)
-    detail::product_rows<A, 1>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, k, cols);
+  constexpr std::int64_t piece = 4096;  // floats
+  const std::int64_t step = std::max<std::int64_t>(piece / cols, 16);
+  for (std::int64_t first = 0; first < k; first += step, e += step, u += step * u_stride) {
+    const std::int64_t n = std::min(step, k - first);
+    int r = 0;
+    for (; r + 6 <= rows; r += 6)
+      detail::product_rows<A, 6>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, n,
+                                 cols);
+    for (; r < rows; ++r)
+      detail::product_rows<A, 1>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, n,
+                                 cols);
+  }
 }
 
 }  // namespace quantal::quantize
