@@ -109,9 +109,9 @@ class output_aware_conversion {
     };
     const auto matrix = moments_.matrix(slice);
     output_metric metric;
-    if (const auto s =
-            metric.prepare({moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix},
-                           threads_, {.kappa = shrinkage, .run = coder_.run});
+    if (const auto s = metric.prepare(
+            {moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix}, threads_,
+            {.kappa = shrinkage, .run = coder_.run}, runtime::best_variant().factor_product());
         s != status::ok)
       return fail(s);
     std::vector<std::byte> workspace(quantize_rows_workspace(coder_, moments_.cols, threads_.workers()));

@@ -47,7 +47,7 @@ double loss_of(const output_metric& m, const float* w, const float* decoded) {
   const auto error = [&](std::int64_t c) { return double{w[c]} - decoded[c]; };
   double sum = 0;
   for (std::int64_t i = 0; i < n; ++i)
-    for (std::int64_t j = 0; j < n; ++j) sum += error(i) * m.moments()[i * n + j] * error(j);
+    for (std::int64_t j = 0; j < n; ++j) sum += error(i) * *m.moments(i, j) * error(j);
   return sum;
 }
 
@@ -61,7 +61,7 @@ struct outcome {
 template <class F>
 outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
                   const output_aware_options& o = {},
-                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch>,
+                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch, float>,
                   const quantize::output_coder& coder = quantize::coder_of<F>()) {
   const std::int64_t cols = m.cols(), rows = static_cast<std::int64_t>(w.size()) / cols;
   outcome r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
@@ -114,7 +114,7 @@ TEST(OutputAwareRows, SameBytesWhateverTheThreadsAndTheArch) {
   thread_pool pool(3);
   const auto one = quantized<q3_K>(m, w, serial), many = quantized<q3_K>(m, w, pool);
   EXPECT_EQ(one.bytes, many.bytes);
-  const auto plain = quantized<q3_K>(m, w, serial, {}, &quantize::add_row_product<simd::scalar>);
+  const auto plain = quantized<q3_K>(m, w, serial, {}, &quantize::add_row_product<simd::scalar, float>);
   EXPECT_EQ(one.bytes, plain.bytes);
   const matrix last(w.end() - cols, w.end());
   const auto alone = quantized<q3_K>(m, last, serial);
@@ -183,9 +183,9 @@ TEST(OutputMetric, WithoutInputsOrWithIndependentOnesItIsTheDiagonal) {
   const auto m = prepared(cols, 10, identity), none = prepared(cols, 0, moments(cols, 5, 9));
   for (std::int64_t i = 0; i < cols; ++i)
     for (std::int64_t j = 0; j < cols; ++j) {
-      EXPECT_EQ(m.moments()[i * cols + j], i == j ? 1.01f : 0.0f);
+      EXPECT_EQ(*m.moments(i, j), i == j ? 1.01f : 0.0f);
       if (i != j) {
-        EXPECT_EQ(none.moments()[i * cols + j], 0.0f);
+        EXPECT_EQ(*none.moments(i, j), 0.0f);
       }
     }
   test::rng g(1);

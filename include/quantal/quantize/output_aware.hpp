@@ -129,7 +129,7 @@ class output_tile {
   /// y = error * U for the block's columns, from the rows of U before `end`.
   void project(std::int64_t begin, std::int64_t width, std::int64_t end) noexcept {
     std::fill_n(y_, output_tile_rows * block, 0.0f);
-    product_(error_, cols_, metric_.factor() + begin, cols_, y_, block, rows_, end, width);
+    product_(error_, cols_, metric_.factor(0, begin), block, y_, block, rows_, end, width);
   }
 
   /// Losses of the best bytes.
@@ -153,23 +153,23 @@ class output_tile {
         for (int r = 0; r < rows_; ++r) choose(r, at, y_ + r * block + (at - begin));
         const std::int64_t rest = (at + group - begin) / product_columns * product_columns;
         if (rest < width)
-          product_(error_ + at, cols_, metric_.factor() + at * cols_ + begin + rest, cols_, y_ + rest, block,
-                   rows_, group, width - rest);
+          product_(error_ + at, cols_, metric_.factor(at, begin + rest), block, y_ + rest, block, rows_,
+                   group, width - rest);
       }
     }
   }
   void choose(int r, std::int64_t at, const float* y) noexcept {
-    const float* u = metric_.factor() + at * cols_ + at;
+    const float* u = metric_.factor(at, at);
     const std::int64_t g = metric_.group_at(at / group);
     float x[group], q[group], t[group], *e = error_ + r * cols_ + at;
     gather(g, x_ + r * cols_, x);
-    coder_.choose(trial(r), metric_.first_of(g), {x, y, u, cols_}, q);
+    coder_.choose(trial(r), metric_.first_of(g), {x, y, u, block}, q);
     for (int i = 0; i < group; ++i) e[i] = x[i] - q[i];
     for (int i = 0; i < group; ++i) {
       float z = y[i];
-      for (int k = 0; k < i; ++k) z += mul(e[k], u[k * cols_ + i]);
-      t[i] = x[i] + z / u[i * cols_ + i];
-      const double v = double{z} + double{e[i]} * u[i * cols_ + i];
+      for (int k = 0; k < i; ++k) z += mul(e[k], u[k * block + i]);
+      t[i] = x[i] + z / u[i * block + i];
+      const double v = double{z} + double{e[i]} * u[i * block + i];
       trial_loss_[r] += mul(v, v);
     }
     scatter(g, t, target_ + r * cols_);
@@ -221,17 +221,15 @@ class output_tile {
       std::swap(place_[r], place_[last]);
     }
   }
-  const float* moments(std::int64_t i, std::int64_t j) const noexcept {
-    return metric_.moments() + i * cols_ + j;
-  }
   /// image = part * P for columns begin .. begin + width.
   void transform(const float* part, int rows, std::int64_t begin, std::int64_t width) noexcept {
     std::fill_n(image_, rows * width, 0.0f);
-    product_(part, width, moments(begin, begin), cols_, image_, width, rows, width, width);
+    product_(part, width, metric_.moments(begin, begin), metric_.moments_stride(begin), image_, width, rows,
+             width, width);
   }
   void visit_block(std::int64_t begin, std::int64_t width, bool refit) noexcept {
     std::fill_n(residual_, active_ * visit, 0.0f);
-    product_(error_, cols_, moments(0, begin), cols_, residual_, visit, active_, cols_, width);
+    product_(error_, cols_, metric_.moments(0, begin), width, residual_, visit, active_, cols_, width);
     begin_ = begin, width_ = width;
     if (refit) {
       for (std::int64_t c = begin; c < begin + width; c += coder_.group) refit_groups(c);
@@ -246,7 +244,7 @@ class output_tile {
   void move(int r, std::int64_t c, const float* moved, std::int64_t n) noexcept {
     float* e = error_ + r * cols_ + c;
     for (std::int64_t i = 0; i < n; ++i) e[i] += moved[i];
-    product_(moved, n, moments(c, begin_), cols_, residual_ + r * visit, visit, 1, n, width_);
+    product_(moved, n, metric_.moments(c, begin_), width_, residual_ + r * visit, visit, 1, n, width_);
   }
 
   /// Better codes for eight weights.
@@ -336,7 +334,7 @@ class output_tile {
     coder_.decode(best(r), c, n, moved);
     for (std::int64_t i = 0; i < n; ++i)
       moved[i] = (x_[r * cols_ + c + i] - moved[i]) - error_[r * cols_ + c + i];
-    product_(moved, n, moments(c, c), cols_, image, n, 1, n, n);
+    product_(moved, n, metric_.moments(c, c), width_, image, n, 1, n, n);
     const double gain = -2 * dot(moved, residual(r, c), n) - dot(moved, image, n);
     if (!(gain > noise(r))) {
       std::memcpy(stored, saved, static_cast<std::size_t>(coder_.bytes));
@@ -353,7 +351,7 @@ class output_tile {
     for (std::int64_t begin = 0; begin < cols_; begin += visit) {
       const std::int64_t width = std::min<std::int64_t>(visit, cols_ - begin);
       std::fill_n(residual_, active_ * visit, 0.0f);
-      product_(v, cols_, moments(0, begin), cols_, residual_, visit, active_, cols_, width);
+      product_(v, cols_, metric_.moments(0, begin), width, residual_, visit, active_, cols_, width);
       for (int r = 0; r < active_; ++r) {
         fit[r].qq += dot(v + r * cols_ + begin, residual_ + r * visit, width);
         fit[r].qr += dot(error_ + r * cols_ + begin, residual_ + r * visit, width);

@@ -76,10 +76,12 @@ struct output_coder {
   }
 };
 
-/// e: rows x k, u: k x cols, y: rows x cols, row-major with strides; cols is a multiple of 16.
-using row_product = void (*)(const float* e, std::int64_t e_stride, const float* u, std::int64_t u_stride,
-                             float* y, std::int64_t y_stride, int rows, std::int64_t k,
-                             std::int64_t cols) noexcept;
+/// y += e u. e: rows x k, u: k x cols, y: rows x cols, row-major with strides; cols is a multiple of 16.
+template <class T>
+using product_of = void (*)(const T* e, std::int64_t e_stride, const T* u, std::int64_t u_stride, T* y,
+                            std::int64_t y_stride, int rows, std::int64_t k, std::int64_t cols) noexcept;
+using row_product = product_of<float>;
+using factor_product = product_of<double>;
 
 /// Columns of `u` come in multiples of this.
 inline constexpr int product_columns = 16;
