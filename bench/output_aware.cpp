@@ -31,7 +31,7 @@ void product(benchmark::State& state, std::string_view arch, quantize::row_produ
   const std::vector<float> u(static_cast<std::size_t>(cols * cols), 0.5f);
   std::vector<float> y(static_cast<std::size_t>(rows * width));
   std::int64_t panel = 0;
-  const double elapsed = seconds([&] {
+  const double elapsed = cpu_seconds([&] {
     for (auto _ : state) {
       f(e.data(), cols, u.data() + panel * width * cols, width, y.data(), width, rows, cols, width);
       panel = (panel + 1) % (cols / width);
@@ -69,7 +69,7 @@ void rows(benchmark::State& state, const runtime::dispatcher& d, const quantize:
   std::vector<std::byte> out(static_cast<std::size_t>(rows * coder.row_bytes(cols))),
       workspace(quantize_rows_workspace(coder, cols, 1));
   const output_aware_args a{w.data(), rows, cols, out.data(), coder.row_bytes(cols)};
-  const double elapsed = seconds([&] {
+  const double elapsed = cpu_seconds([&] {
     for (auto _ : state)
       if (plain) {
         for (std::int64_t r = 0; r < rows; ++r)

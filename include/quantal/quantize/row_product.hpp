@@ -93,17 +93,20 @@ QUANTAL_INLINE void product_rows(const T* e, std::int64_t e_stride, const T* u, 
 template <class A, class T>
 void add_row_product(const T* e, std::int64_t e_stride, const T* u, std::int64_t u_stride, T* y,
                      std::int64_t y_stride, int rows, std::int64_t k, std::int64_t cols) noexcept {
-  constexpr std::int64_t piece = 16384 / sizeof(T);
-  const std::int64_t step = std::max<std::int64_t>(piece / cols, 16);
-  for (std::int64_t first = 0; first < k; first += step, e += step, u += step * u_stride) {
-    const std::int64_t n = std::min(step, k - first);
-    int r = 0;
-    for (; r + 6 <= rows; r += 6)
-      detail::product_rows<A, 6>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, n,
-                                 cols);
-    for (; r < rows; ++r)
-      detail::product_rows<A, 1>(e + r * e_stride, e_stride, u, u_stride, y + r * y_stride, y_stride, n,
-                                 cols);
+  constexpr std::int64_t wide = 64, step = 8192 / sizeof(T) / wide;
+  for (std::int64_t c = 0; c < cols; c += wide) {
+    const std::int64_t width = std::min(wide, cols - c);
+    for (std::int64_t i = 0; i < k; i += step) {
+      const std::int64_t n = std::min(step, k - i);
+      const T* piece = u + i * u_stride + c;
+      int r = 0;
+      for (; r + 6 <= rows; r += 6)
+        detail::product_rows<A, 6>(e + r * e_stride + i, e_stride, piece, u_stride, y + r * y_stride + c,
+                                   y_stride, n, width);
+      for (; r < rows; ++r)
+        detail::product_rows<A, 1>(e + r * e_stride + i, e_stride, piece, u_stride, y + r * y_stride + c,
+                                   y_stride, n, width);
+    }
   }
 }
 
