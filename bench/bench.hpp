@@ -16,6 +16,7 @@ namespace quantal::bench {
 
 void register_mul_mat();
 void register_mul_mat_id();
+void register_output_aware();
 void register_packed();
 void register_rows();
 

@@ -73,6 +73,7 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   quantal::bench::register_mul_mat();
   quantal::bench::register_mul_mat_id();
+  quantal::bench::register_output_aware();
   quantal::bench::register_packed();
   quantal::bench::register_rows();
   if (!list) quantal::bench::add_context();

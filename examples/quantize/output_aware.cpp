@@ -11,7 +11,7 @@ namespace {
 
 /// Strength of the shrinkage. With many inputs 1 to 16 are alike within noise; with few, less than 4 does
 /// harm.
-constexpr output_metric_options metric_options{.kappa = 4};
+constexpr double shrinkage = 4;
 
 /// Mean squared outputs of rows for the inputs that were held out.
 class output_meter {
@@ -109,9 +109,9 @@ class output_aware_conversion {
     };
     const auto matrix = moments_.matrix(slice);
     output_metric metric;
-    if (const auto s =
-            metric.prepare({moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix},
-                           threads_, metric_options);
+    if (const auto s = metric.prepare(
+            {moments_.cols, moments_.counts[static_cast<std::size_t>(slice)], matrix}, threads_,
+            {.kappa = shrinkage, .run = coder_.run}, runtime::best_variant().factor_product());
         s != status::ok)
       return fail(s);
     std::vector<std::byte> workspace(quantize_rows_workspace(coder_, moments_.cols, threads_.workers()));

@@ -44,14 +44,10 @@ output_metric prepared(std::int64_t cols, double count, const matrix& sums,
 /// e P e^T in float64, P as the metric holds it.
 double loss_of(const output_metric& m, const float* w, const float* decoded) {
   const std::int64_t n = m.cols();
-  const auto error = [&](std::int64_t at) {
-    const std::int64_t c =
-        output_metric::group * m.group_at(at / output_metric::group) + at % output_metric::group;
-    return double{w[c]} - decoded[c];
-  };
+  const auto error = [&](std::int64_t c) { return double{w[c]} - decoded[c]; };
   double sum = 0;
   for (std::int64_t i = 0; i < n; ++i)
-    for (std::int64_t j = 0; j < n; ++j) sum += error(i) * m.moments()[i * n + j] * error(j);
+    for (std::int64_t j = 0; j < n; ++j) sum += error(i) * *m.moments(i, j) * error(j);
   return sum;
 }
 
@@ -65,7 +61,7 @@ struct outcome {
 template <class F>
 outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
                   const output_aware_options& o = {},
-                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch>,
+                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch, float>,
                   const quantize::output_coder& coder = quantize::coder_of<F>()) {
   const std::int64_t cols = m.cols(), rows = static_cast<std::int64_t>(w.size()) / cols;
   outcome r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
@@ -81,12 +77,13 @@ outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
 template <class F>
 class OutputAware : public testing::Test {};
 using formats = testing::Types<q4_0, q4_1, q3_K, q4_K, q2_K, iq4_xs, iq3_k, iq2_ks, mxfp4, nvfp4, tq2_0,
-                               iq2_xxs, iq2_s, iq3_xxs, iq3_s, iq1_m, iq2_kl>;
+                               iq2_xxs, iq2_s, iq3_xxs, iq3_s, iq1_m, iq2_kl, iq4_kss, iq1_kt, iq2_kt, iq3_kt,
+                               iq4_kt, q5_K, iq4_ks, iq2_bn>;
 TYPED_TEST_SUITE(OutputAware, formats);
 
 TYPED_TEST(OutputAware, LossIsThatOfTheBytesAndBelowThePlainOne) {
   constexpr std::int64_t cols = 256, rows = 5;
-  const auto m = prepared(cols, 600, moments(cols, 600, 1));
+  const auto m = prepared(cols, 600, moments(cols, 600, 1), {.run = quantize::coder_of<TypeParam>().run});
   test::rng g(2);
   const auto w = test::gaussian(g, cols * rows);
   serial_executor serial;
@@ -117,7 +114,7 @@ TEST(OutputAwareRows, SameBytesWhateverTheThreadsAndTheArch) {
   thread_pool pool(3);
   const auto one = quantized<q3_K>(m, w, serial), many = quantized<q3_K>(m, w, pool);
   EXPECT_EQ(one.bytes, many.bytes);
-  const auto plain = quantized<q3_K>(m, w, serial, {}, &quantize::add_row_product<simd::scalar>);
+  const auto plain = quantized<q3_K>(m, w, serial, {}, &quantize::add_row_product<simd::scalar, float>);
   EXPECT_EQ(one.bytes, plain.bytes);
   const matrix last(w.end() - cols, w.end());
   const auto alone = quantized<q3_K>(m, last, serial);
@@ -131,6 +128,7 @@ TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
   const auto w = test::gaussian(g, cols * 9);
   serial_executor serial;
   const auto compare = [&]<class F>() {
+    const auto m = prepared(cols, 400, moments(cols, 400, 3), {.run = quantize::coder_of<F>().run});
     std::optional<outcome> first;
     for (const auto arch : runtime::dispatcher::compiled()) {
       const auto d = runtime::dispatcher::named(arch);
@@ -144,12 +142,92 @@ TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
     EXPECT_LT(first->total(), first->plain_total());
   };
   compare.operator()<q3_K>();
+  compare.operator()<q4_K>();
   compare.operator()<iq2_xxs>();
+  compare.operator()<iq2_kt>();
+  compare.operator()<iq3_kt>();
+  compare.operator()<iq4_kt>();
+  compare.operator()<iq4_kss>();
+  compare.operator()<iq2_kl>();
+  compare.operator()<nvfp4>();
 }
 
 TEST(OutputAwareRows, RuntimeSaysWhichFormatsHaveNoCoder) {
   const auto best = runtime::dispatcher::best();
-  for (const auto id : {f32::gguf_id, iq2_kt::gguf_id, 4711u}) EXPECT_EQ(best.find_coder(id), nullptr) << id;
+  for (const auto id : {f32::gguf_id, q8_K::gguf_id, 4711u}) EXPECT_EQ(best.find_coder(id), nullptr) << id;
+}
+
+/// All formats with a coder, at widths with and without a tail behind the last 256 columns.
+TEST(OutputAwareRows, NeverAboveThePlainQuantizerInAnyFormatOrWidth) {
+  constexpr std::int64_t rows = 2;
+  serial_executor serial;
+  for (const std::int64_t cols : {128, 512, 576}) {
+    const auto sums = moments(cols, 200, 8);
+    test::rng g(11);
+    const auto w = test::gaussian(g, static_cast<std::size_t>(rows * cols));
+    const auto check = [&]<class F>() {
+      if constexpr (quantize::output_codable<F>) {
+        if (cols % F::layout.elements != 0) return;
+        const auto m = prepared(cols, 200, sums, {.run = quantize::coder_of<F>().run});
+        const auto r = quantized<F>(m, w, serial, {1, 3});
+        std::vector<float> decoded(static_cast<std::size_t>(cols));
+        for (std::int64_t i = 0; i < rows; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          dequantize_row<F>(r.bytes.data() + i * row_bytes<F>(cols), decoded.data(), cols);
+          const double loss = loss_of(m, w.data() + i * cols, decoded.data());
+          EXPECT_LE(r.loss[at], r.plain[at]) << F::name << " " << cols;
+          EXPECT_NEAR(r.loss[at], loss, 2e-3 * loss) << F::name << " " << cols;
+        }
+      }
+    };
+    all_formats::for_each(check);
+  }
+}
+
+/// With independent inputs there is nothing to answer: the plain choice of codes stays, and where scales are
+/// found anew the loss does not rise.
+TEST(OutputAwareRows, IdentityReproducesThePlainCodes) {
+  constexpr std::int64_t cols = 256;
+  matrix identity(cols * cols);
+  for (std::size_t i = 0; i < cols; ++i) identity[i * cols + i] = 10;
+  test::rng g(1);
+  const auto w = test::gaussian(g, 2 * cols);
+  serial_executor serial;
+  const auto check = [&]<class F>() {
+    const auto m = prepared(cols, 10, identity, {.run = quantize::coder_of<F>().run});
+    std::vector<std::byte> plain(static_cast<std::size_t>(2 * row_bytes<F>(cols)));
+    for (std::int64_t r = 0; r < 2; ++r)
+      ASSERT_EQ(quantize_row<F>(w.data() + r * cols, nullptr, plain.data() + r * row_bytes<F>(cols), cols),
+                status::ok);
+    const auto codes = quantized<F>(m, w, serial, {0, 1});
+    EXPECT_EQ(codes.bytes, plain) << F::name;
+  };
+  check.operator()<q4_0>();
+  check.operator()<q8_0>();
+  check.operator()<iq4_nl>();
+  check.operator()<q3_K>();
+  check.operator()<q6_K>();
+  check.operator()<iq4_xs>();
+}
+
+/// Codes that were chosen for a scale suit a better one: what refit adds to descent.
+TEST(OutputAwareRows, RefittedScalesLowerTheLoss) {
+  constexpr std::int64_t cols = 256;
+  serial_executor serial;
+  test::rng g(5);
+  const auto w = test::gaussian(g, 24 * cols);
+  const auto check = [&]<class F>() {
+    const auto m = prepared(cols, 600, moments(cols, 600, 4), {.run = quantize::coder_of<F>().run});
+    EXPECT_LT(quantized<F>(m, w, serial, {0, 6}).total(), 0.998 * quantized<F>(m, w, serial, {0, 1}).total())
+        << F::name;
+  };
+  check.operator()<q4_0>();    // a float per block
+  check.operator()<q4_1>();    // and an offset
+  check.operator()<q4_K>();    // integers under two floats
+  check.operator()<iq4_ks>();  // under the float of the row
+  check.operator()<iq3_xxs>();
+  check.operator()<nvfp4>();
+  check.operator()<iq2_bn>();
 }
 
 /// Eight columns that matter, independent of all others: 256 sign patterns.
@@ -186,9 +264,9 @@ TEST(OutputMetric, WithoutInputsOrWithIndependentOnesItIsTheDiagonal) {
   const auto m = prepared(cols, 10, identity), none = prepared(cols, 0, moments(cols, 5, 9));
   for (std::int64_t i = 0; i < cols; ++i)
     for (std::int64_t j = 0; j < cols; ++j) {
-      EXPECT_EQ(m.moments()[i * cols + j], i == j ? 1.01f : 0.0f);
+      EXPECT_EQ(*m.moments(i, j), i == j ? 1.01f : 0.0f);
       if (i != j) {
-        EXPECT_EQ(none.moments()[i * cols + j], 0.0f);
+        EXPECT_EQ(*none.moments(i, j), 0.0f);
       }
     }
   test::rng g(1);
@@ -198,6 +276,46 @@ TEST(OutputMetric, WithoutInputsOrWithIndependentOnesItIsTheDiagonal) {
   std::vector<std::byte> plain(static_cast<std::size_t>(row_bytes<q4_0>(cols)));
   ASSERT_EQ(quantize_row<q4_0>(w.data(), nullptr, plain.data(), cols), status::ok);
   EXPECT_EQ(r.bytes, plain);
+}
+
+/// U U^T = P, whatever the threads and the product, with more columns than a panel holds.
+TEST(OutputMetric, FactorsDoNotDependOnThreadsOrProduct) {
+  constexpr std::int64_t cols = 336;
+  const auto sums = moments(cols, 500, 12);
+  serial_executor serial;
+  thread_pool pool(3);
+  output_metric plain, fast, scalar;
+  ASSERT_EQ(plain.prepare({cols, 500, sums}, serial), status::ok);
+  ASSERT_EQ(fast.prepare({cols, 500, sums}, pool, {}, runtime::best_variant().factor_product()), status::ok);
+  ASSERT_EQ(scalar.prepare({cols, 500, sums}, serial, {}, &quantize::add_row_product<simd::scalar, double>),
+            status::ok);
+  const auto column = [&](std::int64_t at) {
+    return plain.column_of(plain.group_at(at / output_metric::group),
+                           static_cast<int>(at % output_metric::group));
+  };
+  for (std::int64_t i = 0; i < cols; ++i)
+    for (std::int64_t j = i; j < cols; ++j) {
+      ASSERT_EQ(*plain.factor(i, j), *fast.factor(i, j));
+      ASSERT_EQ(*plain.factor(i, j), *scalar.factor(i, j));
+      double product = 0;
+      for (std::int64_t k = j; k < cols; ++k) product += double{*plain.factor(i, k)} * *plain.factor(j, k);
+      const double scale =
+          std::sqrt(double{*plain.moments(column(i), column(i))} * *plain.moments(column(j), column(j)));
+      ASSERT_NEAR(product, *plain.moments(column(i), column(j)), 1e-5 * scale);
+    }
+}
+
+TEST(OutputMetric, GroupsOfTwoRunsNeedWholeGroupsOf32) {
+  serial_executor serial;
+  output_metric m;
+  const auto sums = moments(48, 100, 2), wide = moments(64, 100, 2);
+  EXPECT_EQ(m.prepare({48, 100, sums}, serial, {.run = 4}), status::bad_shape);
+  EXPECT_EQ(m.prepare({64, 100, wide}, serial, {.run = 3}), status::bad_shape);
+  ASSERT_EQ(m.prepare({64, 100, wide}, serial, {.run = 4}), status::ok);
+  std::vector<int> seen(64);
+  for (std::int64_t g = 0; g < 8; ++g)
+    for (int i = 0; i < output_metric::group; ++i) ++seen[static_cast<std::size_t>(m.column_of(g, i))];
+  EXPECT_EQ(seen, std::vector<int>(64, 1));
 }
 
 TEST(OutputMetric, MomentsOfFewInputsAndOfNoneCanBeFactored) {

@@ -280,6 +280,12 @@ class nearest_tracker {
     for (int r = 0; r < d.registers; ++r) at_[r].store_aligned(at + r * d.width);
     return {best.distance, at[best.code] * tile_codes + best.code};
   }
+  /// The nearest of every place in the tiles: the nearest of all, and most of the next.
+  QUANTAL_INLINE void shortlist(int* code) const noexcept {
+    alignas(64) std::int32_t at[tile_codes];
+    for (int r = 0; r < registers; ++r) at_[r].store_aligned(at + r * tile_distances<A>::width);
+    for (int c = 0; c < tile_codes; ++c) code[c] = at[c] * tile_codes + c;
+  }
 
  private:
   using batch = typename tile_distances<A>::batch;

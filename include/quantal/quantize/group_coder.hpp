@@ -272,6 +272,11 @@ struct group_coder<F> {
 
   /// Place in the group of weight j of word m.
   static constexpr int place(int m, int j) noexcept { return 2 * m + 16 * (j % 2) + j / 2; }
+  /// The index of this parity whose level is nearest to v, a value of the first table.
+  static int nearest(float v, int parity) noexcept {
+    return parity ? odd_levels::original(odd_levels::nearest(v))
+                  : even_levels::original(even_levels::nearest(v));
+  }
 
   template <int K>
   static void sums(const group_view& g, const float* inverse, const float* shifts, float* xq,
@@ -315,8 +320,7 @@ struct group_coder<F> {
       for (int j = 0; j < 4; ++j) {
         const int i = place(m, j);
         const float v = mul(inverse, g.x[i]) - (table ? shift : 0.0f);
-        const int even = even_levels::original(even_levels::nearest(v)),
-                  odd = odd_levels::original(odd_levels::nearest(v));
+        const int even = nearest(v, 0), odd = nearest(v, 1);
         const float e = v - static_cast<float>(F::level(even, 0)),
                     o = v - static_cast<float>(F::level(odd, 0));
         const float cost = mul(g.w[i], mul(o, o) - mul(e, e));

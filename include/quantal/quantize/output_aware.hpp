@@ -5,7 +5,9 @@
 //   rescale    the targets of that pass are weights to the plain quantizer, the conditional importance their
 //   importance:
 //              it finds scales (and offsets, tables) for them, under which feedback runs again;
-//   descent    each group takes better codes while all others stay, until that stops paying.
+// and over blocks of columns as they are stored, until that stops paying:
+//   descent    each group of eight takes better codes while all others stay;
+//   refit      scales and offsets of groups, then what groups share, suit the codes that they have.
 // A row keeps the best bytes of all, so it is never worse than the plain quantizer's in e P e^T.
 #pragma once
 
@@ -22,7 +24,7 @@ namespace quantal {
 
 struct output_aware_options {
   int rescales = 3;  ///< rounds of new scales for the fed-back targets
-  int descents = 4;  ///< passes of descent, at most
+  int descents = 6;  ///< passes of descent, at most; all but the first refit scales
 };
 
 /// Weights of one matrix, or of one slice of it, that meet the inputs of a metric.
@@ -37,18 +39,23 @@ struct output_aware_args {
 
 namespace quantize {
 
-/// Rows that are worked on together: enough that U is read from memory once for many multiply-adds.
+/// Rows that are worked on together: enough that P and U are read from memory once for many multiply-adds.
 inline constexpr int output_tile_rows = 24;
 
-/// One worker's tile of rows. Errors and targets are in the order of the metric, U's own.
+/// One worker's tile of rows. Weights and targets lie as in the row; errors in the order of the metric during
+/// feedback, as in the row during descent.
 class output_tile {
-  static constexpr int block = 64;  ///< columns between two products with everything before them
+  static constexpr int group = output_metric::group, largest_block = 512;
+  static constexpr int block = 64;   ///< columns between two products with everything before them
+  static constexpr int visit = 256;  ///< columns that descent works on together: whole blocks of all formats
+  static constexpr double less =
+      1e-3;  ///< share of the loss that a pass must remove to be followed by another
 
  public:
   static std::size_t bytes(const output_coder& c, std::int64_t cols) noexcept {
-    const auto floats =
-        static_cast<std::size_t>(output_tile_rows) * static_cast<std::size_t>(4 * cols + block) +
-        static_cast<std::size_t>(2 * cols);
+    const auto floats = static_cast<std::size_t>(output_tile_rows * 3 + 1) * static_cast<std::size_t>(cols) +
+                        static_cast<std::size_t>(output_tile_rows) * (block + visit) +
+                        static_cast<std::size_t>(2 * (2 * output_tile_rows + 1)) * visit;
     return floats * sizeof(float) +
            static_cast<std::size_t>(2 * output_tile_rows) * static_cast<std::size_t>(c.row_bytes(cols)) + 64;
   }
@@ -65,8 +72,9 @@ class output_tile {
     const auto take = [&](std::int64_t n) { return std::exchange(f, f + n); };
     x_ = take(output_tile_rows * cols_), error_ = take(output_tile_rows * cols_),
     target_ = take(output_tile_rows * cols_);
-    residual_ = take(output_tile_rows * cols_), y_ = take(output_tile_rows * block);
-    natural_ = take(cols_), decoded_ = take(cols_);
+    y_ = take(output_tile_rows * block), residual_ = take(output_tile_rows * visit);
+    part_ = take((2 * output_tile_rows + 1) * visit), image_ = take((2 * output_tile_rows + 1) * visit);
+    natural_ = take(cols_);
     best_ = reinterpret_cast<std::byte*>(f), trial_ = best_ + output_tile_rows * row_bytes_;
   }
 
@@ -77,7 +85,8 @@ class output_tile {
       const float* w = a.weights + (first + r) * a.stride;
       if (const status s = coder_.quantize(w, metric_.diagonal().data(), best(r), cols_); s != status::ok)
         return s;
-      to_order(w, x_ + r * cols_);
+      std::copy_n(w, cols_, x_ + r * cols_);
+      place_[r] = r;
     }
     evaluate_best();
     if (a.plain_loss) std::copy_n(loss_, rows, a.plain_loss + first);
@@ -89,37 +98,38 @@ class output_tile {
       if (const status s = rescale(); s != status::ok) return s;
     }
     if (o.descents > 0) descend(o.descents);
-    for (int r = 0; r < rows; ++r)
-      std::memcpy(a.out + (first + r) * a.out_stride, best(r), static_cast<std::size_t>(row_bytes_));
-    if (a.loss) std::copy_n(loss_, rows, a.loss + first);
+    for (int r = 0; r < rows; ++r) {
+      const std::int64_t to = first + place_[r];
+      std::memcpy(a.out + to * a.out_stride, best(r), static_cast<std::size_t>(row_bytes_));
+      if (a.loss) a.loss[to] = loss_[r];
+    }
     return status::ok;
   }
 
  private:
-  static constexpr int group = output_metric::group;
   std::byte* best(int r) const noexcept { return best_ + r * row_bytes_; }
   std::byte* trial(int r) const noexcept { return trial_ + r * row_bytes_; }
-  std::int64_t groups() const noexcept { return cols_ / group; }
-  std::int64_t column(std::int64_t at) const noexcept { return group * metric_.group_at(at / group); }
+  /// Eight weights of a group in its own order, and back.
+  void gather(std::int64_t g, const float* from, float* to) const noexcept {
+    for (int i = 0; i < group; ++i) to[i] = from[metric_.column_of(g, i)];
+  }
+  void scatter(std::int64_t g, const float* from, float* to) const noexcept {
+    for (int i = 0; i < group; ++i) to[metric_.column_of(g, i)] = from[i];
+  }
 
-  void to_order(const float* natural, float* ordered) const noexcept {
-    for (std::int64_t at = 0; at < cols_; at += group)
-      std::memcpy(ordered + at, natural + column(at), group * sizeof(float));
-  }
-  void from_order(const float* ordered, float* natural) const noexcept {
-    for (std::int64_t at = 0; at < cols_; at += group)
-      std::memcpy(natural + column(at), ordered + at, group * sizeof(float));
-  }
+  // ---- in the order of the metric
+
   /// error = x - what `row` decodes to.
   void load_errors(const std::byte* row, int r) noexcept {
     coder_.dequantize(row, natural_, cols_);
-    to_order(natural_, decoded_);
-    for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - decoded_[c];
+    for (std::int64_t c = 0; c < cols_; ++c) natural_[c] = x_[r * cols_ + c] - natural_[c];
+    for (std::int64_t at = 0; at < cols_; at += group)
+      gather(metric_.group_at(at / group), natural_, error_ + r * cols_ + at);
   }
   /// y = error * U for the block's columns, from the rows of U before `end`.
   void project(std::int64_t begin, std::int64_t width, std::int64_t end) noexcept {
     std::fill_n(y_, output_tile_rows * block, 0.0f);
-    product_(error_, cols_, metric_.factor() + begin, cols_, y_, block, rows_, end, width);
+    product_(error_, cols_, metric_.factor(0, begin), block, y_, block, rows_, end, width);
   }
 
   /// Losses of the best bytes.
@@ -143,23 +153,26 @@ class output_tile {
         for (int r = 0; r < rows_; ++r) choose(r, at, y_ + r * block + (at - begin));
         const std::int64_t rest = (at + group - begin) / product_columns * product_columns;
         if (rest < width)
-          product_(error_ + at, cols_, metric_.factor() + at * cols_ + begin + rest, cols_, y_ + rest, block,
-                   rows_, group, width - rest);
+          product_(error_ + at, cols_, metric_.factor(at, begin + rest), block, y_ + rest, block, rows_,
+                   group, width - rest);
       }
     }
   }
   void choose(int r, std::int64_t at, const float* y) noexcept {
-    const float *u = metric_.factor() + at * cols_ + at, *x = x_ + r * cols_ + at;
-    float q[group], *e = error_ + r * cols_ + at, *t = target_ + r * cols_ + at;
-    coder_.choose(trial(r), column(at), {x, y, u, cols_}, q);
+    const float* u = metric_.factor(at, at);
+    const std::int64_t g = metric_.group_at(at / group);
+    float x[group], q[group], t[group], *e = error_ + r * cols_ + at;
+    gather(g, x_ + r * cols_, x);
+    coder_.choose(trial(r), metric_.first_of(g), {x, y, u, block}, q);
     for (int i = 0; i < group; ++i) e[i] = x[i] - q[i];
     for (int i = 0; i < group; ++i) {
       float z = y[i];
-      for (int k = 0; k < i; ++k) z += e[k] * u[k * cols_ + i];
-      t[i] = x[i] + z / u[i * cols_ + i];
-      const double v = double{z} + double{e[i]} * u[i * cols_ + i];
-      trial_loss_[r] += v * v;
+      for (int k = 0; k < i; ++k) z += mul(e[k], u[k * block + i]);
+      t[i] = x[i] + z / u[i * block + i];
+      const double v = double{z} + double{e[i]} * u[i * block + i];
+      trial_loss_[r] += mul(v, v);
     }
+    scatter(g, t, target_ + r * cols_);
   }
   void keep_better() noexcept {
     for (int r = 0; r < rows_; ++r)
@@ -170,59 +183,192 @@ class output_tile {
   }
   /// Scales that suit the targets of the last feedback.
   status rescale() noexcept {
-    for (int r = 0; r < rows_; ++r) {
-      from_order(target_ + r * cols_, natural_);
-      if (const status s = coder_.quantize(natural_, metric_.conditional().data(), trial(r), cols_);
+    for (int r = 0; r < rows_; ++r)
+      if (const status s =
+              coder_.quantize(target_ + r * cols_, metric_.conditional().data(), trial(r), cols_);
           s != status::ok)
         return s;
-    }
     return status::ok;
   }
 
-  /// Better codes for one group at a time. residual = error * P, kept up to date.
+  // ---- in the order of the row
+
+  /// Better codes and scales, block by block. Rows that gain no more leave the tile's active part.
   void descend(int passes) noexcept {
-    for (int r = 0; r < rows_; ++r) load_errors(best(r), r);
-    std::fill_n(residual_, rows_ * cols_, 0.0f);
-    product_(error_, cols_, metric_.moments(), cols_, residual_, cols_, rows_, cols_, cols_);
     for (int r = 0; r < rows_; ++r) {
-      std::memcpy(trial(r), best(r), static_cast<std::size_t>(row_bytes_));
-      for (int pass = 0; pass < passes; ++pass) {
-        bool changed = false;
-        for (std::int64_t at = 0; at < cols_; at += group) changed |= improve(r, at);
-        if (!changed) break;
+      coder_.dequantize(best(r), natural_, cols_);
+      for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - natural_[c];
+    }
+    active_ = rows_;
+    for (int pass = 0; pass < passes && active_ > 0; ++pass) {
+      std::fill_n(gain_, active_, 0.0);
+      if (pass > 0 && coder_.shared == shared_scale::row) refit_rows();
+      for (std::int64_t begin = 0; begin < cols_; begin += visit)
+        visit_block(begin, std::min<std::int64_t>(visit, cols_ - begin), pass > 0);
+      for (int r = active_ - 1; r >= 0; --r) {
+        const bool done = !(gain_[r] > less * loss_[r]);
+        loss_[r] -= gain_[r];
+        if (done) retire(r);
       }
     }
   }
-  /// The trial bytes are the best ones, before and after.
-  bool improve(int r, std::int64_t at) noexcept {
-    const float *v = metric_.group_factor(at), *x = x_ + r * cols_ + at;
-    float *e = error_ + r * cols_ + at, *residual = residual_ + r * cols_;
+  void retire(int r) noexcept {
+    if (const int last = --active_; r != last) {
+      std::swap_ranges(x_ + r * cols_, x_ + (r + 1) * cols_, x_ + last * cols_);
+      std::swap_ranges(error_ + r * cols_, error_ + (r + 1) * cols_, error_ + last * cols_);
+      std::swap_ranges(best(r), best(r) + row_bytes_, best(last));
+      std::swap(loss_[r], loss_[last]), std::swap(gain_[r], gain_[last]);
+      std::swap(place_[r], place_[last]);
+    }
+  }
+  /// image = part * P for columns begin .. begin + width.
+  void transform(const float* part, int rows, std::int64_t begin, std::int64_t width) noexcept {
+    std::fill_n(image_, rows * width, 0.0f);
+    product_(part, width, metric_.moments(begin, begin), metric_.moments_stride(begin), image_, width, rows,
+             width, width);
+  }
+  void visit_block(std::int64_t begin, std::int64_t width, bool refit) noexcept {
+    std::fill_n(residual_, active_ * visit, 0.0f);
+    product_(error_, cols_, metric_.moments(0, begin), width, residual_, visit, active_, cols_, width);
+    begin_ = begin, width_ = width;
+    if (refit) {
+      for (std::int64_t c = begin; c < begin + width; c += coder_.group) refit_groups(c);
+      if (coder_.shared == shared_scale::block)
+        for (std::int64_t c = begin; c < begin + width; c += coder_.elements) refit_blocks(c);
+    }
+    for (int r = 0; r < active_; ++r)
+      for (std::int64_t g = begin / group; g < (begin + width) / group; ++g) improve(r, g);
+  }
+  float* residual(int r, std::int64_t c) const noexcept { return residual_ + r * visit + (c - begin_); }
+  /// The errors of n weights from c on grow by `moved`.
+  void move(int r, std::int64_t c, const float* moved, std::int64_t n) noexcept {
+    float* e = error_ + r * cols_ + c;
+    for (std::int64_t i = 0; i < n; ++i) e[i] += moved[i];
+    product_(moved, n, metric_.moments(c, begin_), width_, residual_ + r * visit, visit, 1, n, width_);
+  }
+
+  /// Better codes for eight weights.
+  void improve(int r, std::int64_t g) noexcept {
+    const float* v = metric_.group_factor(g);
+    const std::int64_t c = metric_.first_of(g);
+    float x[group], e[group], b[group], z[group], wanted[group], q[group];
+    gather(g, x_ + r * cols_, x), gather(g, error_ + r * cols_, e);
+    gather(g, residual_ + r * visit - begin_, b);
     // z P_BB = residual_B: where the group should be is q + z, all else being equal.
-    float z[group], wanted[group], q[group];
-    solve_group(v, residual + at, z);
+    solve_group(v, b, z);
     for (int i = 0; i < group; ++i) wanted[i] = x[i] - e[i] + z[i];
     static constexpr float nothing[group] = {};
-    coder_.choose(trial(r), column(at), {wanted, nothing, v, group}, q);
+    std::byte saved[largest_block];
+    std::byte* stored = coder_.block(best(r), c);
+    std::memcpy(saved, stored, static_cast<std::size_t>(coder_.bytes));
+    coder_.choose(best(r), c, {wanted, nothing, v, group}, q);
     float moved[group], left[group];
     bool any = false;
     for (int i = 0; i < group; ++i) {
       moved[i] = (x[i] - q[i]) - e[i], left[i] = wanted[i] - q[i];
       any |= moved[i] != 0.0f;
     }
-    if (!any) return false;
+    if (!any) return;
     const double gain = square(v, z) - square(v, left);
-    if (!(gain > 1e-7 * loss_[r] / static_cast<double>(cols_))) {
-      std::memcpy(trial(r), best(r), static_cast<std::size_t>(row_bytes_));
-      return false;
+    if (!(gain > noise(r))) {
+      std::memcpy(stored, saved, static_cast<std::size_t>(coder_.bytes));
+      return;
     }
-    std::memcpy(best(r), trial(r), static_cast<std::size_t>(row_bytes_));
-    loss_[r] -= gain;
-    for (int i = 0; i < group; ++i) {
-      if (moved[i] == 0.0f) continue;
-      e[i] += moved[i];
-      product_(moved + i, 1, metric_.moments() + (at + i) * cols_, cols_, residual, cols_, 1, 1, cols_);
+    gain_[r] += gain;
+    const int run = metric_.run();
+    move(r, c, moved, run);
+    if (run < group) move(r, c + metric_.far, moved + run, group - run);
+  }
+  /// Gains that may be roundings.
+  double noise(int r) const noexcept { return 1e-7 * loss_[r] / static_cast<double>(cols_); }
+
+  /// Better scales for a group of all active rows.
+  void refit_groups(std::int64_t c) noexcept {
+    const std::int64_t n = coder_.group;
+    scale_problem fit[output_tile_rows];
+    for (int r = 0; r < active_; ++r) coder_.codes(best(r), c, part_ + r * n, fit[r]);
+    std::fill_n(part_ + active_ * n, n, 1.0f);
+    transform(part_, active_ + 1, c, n);
+    const float *ones = part_ + active_ * n, *sums = image_ + active_ * n;
+    const double uu = dot(ones, sums, n);
+    for (int r = 0; r < active_; ++r) {
+      scale_problem& f = fit[r];
+      f.qq = dot(part_ + r * n, image_ + r * n, n), f.qr = dot(part_ + r * n, residual(r, c), n);
+      if (coder_.has_offset)
+        f.qu = dot(part_ + r * n, sums, n), f.uu = uu, f.ur = dot(ones, residual(r, c), n);
+      try_move(r, c, n, [&] { return coder_.move_scale(best(r), c, f); });
     }
-    return true;
+  }
+  /// Better scales for what the groups of a block share.
+  void refit_blocks(std::int64_t c) noexcept {
+    const std::int64_t n = coder_.elements;
+    float* offsets = part_ + active_ * n;
+    for (int r = 0; r < active_; ++r) {
+      coder_.decode(best(r), c, n, part_ + r * n);
+      if (!coder_.has_offset) continue;
+      for (std::int64_t g = 0; g < n; g += coder_.group) {
+        scale_problem at;
+        coder_.codes(best(r), c + g, image_, at);
+        std::fill_n(offsets + r * n + g, coder_.group, at.offset);
+        for (std::int64_t i = g; i < g + coder_.group; ++i) part_[r * n + i] -= at.offset;
+      }
+    }
+    transform(part_, coder_.has_offset ? 2 * active_ : active_, c, n);
+    for (int r = 0; r < active_; ++r) {
+      const float *q = part_ + r * n, *u = offsets + r * n, *images = image_ + active_ * n + r * n;
+      scale_problem f;
+      f.qq = dot(q, image_ + r * n, n), f.qr = dot(q, residual(r, c), n);
+      if (coder_.has_offset)
+        f.qu = dot(q, images, n), f.uu = dot(u, images, n), f.ur = dot(u, residual(r, c), n);
+      try_move(r, c, n, [&] { return coder_.move_shared(best(r), c, f); });
+    }
+  }
+  /// Keeps what `change` stores for n weights from c on if the error falls.
+  template <class Change>
+  void try_move(int r, std::int64_t c, std::int64_t n, Change change) noexcept {
+    std::byte saved[largest_block];
+    std::byte* stored = coder_.block(best(r), c);
+    std::memcpy(saved, stored, static_cast<std::size_t>(coder_.bytes));
+    if (!change()) return;
+    float moved[visit], image[visit] = {};
+    coder_.decode(best(r), c, n, moved);
+    for (std::int64_t i = 0; i < n; ++i)
+      moved[i] = (x_[r * cols_ + c + i] - moved[i]) - error_[r * cols_ + c + i];
+    product_(moved, n, metric_.moments(c, c), width_, image, n, 1, n, n);
+    const double gain = -2 * dot(moved, residual(r, c), n) - dot(moved, image, n);
+    if (!(gain > noise(r))) {
+      std::memcpy(stored, saved, static_cast<std::size_t>(coder_.bytes));
+      return;
+    }
+    gain_[r] += gain;
+    move(r, c, moved, n);
+  }
+  /// A better scale for each row as a whole: e P v and v P v of what it decodes to, v.
+  void refit_rows() noexcept {
+    float* v = target_;
+    scale_problem fit[output_tile_rows];
+    for (int r = 0; r < active_; ++r) coder_.dequantize(best(r), v + r * cols_, cols_);
+    for (std::int64_t begin = 0; begin < cols_; begin += visit) {
+      const std::int64_t width = std::min<std::int64_t>(visit, cols_ - begin);
+      std::fill_n(residual_, active_ * visit, 0.0f);
+      product_(v, cols_, metric_.moments(0, begin), width, residual_, visit, active_, cols_, width);
+      for (int r = 0; r < active_; ++r) {
+        fit[r].qq += dot(v + r * cols_ + begin, residual_ + r * visit, width);
+        fit[r].qr += dot(error_ + r * cols_ + begin, residual_ + r * visit, width);
+      }
+    }
+    for (int r = 0; r < active_; ++r) {
+      if (!coder_.move_shared(best(r), 0, fit[r])) continue;
+      const float* old = v + r * cols_;
+      coder_.dequantize(best(r), natural_, cols_);
+      gain_[r] += fit[r].gain(dot(natural_, old, cols_) / dot(old, old, cols_), 0);
+      for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - natural_[c];
+    }
+  }
+  static double dot(const float* a, const float* b, std::int64_t n) noexcept {
+    double sum = 0;
+    for (std::int64_t i = 0; i < n; ++i) sum += double{a[i]} * b[i];
+    return sum;
   }
   /// |d V|^2.
   static double square(const float* v, const float* d) noexcept {
@@ -230,7 +376,7 @@ class output_tile {
     for (int c = 0; c < group; ++c) {
       double y = 0;
       for (int k = 0; k <= c; ++k) y += double{d[k]} * v[k * group + c];
-      sum += y * y;
+      sum += mul(y, y);
     }
     return sum;
   }
@@ -239,12 +385,12 @@ class output_tile {
     float s[group];
     for (int c = group - 1; c >= 0; --c) {  // s V^T = b
       float t = b[c];
-      for (int k = c + 1; k < group; ++k) t -= s[k] * v[c * group + k];
+      for (int k = c + 1; k < group; ++k) t -= mul(s[k], v[c * group + k]);
       s[c] = t / v[c * group + c];
     }
     for (int c = 0; c < group; ++c) {  // z V = s
       float t = s[c];
-      for (int k = 0; k < c; ++k) t -= z[k] * v[k * group + c];
+      for (int k = 0; k < c; ++k) t -= mul(z[k], v[k * group + c]);
       z[c] = t / v[c * group + c];
     }
   }
@@ -253,10 +399,12 @@ class output_tile {
   const output_metric& metric_;
   row_product product_;
   std::int64_t cols_, row_bytes_;
-  int rows_ = 0;
-  float *x_, *error_, *target_, *residual_, *y_, *natural_, *decoded_;
+  int rows_ = 0, active_ = 0;
+  std::int64_t begin_ = 0, width_ = 0;  ///< of the block that is visited
+  float *x_, *error_, *target_, *y_, *residual_, *part_, *image_, *natural_;
   std::byte *best_, *trial_;
-  double loss_[output_tile_rows], trial_loss_[output_tile_rows];
+  int place_[output_tile_rows];
+  double loss_[output_tile_rows], trial_loss_[output_tile_rows], gain_[output_tile_rows];
 };
 
 }  // namespace quantize
@@ -272,7 +420,8 @@ inline status quantize_rows(const quantize::output_coder& coder, quantize::row_p
                             const output_metric& metric, const output_aware_args& a, executor_ref threads,
                             std::span<std::byte> workspace, const output_aware_options& o = {}) noexcept {
   const std::int64_t cols = metric.cols();
-  if (a.rows < 0 || cols <= 0 || cols % coder.elements != 0) return status::bad_shape;
+  if (a.rows < 0 || cols <= 0 || cols % coder.elements != 0 || metric.run() != coder.run)
+    return status::bad_shape;
   if (a.rows == 0) return status::ok;
   if (!a.weights || !a.out) return status::null_pointer;
   if (a.rows > 1 && (a.stride < cols || a.out_stride < coder.row_bytes(cols))) return status::bad_stride;

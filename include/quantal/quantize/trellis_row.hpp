@@ -116,24 +116,24 @@ struct codeword_index {
   }
 };
 
-/// A group of weights as the search sees it: magnitudes where signs are stored apart.
-template <class F>
+/// Weights as the search sees them, a group or some of its vectors: magnitudes where signs are stored apart.
+template <class F, int weights = F::layout.group>
 struct trellis_group {
-  static constexpr int n = F::layout.group, vectors = n / F::vector;
+  static constexpr int n = weights, vectors = n / F::vector;
   alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
   alignas(
       64) float scaled_root[std::size_t{n}];  ///< root / 128: distances of tiles are of components times this
   alignas(64) std::int16_t root[std::size_t{n}];
   std::uint32_t signs = 0;  ///< bit e: weight e is negative
 
-  void load(const float* weights, const float* importance) noexcept {
+  void load(const float* from, const float* importance) noexcept {
     for (int e = 0; e < n; ++e) {
       w[e] = importance[e];
-      x[e] = signed_trellis<F> ? std::fabs(weights[e]) : weights[e];
+      x[e] = signed_trellis<F> ? std::fabs(from[e]) : from[e];
     }
     signs = 0;
     if constexpr (signed_trellis<F>)
-      for (int e = 0; e < n; ++e) signs |= static_cast<std::uint32_t>(weights[e] < 0) << e;
+      for (int e = 0; e < n; ++e) signs |= static_cast<std::uint32_t>(from[e] < 0) << e;
     for (int v = 0; v < n; v += F::vector) {
       float largest = w[v];
       for (int k = 1; k < F::vector; ++k) largest = w[v + k] > largest ? w[v + k] : largest;
@@ -148,15 +148,15 @@ struct trellis_group {
   }
 };
 
-/// The targets of a group at a scale, and what each bin of each component costs at least.
-template <class F>
+/// Their targets at a scale, and what each bin of each component costs at least.
+template <class F, int weights = F::layout.group>
 struct trellis_targets {
   using bins = component_bins<F>;
-  static constexpr int n = F::layout.group;
+  static constexpr int n = weights;
   alignas(64) std::int16_t target[std::size_t{n}];
   alignas(64) float bound[bins::count][std::size_t{n}];
 
-  trellis_targets(const trellis_group<F>& g, float s) noexcept {
+  trellis_targets(const trellis_group<F, n>& g, float s) noexcept {
     const float inverse = safe_inverse(s);
     for (int e = 0; e < n; ++e) {
       float v = g.x[e] * inverse;
@@ -186,8 +186,8 @@ template <class F>
 inline constexpr bin_patterns<F> patterns_of{};
 
 /// Bounds of the sixteen halves of bucket numbers that the components from `e` on make.
-template <class F>
-QUANTAL_INLINE void half_bounds(const trellis_targets<F>& t, int e, float* out) noexcept {
+template <class F, int n>
+QUANTAL_INLINE void half_bounds(const trellis_targets<F, n>& t, int e, float* out) noexcept {
   using batch = lanes<F>;
   using bins = component_bins<F>;
   for (int l = 0; l < lane_count; l += static_cast<int>(batch::size)) {
@@ -211,11 +211,11 @@ QUANTAL_INLINE std::uint32_t lanes_below(const float* value, float offset, float
   return mask;
 }
 
-/// The nearest codeword of the vector at `e`, among the buckets whose bound is below `reach` times the least
+/// The codewords near the vector at `e`, among the buckets whose bound is below `reach` times the least
 /// distance in the home bucket.
-template <class F>
-QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, const trellis_group<F>& g,
-                                             const trellis_targets<F>& t, int e, float reach) noexcept {
+template <class F, int n>
+QUANTAL_INLINE auto near_codewords(const codeword_index<F>& index, const trellis_group<F, n>& g,
+                                   const trellis_targets<F, n>& t, int e, float reach) noexcept {
   using arch = typename lanes<F>::arch_type;
   alignas(64) float low[lane_count], high[lane_count];
   half_bounds<F>(t, e, low);
@@ -238,7 +238,7 @@ QUANTAL_INLINE nearest_code nearest_codeword(const codeword_index<F>& index, con
   near[home / 64] &= ~(std::uint64_t{1} << home % 64);
   for (int part = 0; part < 4; ++part)
     for (std::uint64_t bits = near[part]; bits; bits &= bits - 1) search(64 * part + std::countr_zero(bits));
-  return best.result();
+  return best;
 }
 
 /// A group's codewords under a scale.
@@ -269,7 +269,7 @@ trellis_choice<F> choose_codewords(const trellis_group<F>& g, const trellis_targ
   const auto& index = codeword_index<F>::table(seed);
   alignas(64) std::int8_t code[trellis_choice<F>::n];
   for (int v = 0; v < c.vectors; ++v) {
-    const nearest_code found = nearest_codeword<F>(index, g, targets, v * F::vector, reach);
+    const nearest_code found = near_codewords<F>(index, g, targets, v * F::vector, reach).result();
     const int tile = found.code / tile_codes, lane = found.code % tile_codes;
     c.index[v] = index.id[tile][lane];
     index.tile[tile].get(lane, code + v * F::vector);

@@ -78,6 +78,7 @@ struct quantizer_table {
   std::array<quantizer, format_table.size()> rows;                 ///< null where there is none
   std::array<quantize::output_coder, format_table.size()> coders;  ///< `choose` is null where there is none
   quantize::row_product product;
+  quantize::factor_product factor_product;
 };
 
 /// One arch's variant of the library.
@@ -111,6 +112,8 @@ class dispatcher {
   }
   /// And of the arch.
   quantize::row_product product() const noexcept { return quantizers_->product; }
+  /// For output_metric::prepare.
+  quantize::factor_product factor_product() const noexcept { return quantizers_->factor_product; }
 
  private:
   std::string_view arch_;

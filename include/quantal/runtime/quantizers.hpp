@@ -18,7 +18,10 @@ void add_quantizers(quantizer_table& table) noexcept {
       table.coders[i] = quantize::coder_of<F, A>();
   };
   all_formats::for_each(add);
-  if constexpr (P == 0) table.product = &quantize::add_row_product<A>;
+  if constexpr (P == 0) {
+    table.product = &quantize::add_row_product<A, float>;
+    table.factor_product = &quantize::add_row_product<A, double>;
+  }
 }
 
 }  // namespace quantal::runtime
