@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "conversion.hpp"
-#include "quantal/imatrix/lookup.hpp"
 #include "quantal/quantize/output_aware.hpp"
 
 namespace quantal::plan {
@@ -182,22 +181,8 @@ bool has_output_aware_codes(std::uint32_t type) noexcept {
   return runtime::best_variant().find_coder(type) != nullptr;
 }
 
-result<std::optional<imatrix::moments>> find_moments(const imatrix::moments_file& file,
-                                                     const gguf::tensor_info& t) {
-  auto names = imatrix::detail::same_input(t.name);
-  names.insert(names.begin(), t.name);
-  for (const auto& name : names) {
-    if (!file.contains(name)) continue;
-    auto m = file.read(name);
-    if (!m) return m.error();
-    if (m->cols == t.cols() && t.rows() * t.slices() % m->slices == 0) return std::optional(std::move(*m));
-    if (name == t.name)
-      return error{file.path() + ": moments of " + std::to_string(m->slices) + " x " +
-                   std::to_string(m->cols) + " columns do not fit tensor '" + text::printable(t.name) +
-                   "' [" + std::to_string(t.cols()) + ", " + std::to_string(t.rows()) + ", " +
-                   std::to_string(t.slices()) + "]"};
-  }
-  return std::optional<imatrix::moments>();
+double kept_share(double inputs, std::int64_t cols) noexcept {
+  return inputs / (inputs + metric_options.kappa * static_cast<double>(cols));
 }
 
 result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const gguf::row_source& source,
