@@ -63,7 +63,8 @@ result<type_options> read_type_options(const run_options& o) {
 
 /// Candidate types and sensitivities as the command line names them.
 result<allocation_options> read_allocation_options(const run_options& o, const type_options& types) {
-  allocation_options a{o.target_bpw, default_candidates(), {}};
+  allocation_options a;
+  a.bpw = o.target_bpw, a.bytes = o.target_size, a.types = default_candidates();
   if (!o.target_types.empty()) a.types.clear();
   for (std::string_view rest = o.target_types; !rest.empty();) {
     const auto comma = rest.find(',');
@@ -71,6 +72,9 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
     if (!f) return error{"--target-types: " + f.error().message};
     if (!can_quantize((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
+    if (o.target_size && has_tensor_scale((*f)->gguf_id))
+      return error{"--target-types: " + std::string((*f)->name) +
+                   " keeps a scale beside the tensor, which --target-size cannot count"};
     if (!types.any_format && !reads(types.family, **f))
       return error{"--target-types: " + std::string(program_name(types.family)) + " does not read " +
                    std::string((*f)->name) + "; --types all allows it"};
@@ -86,19 +90,6 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   return a;
 }
 
-/// Adds the rules of an allocation behind those of the user; answers their text.
-result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
-                                   const std::optional<imatrix::store>& statistics, type_options& types) {
-  if (o.target_bpw <= 0) return std::string();
-  const auto options = read_allocation_options(o, types);
-  if (!options) return options.error();
-  thread_pool pool(text::thread_count(o.threads));
-  auto rules = allocate(model, types, statistics ? &*statistics : nullptr, *options, pool);
-  if (!rules) return rules.error();
-  if (auto parsed = parse_rules(*rules, "--target-bpw", false, types.rules); !parsed) return parsed.error();
-  return rules;
-}
-
 requirement required(const std::string& name) {
   return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
 }
@@ -108,6 +99,33 @@ std::optional<imatrix_note> note_of(const std::string& file, const std::optional
   imatrix_note note{file, {}, static_cast<std::int64_t>(s->entries.size()), s->chunk_count()};
   for (const auto& d : s->datasets) note.dataset += (note.dataset.empty() ? "" : ", ") + d;
   return note;
+}
+
+/// What tensors are quantized with.
+struct statistics_of_run {
+  const std::optional<imatrix::store>& importance;
+  const std::optional<imatrix::moments_file>& moments;
+};
+
+/// Adds the rules of an allocation behind those of the user; answers their text.
+result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
+                                   const statistics_of_run& with, const placement& place,
+                                   type_options& types) {
+  if (o.target_bpw <= 0 && o.target_size == 0) return std::string();
+  auto options = read_allocation_options(o, types);
+  if (!options) return options.error();
+  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance));
+  options->output_bytes = [&](const model_plan& p) -> result<std::uint64_t> {
+    const auto paths = place(p);
+    return paths ? output_bytes(*paths, meta, p) : result<std::uint64_t>(paths.error());
+  };
+  thread_pool pool(text::thread_count(o.threads));
+  auto rules = allocate(model, types, with.importance ? &*with.importance : nullptr,
+                        with.moments ? &*with.moments : nullptr, *options, pool);
+  if (!rules) return rules.error();
+  const char* origin = o.target_size ? "--target-size" : "--target-bpw";
+  if (auto parsed = parse_rules(*rules, origin, false, types.rules); !parsed) return parsed.error();
+  return rules;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -187,12 +205,6 @@ class reporter {
   json tensors_ = json::array();
   std::vector<std::string> warnings_;  ///< weights beyond the range of their type
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-/// What tensors are quantized with.
-struct statistics_of_run {
-  const std::optional<imatrix::store>& importance;
-  const std::optional<imatrix::moments_file>& moments;
 };
 
 /// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale.
@@ -309,7 +321,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     if (!opened) return opened.error();
     moments.emplace(std::move(*opened));
   }
-  const auto allocated = add_allocation(model, o, statistics, *types);
+  const auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
   auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
   if (!plan) return plan.error();

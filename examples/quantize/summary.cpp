@@ -87,7 +87,8 @@ std::string moments_table(const model_plan& p, const std::string& file) {
                    : ": importance, " + std::string(to_string(s.importance.from));
     lines += "\n";
   }
-  return lines.empty() ? lines : "second moments of " + text::printable(file) + ":\n" + lines + "\n";
+  if (lines.empty()) lines = "no tensor of this plan has codes that they could choose\n";
+  return "second moments of " + text::printable(file) + ":\n" + lines + "\n";
 }
 
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix) {

@@ -21,7 +21,7 @@ std::string step_error(const step& s, const conversion_loss& loss);
 /// it. Empty if the type holds all weights.
 std::string range_warning(const step& s, const range_loss& r);
 
-/// What every tensor gets of a file of second moments, a line each; empty without such tensors.
+/// What every tensor gets of a file of second moments, a line each.
 std::string moments_table(const model_plan& p, const std::string& file);
 
 /// Rules with hits, type histograms, sizes, fallbacks, missing importance.

@@ -25,6 +25,7 @@ quantal::result<void> check_files(const quantal::validate::run_options& o) {
   files.input("MODEL", o.model)
       .input("--reference", o.reference)
       .input("--imatrix", o.imatrix)
+      .input("--hessian", o.hessian)
       .input("--text", o.text);
   files.inputs("--gates", o.gate_files);
   if (o.outputs.empty()) files.prints();
@@ -45,6 +46,7 @@ int body(int argc, char** argv) {
       "Compares a GGUF model with its reference, tensor by tensor and as a whole, and checks gates.");
   p.option({"--reference"}, "FILE", "the model before quantization (GGUF)", o.reference).required();
   p.option({"--imatrix"}, "FILE", "statistics for wnmse and output_nmse", o.imatrix);
+  p.option({"--hessian"}, "FILE", "second moments of quantal-imatrix --hessian for hessian_nmse", o.hessian);
   p.option({"--text"}, "FILE", "text for ppl, ppl_ratio, kld, kld_99 and same_top (deepseek2 models)",
            o.text);
   p.option({"--gate"}, "GATE",
@@ -66,6 +68,8 @@ int body(int argc, char** argv) {
       "tensor metrics: nmse, wnmse (with --imatrix), cosine, max_error,\n"
       "  output_nmse (product with rounded activations of the collected variances against the exact "
       "product)\n"
+      "  hessian_nmse (with --hessian: squared error of the product with the inputs that were held out, over "
+      "its square)\n"
       "exit codes: 0 all gates hold, 1 a gate failed or a tensor holds a NaN or an infinity, 2 the verdict "
       "is unknown");
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;

@@ -56,12 +56,19 @@ result<void> measure_tensors(const run_options& o, const gguf::reader& model, co
     if (!loaded) return loaded.error();
     statistics = std::move(*loaded);
   }
+  std::optional<imatrix::moments_file> moments;
+  if (!o.hessian.empty()) {
+    auto opened = imatrix::moments_file::open(o.hessian);
+    if (!opened) return opened.error();
+    moments.emplace(std::move(*opened));
+  }
   const auto pairs = pair_tensors(model, reference);
   if (!pairs) return pairs.error();
   if (auto ok = check_missing(*pairs, o, f); !ok) return ok;
   progress bar("tensors", static_cast<std::int64_t>(pairs->both.size()));
   for (const auto& [t, source] : pairs->both) {
-    auto r = measure(model, *t, reference, *source, statistics ? &*statistics : nullptr, threads);
+    auto r = measure(model, *t, reference, *source, statistics ? &*statistics : nullptr,
+                     moments ? &*moments : nullptr, threads);
     if (!r) return r.error();
     f.tensors.push_back(std::move(*r));
     bar.update(static_cast<std::int64_t>(f.tensors.size()), t->name);

@@ -168,6 +168,22 @@ TEST_F(quantizing_with_moments, a_check_finds_the_gaps) {
   for (const auto& r : *rows) EXPECT_EQ(r.gap(), r.name == "blk.0.attn_output.weight") << r.name;
 }
 
+TEST_F(quantizing_with_moments, an_allocation_follows_what_output_aware_codes_gain) {
+  store.entries.erase("blk.1.ffn_down_exps.weight");  // of equal shape as gate, but its codes gain nothing
+  save();
+  o.target_types = "q8_0,q4_0,q2_K,q3_K,q6_K,iq4_nl", o.dry_run = true;
+  const std::string moments = o.hessian;
+  int with = 0, without = 0;  // what ffn_down gets more than ffn_gate
+  for (const double bpw : {3.0, 4.0, 5.0})
+    for (const bool aware : {true, false}) {
+      o.target_bpw = bpw, o.hessian = aware ? moments : "";
+      ASSERT_EQ(failure(), "");
+      (aware ? with : without) += of("blk.1.ffn_down_exps.weight")["bytes"].get<int>() -
+                                  of("blk.1.ffn_gate_exps.weight")["bytes"].get<int>();
+    }
+  EXPECT_GT(with, without);
+}
+
 TEST(moments_statistics, follow_their_definitions) {
   imatrix::moments m(4, 1);
   m.sums = {8, 0, 8, 0, 0, 8, 0, 0, 8, 8};  // 8 I and an 8 between the last two
