@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "html.hpp"
 #include "json.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/imatrix/io.hpp"
@@ -297,6 +298,73 @@ TEST_F(Validate, AModelAgainstItself) {
   const auto f = validate(o);
   ASSERT_TRUE(f) << f.error().message;
   EXPECT_EQ(f->count(verdict::failed), 0u) << as_table(*f);
+}
+
+std::size_t occurrences(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(Html, EscapesWhatComesFromFiles) {
+  const std::string hostile = "\"><script>alert('&')</script>\x1b\xff";
+  findings f;
+  f.model = f.reference = hostile;
+  f.notes = {hostile};
+  f.tensors = {{hostile, hostile, hostile, 10, 20, hostile, {{"nmse", std::nan("")}}}};
+  f.whole = {{"kld", 0.01}};
+  f.bytes = 1000;
+  f.points = {{hostile, 2000, 0.1}};
+  const auto page = as_html(f);
+  for (const char* part : {"<script", "\x1b", "\xff", "alert('", "http:", "https:", "src="})
+    EXPECT_EQ(page.find(part), std::string::npos) << part;
+  EXPECT_GE(occurrences(page, "&#60;script&#62;alert(&#39;&#38;&#39;)"), 5u);
+}
+
+TEST(Html, IsOnePageWithAChart) {
+  findings f;
+  f.whole = {{"kld", 0.02}};
+  f.bytes = 4000000;
+  f.tensors = {{"a.weight", "q4_0", "bf16", 100, 400, "", {{"nmse", 0.25}}}};
+  f.points = {{"IQ3_XXS", 4332800, 0.11}, {"Q4_0", 5807872, 0.027}};
+  const auto page = as_html(f);
+  EXPECT_EQ(page.find("<!DOCTYPE html>"), 0u);
+  for (const char* part : {"IQ3_XXS", "this model", "<svg", "0.25", "q4_0", "</html>"})
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  EXPECT_EQ(occurrences(page, "<circle"), 3u);
+  EXPECT_EQ(occurrences(page, "nan"), 0u);
+  f.points.clear();
+  EXPECT_EQ(occurrences(as_html(f), "nan"), 0u);
+  f.whole.clear();
+  EXPECT_EQ(occurrences(as_html(f), "<svg"), 0u);
+}
+
+TEST(Html, PointsSayWhatIsWrong) {
+  const auto good =
+      parse_points(R"([{"name": "a", "bytes": 5, "kld": 0.5}, {"mix": "b", "bytes": 6, "kld": 1}])", "p");
+  ASSERT_TRUE(good) << good.error().message;
+  EXPECT_EQ((*good)[1].name, "b");
+  for (const char* text :
+       {"", "{}", "[1]", R"([{"name": "a", "bytes": 5}])", R"([{"name": 1, "bytes": 5, "kld": 1}])",
+        R"([{"name": "a", "bytes": 0, "kld": 1}])", R"([{"name": "a", "bytes": 5, "kld": -1}])"}) {
+    const auto bad = parse_points(text, "points.json");
+    ASSERT_FALSE(bad) << text;
+    EXPECT_EQ(bad.error().message.find("points.json: "), 0u) << bad.error().message;
+  }
+}
+
+TEST_F(Validate, WritesHtmlWholeOrNotAtAll) {
+  const auto page = (dir / "report.html").string();
+  const auto points = (dir / "points.json").string();
+  test::write_file(points, R"([{"name": "a", "bytes": 5, "kld": 0.5}])");
+  EXPECT_EQ(test::shell(program("-o html=" + page + " --points " + points + " 2>&1")).code, 0);
+  EXPECT_NE(test::read_file(page).find("</html>"), std::string::npos);
+  std::filesystem::remove(page);
+  test::write_file(points, "[");
+  const auto bad = test::shell(program("-o html=" + page + " --points " + points + " 2>&1"));
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_NE(bad.text.find("points.json"), std::string::npos) << bad.text;
+  EXPECT_FALSE(std::filesystem::exists(page));
 }
 
 }  // namespace
