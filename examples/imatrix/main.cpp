@@ -8,6 +8,7 @@
 #include "file_plan.hpp"
 #include "json.hpp"
 #include "moments_collector.hpp"
+#include "moments_report.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "quantal/atomic_file.hpp"
@@ -75,7 +76,13 @@ result<imatrix::store> merge_inputs(const options& o) {
   return all;
 }
 
-result<void> print_statistics(const imatrix::store& s, bool as_json) {
+/// What --show-statistics and --check tell: printed as it comes, or collected in one JSON document.
+struct description {
+  json document = json::object();
+  bool complete = true;  ///< no tensor of the model lacks data
+};
+
+result<void> print_statistics(const imatrix::store& s, bool as_json, description& d) {
   const auto rows = imatrix::all_statistics(s);
   for (const auto& r : rows)
     for (const double v : {r.sum, r.min, r.max, r.mean, r.deviation, r.active, r.entropy, r.evenness,
@@ -97,7 +104,7 @@ result<void> print_statistics(const imatrix::store& s, bool as_json) {
                       {"evenness", r.evenness},
                       {"outliers", r.outliers},
                       {"cosine", r.similarity}});
-    print_json({{"statistics", list}});
+    d.document["statistics"] = std::move(list);
     return {};
   }
   std::printf("%-36s %12s %10s %12s %10s %10s %8s %9s %8s %7s %7s\n", "Tensor", "Sum(Act^2)", "Min", "Max",
@@ -109,10 +116,10 @@ result<void> print_statistics(const imatrix::store& s, bool as_json) {
   return {};
 }
 
-/// Prints the table; true if no tensor lacks data.
-bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
+void print_coverage(const std::vector<coverage_row>& rows, bool as_json, description& d) {
   std::int64_t gaps = 0;
   for (const auto& r : rows) gaps += r.gap();
+  d.complete = d.complete && gaps == 0;
   if (as_json) {
     json list = json::array();
     for (const auto& r : rows)
@@ -125,8 +132,8 @@ bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
                       {"median_rows", r.median},
                       {"most_rows", r.most},
                       {"gap", r.gap()}});
-    print_json({{"tensors", list}, {"gaps", gaps}});
-    return gaps == 0;
+    d.document["tensors"] = std::move(list), d.document["gaps"] = gaps;
+    return;
   }
   for (const auto& r : rows) {
     std::printf("%-36s %-18s %s", r.name.c_str(), std::string(to_string(r.from)).c_str(),
@@ -140,7 +147,36 @@ bool print_coverage(const std::vector<coverage_row>& rows, bool as_json) {
     std::printf("%s\n", r.gap() ? "  <-- NO DATA" : "");
   }
   std::printf("%lld of %zu tensors without data\n", static_cast<long long>(gaps), rows.size());
-  return gaps == 0;
+}
+
+/// The same of the file of second moments at `path`. `model`: null without --check.
+result<void> describe_moments(const options& o, const std::string& path, const gguf::reader* model,
+                              description& d) {
+  const auto file = imatrix::moments_file::open(path);
+  if (!file) return file.error();
+  if (o.statistics) {
+    const auto rows = all_statistics(*file);
+    if (!rows) return rows.error();
+    if (o.as_json)
+      d.document["moments_statistics"] = statistics_json(*rows);
+    else
+      print_statistics(*rows);
+  }
+  if (!o.check) return {};
+  const auto rows = check_moments(*file, *model);
+  if (!rows) return rows.error();
+  const auto gaps = std::count_if(rows->begin(), rows->end(), [](const moments_row& r) { return r.gap(); });
+  d.complete = d.complete && gaps == 0;
+  if (o.as_json)
+    d.document["moments_tensors"] = check_json(*rows), d.document["moments_gaps"] = gaps;
+  else
+    print_check(*rows);
+  return {};
+}
+
+int finish(const options& o, const description& d) {
+  if (o.as_json && !d.document.empty()) print_json(d.document);
+  return d.complete ? cli::exit_ok : cli::exit_failure;
 }
 
 void print_similarity(const char* title, const std::vector<layer_similarity::mean>& list) {
@@ -268,11 +304,16 @@ int collect(const options& o) {
     print_similarity("sorted attention importances:", c.similarity().attention);
     print_similarity("sorted ffn importances:", c.similarity().feed_forward);
   }
+  description d;
   if (o.statistics)
-    if (auto r = print_statistics(c.statistics(), o.as_json); !r) return fail(r.error().message);
+    if (auto r = print_statistics(c.statistics(), o.as_json, d); !r) return fail(r.error().message);
   const auto rows = check_coverage(c.statistics(), *m->file);
   if (!rows) return fail(rows.error().message);
-  if (o.check) return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
+  if (o.check) print_coverage(*rows, o.as_json, d);
+  if (moments && (o.statistics || o.check))
+    if (auto r = describe_moments(o, o.hessian, m->file.get(), d); !r) return fail(r.error().message);
+  const int described = finish(o, d);
+  if (o.check) return described;
   bool complete = true;
   for (const auto& r : *rows) {
     if (r.gap()) std::fprintf(stderr, "NO DATA: %s\n", r.name.c_str());
@@ -284,31 +325,42 @@ int collect(const options& o) {
   return complete ? cli::exit_ok : fail("some tensors that quantizing needs have no data");
 }
 
+result<void> merge_importance(const options& o, const gguf::reader* model, description& d) {
+  auto s = merge_inputs(o);
+  if (!s) return s.error();
+  if (!o.out.empty()) {
+    if (auto r = save(o, *s, model); !r) return r;
+    std::fprintf(stderr, "stored %zu entries in %s\n", s->entries.size(), o.out.c_str());
+  }
+  if (o.statistics)
+    if (auto r = print_statistics(*s, o.as_json, d); !r) return r;
+  if (!o.check) return {};
+  const auto rows = check_coverage(*s, *model);
+  if (!rows) return rows.error();
+  print_coverage(*rows, o.as_json, d);
+  return {};
+}
+
 int without_text(const options& o) {
   if (!o.hessian.empty()) {
     auto all = merge_moments(o);
     if (!all) return fail(all.error().message);
     if (auto r = save_moments(o, std::move(*all), {}); !r) return fail(r.error().message);
-    if (o.in_files.empty()) return cli::exit_ok;
   }
-  auto s = merge_inputs(o);
-  if (!s) return fail(s.error().message);
   std::optional<gguf::reader> model;
   if (!o.model.empty()) {
     auto opened = gguf::reader::open(o.model);
     if (!opened) return fail(opened.error().message);
     model.emplace(std::move(*opened));
   }
-  if (!o.out.empty()) {
-    if (auto r = save(o, *s, model ? &*model : nullptr); !r) return fail(r.error().message);
-    std::fprintf(stderr, "stored %zu entries in %s\n", s->entries.size(), o.out.c_str());
+  description d;
+  if (!o.in_files.empty())
+    if (auto r = merge_importance(o, model ? &*model : nullptr, d); !r) return fail(r.error().message);
+  if (!o.hessian_in.empty() && (o.statistics || o.check)) {
+    const auto& path = o.hessian.empty() ? o.hessian_in.front() : o.hessian;
+    if (auto r = describe_moments(o, path, model ? &*model : nullptr, d); !r) return fail(r.error().message);
   }
-  if (o.statistics)
-    if (auto r = print_statistics(*s, o.as_json); !r) return fail(r.error().message);
-  if (!o.check) return cli::exit_ok;
-  const auto rows = check_coverage(*s, *model);
-  if (!rows) return fail(rows.error().message);
-  return print_coverage(*rows, o.as_json) ? cli::exit_ok : cli::exit_failure;
+  return finish(o, d);
 }
 
 /// The matrix to write is none of the files that are read, also not the one that is continued: that one stays until the
@@ -350,7 +402,9 @@ int run(int argc, char** argv) {
            "tokens is kept apart in them",
            o.hessian);
   p.option({"--hessian-in"}, "FILE",
-           "second moments that --hessian starts from; without -f several are merged", o.hessian_in)
+           "second moments that --hessian starts from, or that --show-statistics and --check describe; "
+           "without -f several are merged",
+           o.hessian_in)
       .many();
   p.option({"--hessian-limit"}, "MIB",
            "memory for the matrices of one tensor; experts or heads that need more share one",
@@ -368,9 +422,11 @@ int run(int argc, char** argv) {
   p.flag({"--process-output"}, "record output.weight too", o.process_output);
   p.flag({"--all-experts"}, "statistics of every expert on every token; outputs stay routed", o.all_experts);
   p.flag({"--no-ppl"}, "no perplexity", o.no_perplexity);
-  p.flag({"--show-statistics"}, "print statistics per tensor", o.statistics);
+  p.flag({"--show-statistics"}, "print statistics per tensor, of second moments too", o.statistics);
   p.flag({"-lsim", "--layer-similarity"}, "print layer similarities", o.similarity);
-  p.flag({"--check"}, "print per tensor of -m where its importance comes from; exit code 1 if any lacks data",
+  p.flag({"--check"},
+         "print per tensor of -m where its importance and its second moments come from; exit code 1 if any "
+         "lacks data",
          o.check);
   p.flag({"--json"}, "statistics and check as JSON", o.as_json);
   if (const auto code = p.run(argc, argv)) return *code;
@@ -381,7 +437,12 @@ int run(int argc, char** argv) {
   if (!o.text.empty() && (o.model.empty() || o.out.empty())) return usage("-f needs -m and -o");
   if (o.text.empty() && o.in_files.empty() && o.hessian_in.empty())
     return usage("nothing to do: give -m, -f and -o, or --in-file, or --hessian-in");
-  if (!o.hessian_in.empty() && o.hessian.empty()) return usage("--hessian-in needs --hessian");
+  if (!o.hessian_in.empty() && o.hessian.empty() && !o.statistics && !o.check)
+    return usage("--hessian-in needs --hessian, --show-statistics or --check");
+  if (o.hessian_in.size() > 1 && o.hessian.empty())
+    return usage("several files of --hessian-in need --hessian, which they are merged into");
+  if (!o.text.empty() && !o.hessian_in.empty() && o.hessian.empty())
+    return usage("--hessian-in needs --hessian where -f collects");
   if (o.text.empty() && !o.hessian.empty() && o.hessian_in.empty())
     return usage("--hessian needs -f or --hessian-in");
   if (o.check && o.model.empty()) return usage("--check needs -m");

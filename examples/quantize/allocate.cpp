@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <optional>
 
 #include "convert.hpp"
 #include "json.hpp"
+#include "output_gain.hpp"
 #include "progress.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/quantize/error.hpp"
@@ -179,6 +182,175 @@ void spend_rest(const std::vector<std::vector<choice_of_type>>& tensors, std::ui
   }
 }
 
+double loss_of(const std::vector<std::vector<choice_of_type>>& tensors,
+               const std::vector<std::size_t>& taken) {
+  double sum = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) sum += tensors[i][taken[i]].loss;
+  return sum;
+}
+
+/// What Lagrangian relaxation finds; empty if nothing fits.
+std::vector<std::size_t> solve_relaxed(const std::vector<std::vector<choice_of_type>>& tensors,
+                                       std::uint64_t budget) {
+  double low = 0, high = 1e-12;
+  std::vector<std::size_t> best = at_price(tensors, 0);
+  if (total(tensors, best) <= budget) return best;
+  while (total(tensors, at_price(tensors, high)) > budget) {
+    low = high, high *= 4;
+    if (!std::isfinite(high)) return {};
+  }
+  for (int i = 0; i < 100; ++i) {
+    const double middle = 0.5 * (low + high);
+    (total(tensors, at_price(tensors, middle)) > budget ? low : high) = middle;
+  }
+  best = at_price(tensors, high);
+  spend_rest(tensors, budget, best);
+  return best;
+}
+
+/// The knapsack over what choices cost beyond the smallest ones, in units of bytes.
+class choice_table {
+ public:
+  choice_table(const std::vector<std::vector<choice_of_type>>& tensors, std::uint64_t budget)
+      : tensors_(tensors) {
+    std::uint64_t unit = 0;
+    for (const auto& choices : tensors) {
+      const auto least = std::min_element(choices.begin(), choices.end(), [](const auto& a, const auto& b) {
+                           return a.bytes < b.bytes;
+                         })->bytes;
+      least_.push_back(least), budget -= least;
+      for (const auto& c : choices)
+        unit = std::gcd(unit, c.bytes - least), most_ = std::max(most_, choices.size());
+    }
+    constexpr std::uint64_t most_cells = std::uint64_t{1} << 26;
+    const std::uint64_t most_units = most_cells / std::max<std::size_t>(tensors.size(), 1);
+    unit_ = std::max({unit, budget / std::max<std::uint64_t>(most_units, 1) + 1, std::uint64_t{1}});
+    if (unit > 0 && budget / unit <= most_units) unit_ = unit;
+    units_ = static_cast<std::size_t>(budget / unit_);
+  }
+
+  /// Costs are rounded up to units, which are exact wherever the table has room.
+  std::vector<std::size_t> solve() const {
+    if (most_ > 255) return {};
+    std::vector<double> best(units_ + 1, 0.0), next(best.size());
+    std::vector<std::uint8_t> taken(tensors_.size() * best.size());
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      add_tensor(i, best, next, taken.data() + i * best.size());
+      best.swap(next);
+    }
+    std::vector<std::size_t> out(tensors_.size());
+    for (std::size_t i = tensors_.size(), left = units_; i-- > 0;) {
+      out[i] = taken[i * best.size() + left];
+      left -= cost(i, out[i]);
+    }
+    return out;
+  }
+
+ private:
+  std::size_t cost(std::size_t tensor, std::size_t choice) const {
+    return static_cast<std::size_t>((tensors_[tensor][choice].bytes - least_[tensor] + unit_ - 1) / unit_);
+  }
+  void add_tensor(std::size_t i, const std::vector<double>& best, std::vector<double>& next,
+                  std::uint8_t* taken) const {
+    std::fill(next.begin(), next.end(), std::numeric_limits<double>::infinity());
+    for (std::size_t k = 0; k < tensors_[i].size(); ++k) {
+      const std::size_t extra = cost(i, k);
+      const double loss = tensors_[i][k].loss;
+      for (std::size_t s = extra; s < best.size(); ++s)
+        if (best[s - extra] + loss < next[s])
+          next[s] = best[s - extra] + loss, taken[s] = static_cast<std::uint8_t>(k);
+    }
+  }
+
+  const std::vector<std::vector<choice_of_type>>& tensors_;
+  std::vector<std::uint64_t> least_;
+  std::size_t most_ = 0;
+  std::uint64_t unit_ = 1;
+  std::size_t units_ = 0;
+};
+
+/// The tensors that the allocation decides, and the bytes of all others.
+struct open_tensors {
+  std::vector<const step*> steps;
+  std::uint64_t spent = 0, budget = 0, alignment = 1;
+
+  std::uint64_t padded(std::uint64_t bytes) const { return (bytes + alignment - 1) / alignment * alignment; }
+};
+
+result<open_tensors> find_open(const gguf::model_view& model, const type_options& fixed,
+                               const allocation_options& options, const model_plan& plan) {
+  open_tensors out;
+  if (options.bytes) {
+    const auto alignment = model.meta().integer("general.alignment");
+    out.alignment = alignment && *alignment > 0 ? static_cast<std::uint64_t>(*alignment) : 32;
+    const auto all = options.output_bytes(plan);
+    if (!all) return all.error();
+    out.spent = *all;
+  } else {
+    out.spent = plan.bytes;
+  }
+  for (const auto& s : plan.steps) {
+    const auto* f = find_format(s.tensor->type);
+    const bool free = is_quantized(*s.tensor, fixed.family) &&
+                      !(fixed.leave_output && s.tensor->name == "output.weight") &&
+                      s.to.decided != reason::rule && s.to.decided != reason::option && f &&
+                      (f->is_float || fixed.allow_requantize);
+    if (!free || s.tensor->elements() == 0) continue;
+    out.steps.push_back(&s);
+    out.spent -= out.padded(s.bytes);
+  }
+  out.budget = options.bytes
+                   ? options.bytes
+                   : static_cast<std::uint64_t>(options.bpw / 8 * static_cast<double>(plan.elements));
+  return out;
+}
+
+/// Losses of one tensor with every candidate.
+class error_curve {
+ public:
+  error_curve(const gguf::model_view& model, const step& s, executor_ref threads)
+      : model_(model), step_(s), threads_(threads) {}
+
+  result<void> prepare(const imatrix::store* statistics, const imatrix::model_shape& shape,
+                       const imatrix::moments_file* moments) {
+    const auto& t = *step_.tensor;
+    if (statistics && step_.importance.from != imatrix::source::none) {
+      auto found = imatrix::resolve(*statistics, model_, t, shape);
+      if (!found) return found.error();
+      importance_ = std::move(*found);
+    }
+    auto drawn = draw(model_, t, importance_);
+    if (!drawn) return drawn.error();
+    sample_ = std::move(*drawn);
+    if (!moments) return {};
+    const auto note = find_moments(*moments, t, shape);
+    if (!note) return note.error();
+    if (!*note) return {};
+    const auto m = moments->read(note->of);
+    if (!m) return m.error();
+    auto gain = output_gain::sample(model_, t, importance_ ? &importance_ : nullptr, *m);
+    if (!gain) return gain.error();
+    gain_.emplace(std::move(*gain));
+    return {};
+  }
+
+  bool has_importance() const { return static_cast<bool>(importance_); }
+  result<double> loss(const format_info& f) const {
+    if (f.gguf_id == step_.tensor->type) return 0.0;
+    const auto ratio = gain_ ? gain_->ratio(f.gguf_id, threads_) : result<double>(1.0);
+    if (!ratio) return error{model_.path() + ": " + ratio.error().message};
+    return *ratio * error_with(sample_, f, threads_);
+  }
+
+ private:
+  const gguf::model_view& model_;
+  const step& step_;
+  executor_ref threads_;
+  imatrix::importance importance_;
+  sample sample_;
+  std::optional<output_gain> gain_;
+};
+
 }  // namespace
 
 result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, const std::string& origin) {
@@ -204,20 +376,12 @@ result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, c
 
 std::vector<std::size_t> solve(const std::vector<std::vector<choice_of_type>>& tensors,
                                std::uint64_t budget) {
-  double low = 0, high = 1e-12;
-  std::vector<std::size_t> best = at_price(tensors, 0);
-  if (total(tensors, best) <= budget) return best;
-  while (total(tensors, at_price(tensors, high)) > budget) {
-    low = high, high *= 4;
-    if (!std::isfinite(high)) return {};
-  }
-  for (int i = 0; i < 100; ++i) {
-    const double middle = 0.5 * (low + high);
-    (total(tensors, at_price(tensors, middle)) > budget ? low : high) = middle;
-  }
-  best = at_price(tensors, high);
-  spend_rest(tensors, budget, best);
-  return best;
+  auto best = solve_relaxed(tensors, budget);
+  if (best.empty() || total(tensors, best) > budget) return best;
+  auto exact = choice_table(tensors, budget).solve();
+  if (exact.empty()) return best;
+  spend_rest(tensors, budget, exact);  // where units are rounded up
+  return loss_of(tensors, exact) <= loss_of(tensors, best) ? exact : best;
 }
 
 std::vector<const format_info*> default_candidates() {
@@ -229,47 +393,33 @@ std::vector<const format_info*> default_candidates() {
 }
 
 result<std::string> allocate(const gguf::model_view& model, type_options fixed,
-                             const imatrix::store* statistics, const allocation_options& options,
-                             executor_ref threads) {
+                             const imatrix::store* statistics, const imatrix::moments_file* moments,
+                             const allocation_options& options, executor_ref threads) {
+  const char* option = options.bytes ? "--target-size" : "--target-bpw";
   const auto plan = make_plan(model, fixed, statistics, requirement::none);
   if (!plan) return plan.error();
-  std::vector<const step*> open;
-  std::uint64_t spent = 0;
-  for (const auto& s : plan->steps) {
-    const auto* f = find_format(s.tensor->type);
-    const bool free = is_quantized(*s.tensor, fixed.family) &&
-                      !(fixed.leave_output && s.tensor->name == "output.weight") &&
-                      s.to.decided != reason::rule && s.to.decided != reason::option && f &&
-                      (f->is_float || fixed.allow_requantize);
-    if (free && s.tensor->elements() > 0)
-      open.push_back(&s);
-    else
-      spent += s.bytes;
-  }
-  if (open.empty()) return error{model.path() + ": --target-bpw: rules and options decide every tensor"};
-  const auto weights = weights_of(open, options.sensitivities);
+  const auto open = find_open(model, fixed, options, *plan);
+  if (!open) return open.error();
+  if (open->steps.empty())
+    return error{model.path() + ": " + option + ": rules and options decide every tensor"};
+  const auto weights = weights_of(open->steps, options.sensitivities);
   if (!weights) return weights.error();
-  const auto budget = static_cast<std::uint64_t>(options.bpw / 8 * static_cast<double>(plan->elements));
 
   std::vector<std::vector<choice_of_type>> choices;
-  progress bar("error curves", static_cast<std::int64_t>(open.size()));
-  std::uint64_t least = spent;
-  for (std::size_t i = 0; i < open.size(); ++i) {
-    const auto& t = *open[i]->tensor;
-    imatrix::importance w;
-    if (statistics && open[i]->importance.from != imatrix::source::none) {
-      auto found = imatrix::resolve(*statistics, model, t, plan->shape);
-      if (!found) return found.error();
-      w = std::move(*found);
-    }
-    const auto s = draw(model, t, w);
-    if (!s) return s.error();
+  progress bar("error curves", static_cast<std::int64_t>(open->steps.size()));
+  std::uint64_t least = open->spent;
+  for (std::size_t i = 0; i < open->steps.size(); ++i) {
+    const auto& t = *open->steps[i]->tensor;
+    error_curve curve(model, *open->steps[i], threads);
+    if (auto ready = curve.prepare(statistics, plan->shape, moments); !ready) return ready.error();
     std::vector<choice_of_type> mine;
     for (const auto* f : options.types) {
-      if (t.cols() % f->layout.elements != 0 || (needs_importance(*f, *fixed.type, fixed.family) && !w))
+      if (t.cols() % f->layout.elements != 0 ||
+          (needs_importance(*f, *fixed.type, fixed.family) && !curve.has_importance()))
         continue;
-      const double loss = f->gguf_id == t.type ? 0 : (*weights)[i] * error_with(*s, *f, threads);
-      mine.push_back({f, *gguf::tensor_bytes(f->gguf_id, t.ne), loss});
+      const auto loss = curve.loss(*f);
+      if (!loss) return loss.error();
+      mine.push_back({f, open->padded(*gguf::tensor_bytes(f->gguf_id, t.ne)), (*weights)[i] * *loss});
     }
     if (mine.empty())
       return error{model.path() + ": tensor '" + text::printable(t.name) + "': no candidate type fits its " +
@@ -279,15 +429,19 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
     choices.push_back(std::move(mine));
     bar.update(static_cast<std::int64_t>(i + 1), t.name);
   }
-  const auto taken = budget > spent ? solve(choices, budget - spent) : std::vector<std::size_t>{};
+  const auto taken =
+      open->budget > open->spent ? solve(choices, open->budget - open->spent) : std::vector<std::size_t>{};
+  if (taken.empty() && options.bytes)
+    return error{model.path() + ": --target-size " + std::to_string(options.bytes) +
+                 " cannot be reached: the smallest types give " + std::to_string(least)};
   if (taken.empty())
     return error{model.path() +
                  text::format(": --target-bpw %g cannot be reached: the smallest types give %.3f",
                               options.bpw,
                               8 * static_cast<double>(least) / static_cast<double>(plan->elements))};
   std::string rules;
-  for (std::size_t i = 0; i < open.size(); ++i)
-    rules += (i ? ",^" : "^") + escaped(open[i]->tensor->name) +
+  for (std::size_t i = 0; i < open->steps.size(); ++i)
+    rules += (i ? ",^" : "^") + escaped(open->steps[i]->tensor->name) +
              "$=" + std::string(choices[i][taken[i]].type->name);
   return rules;
 }

@@ -1,13 +1,16 @@
 // Types for a size: which tensor gets which type so that a model of a given size loses least.
 //
 // Every tensor has an error curve, its weighted NMSE with each candidate type, and a sensitivity, the KL
-// divergence of the model per unit of that error (examples/study measures it). Losses of tensors add up while
-// they are small, so for a price per byte every tensor picks on its own the type of least loss + price *
-// bytes; the price is the one at which the sizes meet the target (Lagrangian relaxation), and what is left
-// over goes to the best upgrades.
+// divergence of the model per unit of that error (examples/study measures it). Where codes are chosen by second
+// moments, the curve is multiplied by what that leaves of the output error. Losses of tensors add up while they
+// are small. Which types give the least sum within the bytes is a knapsack with one choice per tensor: solved
+// exactly, byte for byte, unless the table would be too large; then for a price per byte every tensor picks
+// on its own the type of least loss + price * bytes, the price is the one at which the sizes meet the target
+// (Lagrangian relaxation), and what is left over goes to the best upgrades.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,23 +38,28 @@ struct choice_of_type {
   double loss;
 };
 
-/// Index of the choice for every tensor, so that the bytes sum up to at most `budget` with little loss. Empty
+/// Index of the choice for every tensor, so that the bytes sum up to at most `budget` with the least loss, or
+/// close to it where the exact table would be too large. Empty
 /// if even the smallest choices exceed it. Every list holds at least one choice.
 std::vector<std::size_t> solve(const std::vector<std::vector<choice_of_type>>& tensors, std::uint64_t budget);
 
 struct allocation_options {
-  double bpw = 0;  ///< of the whole model, tensors that are kept included
+  double bpw = 0;           ///< of the whole model, tensors that are kept included
+  std::uint64_t bytes = 0;  ///< not 0: of the output instead, its metadata and padding included
+  /// Bytes of the output that a plan makes; with `bytes`.
+  std::function<result<std::uint64_t>(const model_plan&)> output_bytes = {};
   std::vector<const format_info*> types;
-  std::vector<sensitivity> sensitivities;  ///< empty: a tensor weighs by its share of the weights
+  std::vector<sensitivity> sensitivities = {};  ///< empty: a tensor weighs by its share of the weights
 };
 
 /// The candidates if the user names none: types that every engine of the family reads.
 std::vector<const format_info*> default_candidates();
 
 /// Rules `^NAME$=TYPE,...` for --custom-q. Tensors that `fixed` rules or options decide keep their types and
-/// count. Errors: a target that the smallest types exceed, whatever reading a tensor can answer.
+/// count. `statistics` and `moments` are null without such files. Errors: a target that the smallest types exceed,
+/// whatever reading a tensor can answer.
 result<std::string> allocate(const gguf::model_view& model, type_options fixed,
-                             const imatrix::store* statistics, const allocation_options& options,
-                             executor_ref threads);
+                             const imatrix::store* statistics, const imatrix::moments_file* moments,
+                             const allocation_options& options, executor_ref threads);
 
 }  // namespace quantal::plan

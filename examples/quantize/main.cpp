@@ -46,10 +46,12 @@ int body(int argc, char** argv) {
            "choose the types: least loss at X bits per weight of the whole model; prints the "
            "equivalent --custom-q, rules and options still win",
            o.target_bpw, {0, 32});
+  p.option({"--target-size"}, "BYTES", "the same for an output of at most so many bytes, metadata included",
+           o.target_size);
   p.option({"--sensitivity"}, "FILE", "study.json of examples/study: what errors in which tensors cost",
            o.sensitivity);
-  p.option({"--target-types"}, "T,...", "candidates of --target-bpw instead of the usual ones",
-           o.target_types);
+  p.option({"--target-types"}, "T,...",
+           "candidates of --target-bpw and --target-size instead of the usual ones", o.target_types);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);
   p.flag({"--allow-requantize"}, "take quantized tensors as input", o.allow_requantize);
@@ -61,6 +63,9 @@ int body(int argc, char** argv) {
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
   if (const auto taken = take_arguments(arguments, o); !taken)
     return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
+  if (o.target_bpw > 0 && o.target_size > 0)
+    return quantal::fail("quantal-quantize", {"give --target-bpw or --target-size, not both"},
+                         quantal::cli::exit_usage);
   const auto done = quantal::plan::run(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());
 }

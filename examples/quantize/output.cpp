@@ -23,6 +23,23 @@ void set_split_keys(gguf::metadata& meta, std::size_t shard, std::size_t shards,
   meta.set("split.tensors.count", static_cast<std::int32_t>(tensors));
 }
 
+/// Metadata and tensors of one file.
+struct file_content {
+  gguf::metadata meta;
+  std::vector<gguf::tensor_info> tensors;
+};
+
+file_content content_of(std::size_t shard, std::size_t shards, const gguf::metadata& meta,
+                        const model_plan& plan) {
+  file_content c;
+  for (const auto& s : plan.steps)
+    if (shards == 1 || s.shard() == static_cast<int>(shard))
+      c.tensors.push_back(*s.tensor), c.tensors.back().type = s.to.type;
+  if (shard == 0) c.meta = meta;
+  if (shards > 1) set_split_keys(c.meta, shard, shards, plan.steps.size());
+  return c;
+}
+
 }  // namespace
 
 std::vector<fs::path> shard_paths(const fs::path& out, int n) {
@@ -48,17 +65,24 @@ result<output> output::create(const std::vector<fs::path>& paths, const gguf::me
                               const model_plan& plan) {
   output out;
   for (std::size_t shard = 0; shard < paths.size(); ++shard) {
-    std::vector<gguf::tensor_info> tensors;
-    for (const auto& s : plan.steps)
-      if (paths.size() == 1 || s.shard() == static_cast<int>(shard))
-        tensors.push_back(*s.tensor), tensors.back().type = s.to.type;
-    gguf::metadata own = shard == 0 ? meta : gguf::metadata{};
-    if (paths.size() > 1) set_split_keys(own, shard, paths.size(), plan.steps.size());
-    auto w = gguf::writer::create(paths[shard], own, std::move(tensors));
+    auto c = content_of(shard, paths.size(), meta, plan);
+    auto w = gguf::writer::create(paths[shard], c.meta, std::move(c.tensors));
     if (!w) return w.error();
     out.writers_.push_back(std::move(*w));
   }
   return out;
+}
+
+result<std::uint64_t> output_bytes(const std::vector<fs::path>& paths, const gguf::metadata& meta,
+                                   const model_plan& plan) {
+  std::uint64_t bytes = 0;
+  for (std::size_t shard = 0; shard < paths.size(); ++shard) {
+    auto c = content_of(shard, paths.size(), meta, plan);
+    const auto n = gguf::writer::file_bytes(paths[shard], c.meta, std::move(c.tensors));
+    if (!n) return n.error();
+    bytes += *n;
+  }
+  return bytes;
 }
 
 result<void> output::append(const step& s, std::span<const std::byte> bytes) {

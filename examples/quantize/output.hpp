@@ -26,6 +26,10 @@ std::vector<std::filesystem::path> shard_paths(const std::filesystem::path& out,
 gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,
                                const std::optional<imatrix_note>& note);
 
+/// Bytes of the files that output::create() with the same arguments begins.
+result<std::uint64_t> output_bytes(const std::vector<std::filesystem::path>& paths,
+                                   const gguf::metadata& meta, const model_plan& plan);
+
 class output {
  public:
   /// Opens every file and writes its header.

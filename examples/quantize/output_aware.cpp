@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "conversion.hpp"
-#include "quantal/imatrix/lookup.hpp"
+#include "output_meter.hpp"
 #include "quantal/quantize/output_aware.hpp"
 
 namespace quantal::plan {
@@ -12,32 +12,6 @@ namespace {
 /// Strength of the shrinkage. With many inputs 1 to 16 are alike within noise; with few, less than 4 does
 /// harm.
 constexpr double shrinkage = 4;
-
-/// Mean squared outputs of rows for the inputs that were held out.
-class output_meter {
- public:
-  output_meter(const imatrix::moments& m, std::int64_t slice)
-      : cols_(m.cols),
-        matrix_(m.held_out_matrix(slice)),
-        count_(m.held_counts[static_cast<std::size_t>(slice)]) {}
-
-  bool can_tell() const { return count_ > 0; }
-  /// Of each of `rows` rows x. `y`: as many floats, overwritten.
-  void measure(const float* x, int rows, float* y, double* out) const {
-    std::fill_n(y, rows * cols_, 0.0f);
-    runtime::best_variant().product()(x, cols_, matrix_.data(), cols_, y, cols_, rows, cols_, cols_);
-    for (int r = 0; r < rows; ++r) {
-      double sum = 0;
-      for (std::int64_t c = 0; c < cols_; ++c) sum += double{x[r * cols_ + c]} * y[r * cols_ + c];
-      out[r] = sum / count_;
-    }
-  }
-
- private:
-  std::int64_t cols_;
-  std::vector<float> matrix_;
-  double count_;
-};
 
 class output_aware_conversion {
   static constexpr int tile = 24;  ///< rows that are measured together
@@ -182,22 +156,8 @@ bool has_output_aware_codes(std::uint32_t type) noexcept {
   return runtime::best_variant().find_coder(type) != nullptr;
 }
 
-result<std::optional<imatrix::moments>> find_moments(const imatrix::moments_file& file,
-                                                     const gguf::tensor_info& t) {
-  auto names = imatrix::detail::same_input(t.name);
-  names.insert(names.begin(), t.name);
-  for (const auto& name : names) {
-    if (!file.contains(name)) continue;
-    auto m = file.read(name);
-    if (!m) return m.error();
-    if (m->cols == t.cols() && t.rows() * t.slices() % m->slices == 0) return std::optional(std::move(*m));
-    if (name == t.name)
-      return error{file.path() + ": moments of " + std::to_string(m->slices) + " x " +
-                   std::to_string(m->cols) + " columns do not fit tensor '" + text::printable(t.name) +
-                   "' [" + std::to_string(t.cols()) + ", " + std::to_string(t.rows()) + ", " +
-                   std::to_string(t.slices()) + "]"};
-  }
-  return std::optional<imatrix::moments>();
+double kept_share(double inputs, std::int64_t cols) noexcept {
+  return inputs / (inputs + shrinkage * static_cast<double>(cols));
 }
 
 result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const gguf::row_source& source,

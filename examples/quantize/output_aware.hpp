@@ -6,13 +6,11 @@
 
 namespace quantal::plan {
 
-/// Second moments for a tensor: its own or those of a tensor with the same inputs. Nothing if the file has
-/// none. Errors name the file and the tensor: damaged data, or data that does not fit.
-result<std::optional<imatrix::moments>> find_moments(const imatrix::moments_file& file,
-                                                     const gguf::tensor_info& t);
-
 /// True if tensors of this type can have such codes.
 bool has_output_aware_codes(std::uint32_t type) noexcept;
+
+/// Share of a moment off the diagonal that is kept, with so many inputs.
+double kept_share(double inputs, std::int64_t cols) noexcept;
 
 /// As convert(), to a type that has such codes. The plain codes are made too, and the tensor keeps them
 /// unless the others do better on the inputs that were held out. In memory: the tensor's bytes twice, one

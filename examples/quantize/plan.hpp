@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "importance.hpp"
+#include "moments_plan.hpp"
 #include "quantal/gguf/model_view.hpp"
 #include "types.hpp"
 
@@ -21,6 +22,7 @@ struct step {
   std::uint64_t bytes;  ///< in the output
   /// Not null: this is no tensor of the model but the scale beside one of its tensors.
   const gguf::tensor_info* scale_of = nullptr;
+  moments_note moments = {};  ///< of add_moments()
 
   /// The file of the output that it goes to.
   int shard() const noexcept { return (scale_of ? scale_of : tensor)->shard; }

@@ -63,7 +63,8 @@ result<type_options> read_type_options(const run_options& o) {
 
 /// Candidate types and sensitivities as the command line names them.
 result<allocation_options> read_allocation_options(const run_options& o, const type_options& types) {
-  allocation_options a{o.target_bpw, default_candidates(), {}};
+  allocation_options a;
+  a.bpw = o.target_bpw, a.bytes = o.target_size, a.types = default_candidates();
   if (!o.target_types.empty()) a.types.clear();
   for (std::string_view rest = o.target_types; !rest.empty();) {
     const auto comma = rest.find(',');
@@ -71,6 +72,9 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
     if (!f) return error{"--target-types: " + f.error().message};
     if (!can_quantize((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
+    if (o.target_size && has_tensor_scale((*f)->gguf_id))
+      return error{"--target-types: " + std::string((*f)->name) +
+                   " keeps a scale beside the tensor, which --target-size cannot count"};
     if (!types.any_format && !reads(types.family, **f))
       return error{"--target-types: " + std::string(program_name(types.family)) + " does not read " +
                    std::string((*f)->name) + "; --types all allows it"};
@@ -86,19 +90,6 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   return a;
 }
 
-/// Adds the rules of an allocation behind those of the user; answers their text.
-result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
-                                   const std::optional<imatrix::store>& statistics, type_options& types) {
-  if (o.target_bpw <= 0) return std::string();
-  const auto options = read_allocation_options(o, types);
-  if (!options) return options.error();
-  thread_pool pool(text::thread_count(o.threads));
-  auto rules = allocate(model, types, statistics ? &*statistics : nullptr, *options, pool);
-  if (!rules) return rules.error();
-  if (auto parsed = parse_rules(*rules, "--target-bpw", false, types.rules); !parsed) return parsed.error();
-  return rules;
-}
-
 requirement required(const std::string& name) {
   return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
 }
@@ -108,6 +99,37 @@ std::optional<imatrix_note> note_of(const std::string& file, const std::optional
   imatrix_note note{file, {}, static_cast<std::int64_t>(s->entries.size()), s->chunk_count()};
   for (const auto& d : s->datasets) note.dataset += (note.dataset.empty() ? "" : ", ") + d;
   return note;
+}
+
+/// What tensors are quantized with.
+struct statistics_of_run {
+  const std::optional<imatrix::store>& importance;
+  const std::optional<imatrix::moments_file>& moments;
+};
+
+/// Adds the rules of an allocation behind those of the user; answers their text.
+result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
+                                   const statistics_of_run& with, const placement& place,
+                                   type_options& types) {
+  if (o.target_bpw <= 0 && o.target_size == 0) return std::string();
+  auto options = read_allocation_options(o, types);
+  if (!options) return options.error();
+  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance));
+  options->output_bytes = [&](const model_plan& p) -> result<std::uint64_t> {
+    const auto paths = place(p);
+    return paths ? output_bytes(*paths, meta, p) : result<std::uint64_t>(paths.error());
+  };
+  thread_pool pool(text::thread_count(o.threads));
+  auto rules = allocate(model, types, with.importance ? &*with.importance : nullptr,
+                        with.moments ? &*with.moments : nullptr, *options, pool);
+  if (!rules) return rules.error();
+  const char* origin = o.target_size ? "--target-size" : "--target-bpw";
+  if (auto parsed = parse_rules(*rules, origin, false, types.rules); !parsed) return parsed.error();
+  return rules;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 /// Prints the plan as it is carried out.
@@ -122,20 +144,26 @@ class reporter {
 
   void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
 
-  /// `note`: why it has no output-aware codes, or empty.
-  void tensor(std::size_t i, const std::optional<conversion_loss>& e, const std::string& note = {}) {
+  /// What is known before anything is written.
+  void begin() const {
+    if (options_.quiet || options_.json || options_.hessian.empty()) return;
+    std::printf("%s", moments_table(plan_, options_.hessian).c_str());
+    std::fflush(stdout);
+  }
+
+  void tensor(std::size_t i, const std::optional<conversion_loss>& e, double seconds = 0) {
     const auto& s = plan_.steps[i];
     if (e)
       if (auto w = range_warning(s, e->range); !w.empty()) warnings_.push_back(std::move(w));
     if (options_.quiet) return;
     if (options_.json) {
-      tensors_.push_back(step_json(s, types_.rules, e));
-      if (!note.empty()) tensors_.back()["note"] = note;
+      tensors_.push_back(step_json(s, types_.rules, e, !options_.hessian.empty()));
+      if (e) tensors_.back()["seconds"] = seconds;
       return;
     }
     bar_.clear();
     std::printf("%s%s%s%s\n", step_head(s, i, plan_.steps.size()).c_str(), step_size(s).c_str(),
-                e ? step_error(s, *e).c_str() : "", note.empty() ? "" : (" (" + note + ")").c_str());
+                e ? step_error(s, *e).c_str() : "", e ? (", " + text::human_time(seconds)).c_str() : "");
     std::fflush(stdout);
   }
 
@@ -143,7 +171,7 @@ class reporter {
     bar_.clear();
     for (const auto& w : warnings_) std::fprintf(stderr, "WARNING: %s\n", w.c_str());
     if (options_.quiet) return;
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const double seconds = seconds_since(start_);
     if (options_.json) return print_json(document(paths, seconds));
     std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());
     if (!allocated_.empty()) std::printf("--custom-q '%s'\n", text::printable(allocated_).c_str());
@@ -179,31 +207,11 @@ class reporter {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// What tensors are quantized with.
-struct statistics_of_run {
-  const std::optional<imatrix::store>& importance;
-  const std::optional<imatrix::moments_file>& moments;
-};
-
-/// Second moments for a step, or nothing; `note` says why.
-result<std::optional<imatrix::moments>> moments_for(const step& s, const statistics_of_run& with,
-                                                    std::string& note) {
-  if (!with.moments || s.to.copy || s.to.type == s.tensor->type) return std::optional<imatrix::moments>();
-  if (!has_output_aware_codes(s.to.type)) {
-    if (find_format(s.to.type)->layout.elements > 1)
-      note = gguf::type_name(s.to.type) + " has no output-aware codes yet";
-    return std::optional<imatrix::moments>();
-  }
-  auto found = find_moments(*with.moments, *s.tensor);
-  if (found && !*found) note = "no second moments";
-  return found;
-}
-
 /// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale.
 result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& model, const step& s,
                                                     const statistics_of_run& with, const model_plan& plan,
                                                     const gguf::tensor_scale& scale, executor_ref threads,
-                                                    const sink& to, std::string& note) {
+                                                    const sink& to) {
   using answer = std::optional<conversion_loss>;
   const auto rows = model.rows(*s.tensor);
   if (!rows) return rows.error();
@@ -223,12 +231,14 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
     if (!from) return from.error();
     scales.from = std::move(*from);
   }
-  const auto moments = moments_for(s, with, note);
-  if (!moments) return moments.error();
   const auto* weights = importance ? &importance : nullptr;
-  auto e = *moments
-               ? convert_output_aware(*s.tensor, *rows, s.to.type, weights, **moments, scales, threads, to)
-               : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
+  const auto convert_with_moments = [&]() -> result<conversion_loss> {
+    const auto moments = with.moments->read(s.moments.of);
+    if (!moments) return moments.error();
+    return convert_output_aware(*s.tensor, *rows, s.to.type, weights, *moments, scales, threads, to);
+  };
+  auto e =
+      s.moments ? convert_with_moments() : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
   return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
@@ -263,13 +273,13 @@ result<void> execute(const gguf::model_view& model, const model_plan& plan, cons
       report.tensor(i, std::nullopt);
       continue;
     }
-    std::string note;
-    const auto e = write_tensor(model, s, with, plan, scale, pool, to, note);
+    const auto start = std::chrono::steady_clock::now();
+    const auto e = write_tensor(model, s, with, plan, scale, pool, to);
     scale = {};
     if (!e) return e.error();
     if (strict && *e && (*e)->range.any())
       return error{model.path() + ": " + range_warning(s, (*e)->range) + " (--strict)"};
-    report.tensor(i, *e, note);
+    report.tensor(i, *e, seconds_since(start));
   }
   return out.finish();
 }
@@ -311,13 +321,16 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     if (!opened) return opened.error();
     moments.emplace(std::move(*opened));
   }
-  const auto allocated = add_allocation(model, o, statistics, *types);
+  const auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
-  const auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
+  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
   if (!plan) return plan.error();
+  if (moments)
+    if (auto added = add_moments(model, *moments, *plan); !added) return added;
   const auto paths = place(*plan);
   if (!paths) return paths.error();
   reporter report(o, *plan, *types, *allocated);
+  report.begin();
   if (o.dry_run) {
     for (std::size_t i = 0; i < plan->steps.size(); ++i) report.tensor(i, std::nullopt);
     report.finish(*paths);

@@ -1,6 +1,7 @@
 // quantal-quantize behind its command line: reads, plans, converts, writes.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -23,10 +24,11 @@ struct run_options {
   std::string types = "auto";       ///< auto, llama.cpp, ik, all
   bool pure = false, dry_run = false, keep_split = false, allow_requantize = false, leave_output = false,
        json = false, quiet = false, strict = false;
-  double target_bpw = 0;     ///< 0: types come from the mix; else from an allocation (allocate.hpp)
-  std::string sensitivity;   ///< file of a study, or empty
-  std::string target_types;  ///< candidates, comma-separated; empty: the default ones
-  int threads = 0;           ///< 0: all
+  double target_bpw = 0;          ///< 0: types come from the mix; else from an allocation (allocate.hpp)
+  std::uint64_t target_size = 0;  ///< the same, for bytes of the output
+  std::string sensitivity;        ///< file of a study, or empty
+  std::string target_types;       ///< candidates, comma-separated; empty: the default ones
+  int threads = 0;                ///< 0: all
 };
 
 /// The files that the options name as inputs, for checks of outputs.

@@ -21,13 +21,17 @@ std::string output_error(const output_loss& o) {
          (o.accepted ? "" : " (not accepted: plain codes)");
 }
 
+std::string name_column(const std::string& tensor) {
+  std::string name = text::printable(tensor);
+  if (name.size() < 36) name.insert(0, 36 - name.size(), ' ');
+  return name;
+}
+
 }  // namespace
 
 std::string step_head(const step& s, std::size_t index, std::size_t total) {
   const auto& t = *s.tensor;
-  std::string name = text::printable(t.name);
-  if (name.size() < 36) name.insert(0, 36 - name.size(), ' ');
-  return text::format("[%4zu/%4zu] ", index + 1, total) + name +
+  return text::format("[%4zu/%4zu] ", index + 1, total) + name_column(t.name) +
          text::format(" - [%5lld, %5lld, %5lld, %5lld], type = ", static_cast<long long>(t.ne[0]),
                       static_cast<long long>(t.ne[1]), static_cast<long long>(t.ne[2]),
                       static_cast<long long>(t.ne[3])) +
@@ -72,6 +76,21 @@ std::string range_warning(const step& s, const range_loss& r) {
   return out;
 }
 
+std::string moments_table(const model_plan& p, const std::string& file) {
+  std::string lines;
+  for (const auto& s : p.steps) {
+    if (!s.moments && s.moments.why.empty()) continue;
+    lines += name_column(s.tensor->name) + " - " + describe(s.moments, s.tensor->name);
+    if (!s.moments)
+      lines += s.importance.from == imatrix::source::none
+                   ? ": plain codes"
+                   : ": importance, " + std::string(to_string(s.importance.from));
+    lines += "\n";
+  }
+  if (lines.empty()) lines = "no tensor of this plan has codes that they could choose\n";
+  return "second moments of " + text::printable(file) + ":\n" + lines + "\n";
+}
+
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix) {
   std::string out;
   for (const auto& r : rules)
@@ -92,7 +111,21 @@ std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has
   return out;
 }
 
-json step_json(const step& s, const std::vector<rule>& rules, const std::optional<conversion_loss>& loss) {
+json moments_json(const moments_note& n, const std::string& tensor) {
+  if (!n) return {{"source", "none"}, {"detail", n.why}};
+  return {{"source", n.of == tensor ? "own" : "same input"},
+          {"detail", n.of},
+          {"slices", n.slices},
+          {"pooled", n.pooled},
+          {"unseen", n.unseen},
+          {"inputs", n.inputs},
+          {"least_inputs", n.least},
+          {"most_inputs", n.most},
+          {"held_out", n.held_out}};
+}
+
+json step_json(const step& s, const std::vector<rule>& rules, const std::optional<conversion_loss>& loss,
+               bool with_moments) {
   const auto& t = *s.tensor;
   json out = {{"name", t.name},
               {"shape", t.ne},
@@ -112,6 +145,7 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
                        {"detail", s.importance.detail},
                        {"vectors", s.importance.vectors},
                        {"unseen", s.importance.unseen}};
+  if (with_moments && (s.moments || !s.moments.why.empty())) out["moments"] = moments_json(s.moments, t.name);
   if (!loss) return out;
   if (const auto& o = loss->output)
     out["output"] = {{"measured", o->measured},

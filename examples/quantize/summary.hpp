@@ -21,10 +21,16 @@ std::string step_error(const step& s, const conversion_loss& loss);
 /// it. Empty if the type holds all weights.
 std::string range_warning(const step& s, const range_loss& r);
 
+/// What every tensor gets of a file of second moments, a line each.
+std::string moments_table(const model_plan& p, const std::string& file);
+
 /// Rules with hits, type histograms, sizes, fallbacks, missing importance.
 std::string totals(const model_plan& p, const std::vector<rule>& rules, bool has_imatrix);
 
-json step_json(const step& s, const std::vector<rule>& rules, const std::optional<conversion_loss>& loss);
+json moments_json(const moments_note& n, const std::string& tensor);
+/// `with_moments`: second moments were given.
+json step_json(const step& s, const std::vector<rule>& rules, const std::optional<conversion_loss>& loss,
+               bool with_moments = false);
 json totals_json(const model_plan& p, const std::vector<rule>& rules);
 
 }  // namespace quantal::plan

@@ -9,11 +9,18 @@ it also draws OUT/study.svg.
 
   examples/study/study.py --bin build/release/bin --imatrix imatrix.gguf --out out/study
   examples/study/study.py --bin build/release/bin --imatrix imatrix.gguf --out out/study --compare Q4_K_M IQ4_XS
+  examples/study/study.py --bin build/release/bin --imatrix imatrix.gguf --hessian moments.gguf --out out/study --correct 5000000
+
+--compare sets fixed mixes against allocations of as many bytes. --correct BYTES allocates, measures what each class costs
+as it was allocated, allocates once more with these sensitivities (OUT/corrected.json) and says which of the two models is closer
+to the original. With --hessian codes are chosen by second moments; sensitivities are still those of plain codes, in whose errors
+quantal-quantize counts.
 """
 import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -62,10 +69,11 @@ class Bench:
         document = json.loads(done.stdout)
         return finite(document, " ".join(command)) if name == "perplexity" else document
 
-    def quantize(self, kind, *options):
-        """The plan with its errors, and the path of the model."""
+    def quantize(self, kind, *options, plain=False):
+        """The plan with its errors, and the path of the model. Plain codes are those that importance alone chooses."""
         path = os.path.join(self.args.out, "candidate.gguf")
-        return self.tool("quantize", "--json", "--require-imatrix", "none", "--imatrix", self.args.imatrix, *options,
+        moments = [] if plain or not self.args.hessian else ["--hessian", self.args.hessian]
+        return self.tool("quantize", "--json", "--require-imatrix", "none", "--imatrix", self.args.imatrix, *moments, *options,
                          self.args.model, path, kind), path
 
     def kld(self, path):
@@ -75,7 +83,7 @@ class Bench:
 
 
 def measure_class(bench, name, pattern, kind):
-    plan, path = bench.quantize("Q8_0", "--custom-q", f"{pattern}={kind},.*=bf16")
+    plan, path = bench.quantize("Q8_0", "--custom-q", f"{pattern}={kind},.*=bf16", plain=True)
     changed = [t for t in plan["tensors"] if not t["copied"]]
     k = bench.kld(path)
     saved = sum(t["source_bytes"] - t["bytes"] for t in changed)
@@ -138,15 +146,82 @@ def compare(bench, mixes, sensitivity):
     rows = []
     for mix in mixes:
         plan, path = bench.quantize(mix)
+        size = os.path.getsize(path)
         fixed = bench.kld(path)
-        chosen, path = bench.quantize(mix, "--target-bpw", plan["bpw"], "--sensitivity", sensitivity)
+        chosen, path = bench.quantize(mix, "--target-size", size, "--sensitivity", sensitivity)
+        allocated_size = os.path.getsize(path)
         ours = bench.kld(path)
-        rows.append({"mix": mix, "bytes": plan["bytes"], "kld": fixed["mean_kld"], "same_top": fixed["same_top"],
-                     "allocated_bytes": chosen["bytes"], "allocated_kld": ours["mean_kld"],
+        rows.append({"mix": mix, "bytes": size, "kld": fixed["mean_kld"], "same_top": fixed["same_top"],
+                     "allocated_bytes": allocated_size, "allocated_kld": ours["mean_kld"],
                      "allocated_same_top": ours["same_top"], "custom_q": chosen["custom_q"]})
-        print(f"{mix:8} {plan['bytes']:10d} bytes KLD {fixed['mean_kld']:.5f} same top {100 * fixed['same_top']:.2f} %   "
-              f"allocated {chosen['bytes']:10d} bytes KLD {ours['mean_kld']:.5f} same top {100 * ours['same_top']:.2f} %",
+        print(f"{mix:8} {size:10d} bytes KLD {fixed['mean_kld']:.5f} same top {100 * fixed['same_top']:.2f} %   "
+              f"allocated {allocated_size:10d} bytes KLD {ours['mean_kld']:.5f} same top {100 * ours['same_top']:.2f} %",
               flush=True)
+    return rows
+
+
+def allocated_errors(bench, rules):
+    """Per tensor the error that an allocation counts: that of plain codes, times what chosen codes leave of the output error."""
+    plain, path = bench.quantize("Q8_0", "--custom-q", rules, plain=True)
+    os.remove(path)
+    chosen, path = bench.quantize("Q8_0", "--custom-q", rules)
+    os.remove(path)
+    errors = {}
+    for a, b in zip(plain["tensors"], chosen["tensors"]):
+        if a["copied"]:
+            continue
+        o = b.get("output", {})
+        measured = o.get("measured") and o["plain_nmse"]
+        ratio = min(o["chosen_nmse"] / o["plain_nmse"], 1) if measured else 1
+        errors[a["name"]] = finite(a["nmse_weighted"], a["name"]) * ratio
+    return errors
+
+
+def classes_of(names):
+    """The names that each class matches first."""
+    out = {c: [] for c in CLASSES}
+    for name in names:
+        matches = [c for c, pattern in CLASSES.items() if re.search(pattern, name)]
+        if matches:
+            out[matches[0]].append(name)
+    return out
+
+
+def measured_sensitivities(bench, document, rules):
+    """The study's classes with the KLD per error that each has as it was allocated, all others staying as they are."""
+    errors = allocated_errors(bench, rules)
+    members = classes_of(errors)
+    corrected = []
+    for c in document["classes"]:
+        mine = members[c["class"]]
+        error = sum(errors[n] for n in mine) / c["count"]
+        if error == 0:
+            corrected.append(c)
+            continue
+        only = [r for r in rules.split(",") if r[1:r.rindex("$=")].replace("\\", "") in mine]
+        _, path = bench.quantize("Q8_0", "--custom-q", ",".join(only + [".*=bf16"]))
+        kld = bench.kld(path)["mean_kld"]
+        print(f"{c['class']:22} error {error:.3e} KLD {kld:.6f}: sensitivity {c['kld_per_nmse']:.4f} -> {kld / error:.4f}",
+              flush=True)
+        corrected.append({**c, "kld_per_nmse": max(kld / error, 0)})
+    return {**document, "classes": corrected}
+
+
+def correct(bench, size, out):
+    """Allocates, measures each class as allocated, allocates again."""
+    study_file, corrected_file = os.path.join(out, "study.json"), os.path.join(out, "corrected.json")
+    with open(study_file) as f:
+        document = json.load(f)
+    rows = []
+    for sensitivity in (study_file, corrected_file):
+        plan, path = bench.quantize("Q4_K_M", "--target-size", size, "--sensitivity", sensitivity)
+        rows.append({"sensitivity": sensitivity, "bytes": os.path.getsize(path), "custom_q": plan["custom_q"], **bench.kld(path)})
+        print(f"{sensitivity}: {rows[-1]['bytes']} bytes KLD {rows[-1]['mean_kld']:.5f}", flush=True)
+        if sensitivity == study_file:
+            with open(corrected_file, "w") as f:
+                json.dump(measured_sensitivities(bench, document, plan["custom_q"]), f, indent=1)
+    best = min(rows, key=lambda r: r["mean_kld"])
+    print(f"quantize with --target-size {size} --sensitivity {best['sensitivity']}")
     return rows
 
 
@@ -163,6 +238,9 @@ def main():
     parser.add_argument("--types", nargs="+", default=["q2_K", "q3_K", "q4_K"])
     parser.add_argument("--compare", nargs="+", metavar="MIX", default=[],
                         help="skip the study; compare mixes with allocations from OUT/study.json on the validation text")
+    parser.add_argument("--hessian", help="second moments: codes are chosen by what they do to outputs")
+    parser.add_argument("--correct", type=int, metavar="BYTES",
+                        help="skip the study; allocate BYTES from OUT/study.json, measure, allocate once more")
     args = parser.parse_args()
     if args.compare:
         args.text = os.path.join(MODEL_DIR, "validation.txt") if args.text == parser.get_default("text") else args.text
@@ -171,6 +249,10 @@ def main():
         rows = compare(bench, args.compare, os.path.join(args.out, "study.json"))
         with open(os.path.join(args.out, "compare.json"), "w") as f:
             json.dump(rows, f, indent=1)
+        return
+    if args.correct:
+        with open(os.path.join(args.out, "correct.json"), "w") as f:
+            json.dump(correct(bench, args.correct, args.out), f, indent=1)
         return
     document = study(bench, args.types)
     with open(os.path.join(args.out, "study.json"), "w") as f:

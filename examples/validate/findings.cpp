@@ -11,7 +11,8 @@
 namespace quantal::validate {
 namespace {
 
-constexpr std::array<const char*, 5> columns{"nmse", "wnmse", "cosine", "max_error", "output_nmse"};
+constexpr std::array<const char*, 6> columns{"nmse",      "wnmse",       "cosine",
+                                             "max_error", "output_nmse", "hessian_nmse"};
 
 std::string shown(const metrics& m, const char* name) {
   const auto v = m.find(name);
@@ -109,11 +110,11 @@ std::string as_table(const findings& f) {
   std::size_t width = 6;
   for (const auto& t : f.tensors) width = std::max(width, t.name.size());
   std::string out = padded("tensor", width) + padded("type", 9);
-  for (const auto* c : columns) out += padded(c, 12);
+  for (const auto* c : columns) out += padded(c, 13);
   out += "  importance\n";
   for (const auto& t : f.tensors) {
     out += padded(text::printable(t.name), width) + padded(t.type, 9);
-    for (const auto* c : columns) out += padded(shown(t.values, c), 12);
+    for (const auto* c : columns) out += padded(shown(t.values, c), 13);
     out += "  " + (t.importance.empty() ? "-" : t.importance) + "\n";
   }
   if (!f.whole.empty()) out += "\n";
@@ -206,7 +207,7 @@ std::string as_markdown(const findings& f) {
   if (!worst.empty()) {
     out += "<details><summary>Tensors with the largest error</summary>\n\n| tensor | type |";
     for (const auto* c : columns) out += " " + std::string(c) + " |";
-    out += "\n|---|---|--:|--:|--:|--:|--:|\n";
+    out += "\n|---|---|--:|--:|--:|--:|--:|--:|\n";
     for (std::size_t i = 0; i < std::min(most, worst.size()); ++i) {
       out += "| " + cell(worst[i]->name) + " | " + worst[i]->type + " |";
       for (const auto* c : columns) out += " " + shown(worst[i]->values, c) + " |";

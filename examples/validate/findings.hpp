@@ -1,6 +1,7 @@
 // What quantal-validate found, for terminals, scripts, CI servers and pull requests.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,12 @@
 
 namespace quantal::validate {
 
+/// A model to compare with: its file's bytes and its mean KL divergence.
+struct reference_point {
+  std::string name;
+  double bytes = 0, kld = 0;
+};
+
 struct findings {
   std::string model, reference;
   std::vector<tensor_report> tensors;
@@ -16,6 +23,8 @@ struct findings {
   std::vector<std::string> notes;  ///< what was left out and why
   std::vector<gate> gates;
   std::vector<check> checks;  ///< point into `gates`
+  std::uint64_t bytes = 0;    ///< of the model's files
+  std::vector<reference_point> points = {};
 
   std::size_t count(verdict v) const;
   /// "TENSOR: METRIC is nan", for every tensor with such a metric: a failure with or without gates.

@@ -82,7 +82,9 @@ bool is_pair(const json& item) {
 
 }  // namespace
 
-std::vector<std::string> tensor_metrics() { return {"nmse", "wnmse", "cosine", "max_error", "output_nmse"}; }
+std::vector<std::string> tensor_metrics() {
+  return {"nmse", "wnmse", "cosine", "max_error", "output_nmse", "hessian_nmse"};
+}
 std::vector<std::string> model_metrics() { return {"ppl", "ppl_ratio", "kld", "kld_99", "same_top"}; }
 
 bool gate::holds(double value) const noexcept {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <random>
 
+#include "moments_error.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/runtime/ops.hpp"
@@ -185,7 +186,8 @@ result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& refe
 
 result<tensor_report> measure(const gguf::reader& model, const gguf::tensor_info& t,
                               const gguf::reader& reference, const gguf::tensor_info& source,
-                              const imatrix::store* statistics, executor_ref threads) {
+                              const imatrix::store* statistics, const imatrix::moments_file* moments,
+                              executor_ref threads) {
   tensor_report out{
       t.name, gguf::type_name(t.type), gguf::type_name(source.type), t.nbytes, source.nbytes, {}, {}};
   const auto bytes = model.data(t);
@@ -238,6 +240,10 @@ result<tensor_report> measure(const gguf::reader& model, const gguf::tensor_info
       {"nmse", all.weights.nmse()}, {"cosine", all.weights.cosine()}, {"max_error", all.weights.max_error}};
   if (t.rows() * t.slices() > 1) out.values["output_nmse"] = ratio(all.output_error, all.output_norm);
   if (importance) out.values["wnmse"] = all.weights.nmse_weighted();
+  if (!moments) return out;
+  const auto e = moments_error(model, t, reference, source, *moments, threads);
+  if (!e) return e.error();
+  if (*e) out.values["hessian_nmse"] = **e;
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include "quantal/executor.hpp"
 #include "quantal/gguf/reader.hpp"
 #include "quantal/imatrix/model.hpp"
+#include "quantal/imatrix/moments.hpp"
 
 namespace quantal::validate {
 
@@ -29,9 +30,11 @@ struct pairing {
 result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& reference);
 
 /// Measures one pair. Without statistics for the tensor, wnmse is absent and output_nmse uses activations of
-/// equal variance. Errors: types that cannot be decoded, references that are not finite.
+/// equal variance; without second moments, hessian_nmse is absent. Errors: types that cannot be decoded,
+/// references that are not finite, data that does not fit.
 result<tensor_report> measure(const gguf::reader& model, const gguf::tensor_info& t,
                               const gguf::reader& reference, const gguf::tensor_info& source,
-                              const imatrix::store* statistics, executor_ref threads);
+                              const imatrix::store* statistics, const imatrix::moments_file* moments,
+                              executor_ref threads);
 
 }  // namespace quantal::validate

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "file.hpp"
+#include "html.hpp"
 #include "model_metrics.hpp"
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
@@ -26,6 +27,26 @@ result<std::vector<gate>> read_gates(const run_options& o) {
     out.push_back(std::move(*parsed));
   }
   return out;
+}
+
+result<void> read_points(const run_options& o, findings& f) {
+  if (o.points.empty()) return {};
+  const auto content = file::read_text(o.points);
+  if (!content) return content.error();
+  auto points = parse_points(*content, o.points);
+  if (!points) return points.error();
+  f.points = std::move(*points);
+  return {};
+}
+
+/// Of the file; of several files the tensors alone.
+std::uint64_t bytes_of(const std::filesystem::path& path, const gguf::reader& model) {
+  std::error_code failed;
+  const auto bytes = std::filesystem::file_size(path, failed);
+  if (model.shards() == 1 && !failed) return bytes;
+  std::uint64_t sum = 0;
+  for (const auto& t : model.tensors()) sum += t.nbytes;
+  return sum;
 }
 
 std::string listed(const std::vector<std::string>& names) {
@@ -56,12 +77,19 @@ result<void> measure_tensors(const run_options& o, const gguf::reader& model, co
     if (!loaded) return loaded.error();
     statistics = std::move(*loaded);
   }
+  std::optional<imatrix::moments_file> moments;
+  if (!o.hessian.empty()) {
+    auto opened = imatrix::moments_file::open(o.hessian);
+    if (!opened) return opened.error();
+    moments.emplace(std::move(*opened));
+  }
   const auto pairs = pair_tensors(model, reference);
   if (!pairs) return pairs.error();
   if (auto ok = check_missing(*pairs, o, f); !ok) return ok;
   progress bar("tensors", static_cast<std::int64_t>(pairs->both.size()));
   for (const auto& [t, source] : pairs->both) {
-    auto r = measure(model, *t, reference, *source, statistics ? &*statistics : nullptr, threads);
+    auto r = measure(model, *t, reference, *source, statistics ? &*statistics : nullptr,
+                     moments ? &*moments : nullptr, threads);
     if (!r) return r.error();
     f.tensors.push_back(std::move(*r));
     bar.update(static_cast<std::int64_t>(f.tensors.size()), t->name);
@@ -86,13 +114,15 @@ result<void> measure_model(const run_options& o, const gguf::reader& model, exec
 }  // namespace
 
 result<findings> validate(const run_options& o) {
-  findings f{o.model.string(), o.reference.string(), {}, {}, {}, {}, {}};
+  findings f{o.model.string(), o.reference.string(), {}, {}, {}, {}, {}, 0};
+  if (auto read = read_points(o, f); !read) return read.error();
   auto gates = read_gates(o);
   if (!gates) return gates.error();
   f.gates = std::move(*gates);
   const auto model = gguf::reader::open(o.model), reference = gguf::reader::open(o.reference);
   if (!model) return model.error();
   if (!reference) return reference.error();
+  f.bytes = bytes_of(o.model, *model);
   thread_pool pool(text::thread_count(o.threads));
   if (auto done = measure_tensors(o, *model, *reference, pool, f); !done) return done.error();
   if (auto done = measure_model(o, *model, pool, f); !done) return done.error();
@@ -112,6 +142,7 @@ result<void> write_outputs(const findings& f, const std::vector<std::string>& ou
     const std::string text = kind == "json"       ? as_json(f)
                              : kind == "junit"    ? as_junit(f)
                              : kind == "markdown" ? as_markdown(f)
+                             : kind == "html"     ? as_html(f)
                                                   : as_table(f);
     if (equals == std::string::npos) {
       std::fputs(text.c_str(), stdout);

@@ -11,7 +11,8 @@ namespace quantal::validate {
 
 struct run_options {
   std::filesystem::path model, reference;
-  std::string imatrix, text;
+  std::string imatrix, hessian, text;
+  std::string points;  ///< file of models to compare with in the HTML report, or empty
   std::vector<std::string> gates, gate_files;
   std::vector<std::string> outputs;  ///< FORMAT or FORMAT=FILE
   std::int64_t context = 512, chunks = 0;

@@ -5,9 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
+
 #include "checkpoint_maker.hpp"
 #include "hf_convert.hpp"
 #include "mla/safetensors.hpp"
+#include "quantal/imatrix/moments.hpp"
 #include "scoring.hpp"
 #include "session.hpp"
 #include "tokenizer.hpp"
@@ -342,6 +345,47 @@ TEST_F(Convert, CollectsImportanceFromATextAndUsesIt) {
   q.imatrix.clear(), q.out = dir / "without.gguf";
   ASSERT_TRUE(plan::run(q));
   EXPECT_FALSE(read_file(dir / "direct.gguf") == read_file(dir / "without.gguf"));
+}
+
+/// Moments for every matrix of the blocks, of inputs whose neighbours are correlated.
+void write_moments(const gguf::reader& model, const std::filesystem::path& path) {
+  imatrix::moments_store s;
+  for (const auto& t : model.tensors()) {
+    if (!t.name.starts_with("blk.") || t.rows() == 1) continue;
+    imatrix::moments m(t.cols(), 1);
+    for (auto* part : {&m.sums, &m.held_out})
+      for (std::int64_t i = 0, at = 0; i < m.cols; ++i)
+        for (std::int64_t j = 0; j <= i; ++j, ++at)
+          (*part)[static_cast<std::size_t>(at)] =
+              static_cast<float>(1000 * std::pow(0.8, static_cast<double>(i - j)));
+    m.counts = m.held_counts = {1000};
+    s.entries[t.name] = std::move(m);
+  }
+  const auto saved = imatrix::save_moments(s, path);
+  ASSERT_TRUE(saved) << saved.error().message;
+}
+
+TEST_F(Convert, ChoosesCodesBySecondMomentsAsQuantizingDoes) {
+  converted(small(), "bf16.gguf");
+  const auto model = gguf::reader::open(dir / "bf16.gguf");
+  ASSERT_TRUE(model);
+  write_moments(*model, dir / "moments.gguf");
+  auto o = options("direct.gguf");
+  o.quantize.type = "Q4_0", o.quantize.hessian = dir / "moments.gguf";
+  convert(o);
+  auto q = o.quantize;
+  q.in = dir / "bf16.gguf", q.out = dir / "via.gguf";
+  ASSERT_TRUE(plan::run(q));
+  EXPECT_TRUE(read_file(dir / "direct.gguf") == read_file(dir / "via.gguf"));
+  q.hessian.clear(), q.out = dir / "without.gguf";
+  ASSERT_TRUE(plan::run(q));
+  EXPECT_FALSE(read_file(dir / "direct.gguf") == read_file(dir / "without.gguf"));
+  o.quantize.hessian = dir / "none.gguf", o.quantize.out = dir / "no.gguf";
+  const auto files = dir.files();
+  const auto r = hf::convert(o);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().message.find("none.gguf"), std::string::npos);
+  EXPECT_EQ(dir.files(), files);
 }
 
 TEST_F(Convert, SplitsBySize) {

@@ -74,6 +74,13 @@ TEST(Moments, ReloadIsExact) {
   ASSERT_TRUE(shared);
   EXPECT_TRUE(*shared == s.entries.at("blk.0.ffn_gate_exps.weight"));
   EXPECT_FALSE(file->read("blk.9.attn_output.weight"));
+  EXPECT_EQ(*file->own_name("blk.0.ffn_up_exps.weight"), "blk.0.ffn_gate_exps.weight");
+  const auto counts = file->counts("blk.0.ffn_up_exps.weight");
+  ASSERT_TRUE(counts);
+  EXPECT_EQ(counts->cols, 5);
+  EXPECT_EQ(counts->used, shared->counts);
+  EXPECT_EQ(counts->held_out, shared->held_counts);
+  EXPECT_FALSE(file->counts("blk.9.attn_output.weight"));
 }
 
 TEST(Moments, MatrixIsSymmetric) {

@@ -56,6 +56,44 @@ TEST(Solve, IsNearTheBestOfAllCombinations) {
   }
 }
 
+TEST(Solve, IsTheBestOfAllCombinationsByteForByte) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 50; ++round) {
+    std::vector<std::vector<choice_of_type>> t(5);
+    std::uint64_t least = 0, most = 0;
+    for (auto& choices : t) {
+      for (int k = 0; k < 4; ++k)
+        choices.push_back(
+            {nullptr, 32 * (10 + random() % 100) + random() % 3, static_cast<double>(1 + random() % 1000)});
+      std::sort(choices.begin(), choices.end(),
+                [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+      least += choices.front().bytes, most += choices.back().bytes;
+    }
+    const std::uint64_t budget = least + random() % (most - least + 1);
+    const auto taken = solve(t, budget);
+    ASSERT_EQ(taken.size(), t.size());
+    EXPECT_LE(bytes_of(t, taken), budget);
+    EXPECT_DOUBLE_EQ(loss_of(t, taken), best_of(t, budget)) << round;
+  }
+}
+
+TEST(Solve, ManyLargeTensorsFitToo) {
+  std::vector<std::vector<choice_of_type>> t(2000);
+  std::uint64_t least = 0;
+  for (std::size_t i = 0; i < t.size(); ++i) {
+    const std::uint64_t size = 1'000'003 + 7919 * (i % 101);
+    for (const double bits : {2.0, 3.0, 4.5})
+      t[i].push_back(
+          {nullptr, static_cast<std::uint64_t>(static_cast<double>(size) * bits), std::exp2(-bits)});
+    least += t[i].front().bytes;
+  }
+  const std::uint64_t budget = least + 1'000'000'001;
+  const auto taken = solve(t, budget);
+  ASSERT_EQ(taken.size(), t.size());
+  EXPECT_LE(bytes_of(t, taken), budget);
+  EXPECT_GE(bytes_of(t, taken), budget - 1'000'003);
+}
+
 TEST(Solve, TakesTheBestThereIsIfItFits) {
   const std::vector<std::vector<choice_of_type>> t{{{nullptr, 10, 1.0}, {nullptr, 20, 0.1}},
                                                    {{nullptr, 5, 0.5}}};
@@ -114,6 +152,23 @@ TEST_F(Allocate, MeetsTheSize) {
     EXPECT_LE(bpw_of_output(), bpw);
     EXPECT_GE(bpw_of_output(), bpw - 0.25);
   }
+}
+
+TEST_F(Allocate, AnOutputHasAtMostTheBytesAskedFor) {
+  o.target_bpw = 0;
+  for (const std::uint64_t bytes : {1'500'000u, 1'234'567u}) {
+    o.target_size = bytes;
+    const auto r = quiet_run();
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_LE(std::filesystem::file_size(o.out), bytes);
+    EXPECT_GE(std::filesystem::file_size(o.out), bytes - 20'000);
+  }
+  o.target_size = 1000, o.out = dir / "none.gguf";
+  const auto r = quiet_run();
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().message.find("--target-size 1000 cannot be reached: the smallest types give"),
+            std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(o.out));
 }
 
 TEST_F(Allocate, TheRulesGiveTheSameModel) {

@@ -160,6 +160,12 @@ TEST_F(model_programs, second_moments_choose_codes) {
   expect(command("c.gguf", "--hessian " + path("none.gguf")), 1, "none.gguf");
   expect(imatrix + " --hessian " + path("x.gguf"), 2, "");
   expect(merge + path("moments.gguf"), 1, "moments.gguf");
+  const std::string describe = imatrix + " --hessian-in " + path("moments.gguf");
+  expect(describe + " --show-statistics", 0, "Second moments");
+  expect(describe + " --check -m " + heads, 0, "0 of ");
+  EXPECT_EQ(document(describe + " --check --show-statistics --json -m " + heads)["moments_gaps"], 0);
+  expect(describe, 2, "needs --hessian, --show-statistics or --check");
+  expect(describe + " " + path("twice.gguf") + " --check -m " + heads, 2, "need --hessian");
 }
 
 TEST_F(model_programs, check_reports_gaps) {

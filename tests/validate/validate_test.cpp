@@ -3,9 +3,11 @@
 
 #include <cmath>
 
+#include "html.hpp"
 #include "json.hpp"
 #include "quantal/dequantize.hpp"
 #include "quantal/imatrix/io.hpp"
+#include "quantal/imatrix/moments.hpp"
 #include "quantal/quantize/quantize.hpp"
 #include "run.hpp"
 #include "shell.hpp"
@@ -112,6 +114,70 @@ TEST_F(Validate, MeasuresWhatTheDefinitionsSay) {
     EXPECT_NEAR(m.at("output_nmse") / m.at("wnmse"), 1, 0.35);
   }
   EXPECT_EQ(of(*f, "output_norm.weight").at("nmse"), 0);
+}
+
+/// Moments of inputs whose neighbours are correlated; those held out are others.
+imatrix::moments correlated(std::int64_t columns, double held_out) {
+  imatrix::moments m(columns, 1);
+  for (auto* part : {&m.sums, &m.held_out}) {
+    const double near = part == &m.sums ? 0.1 : 0.9;
+    auto v = part->begin();
+    for (std::int64_t i = 0; i < columns; ++i)
+      for (std::int64_t j = 0; j <= i; ++j)
+        *v++ = static_cast<float>(8 * std::pow(near, static_cast<double>(i - j)));
+  }
+  m.counts = {8}, m.held_counts = {held_out};
+  if (held_out == 0) m.held_out.assign(m.held_out.size(), 0.0f);
+  return m;
+}
+
+TEST_F(Validate, MeasuresOutputErrorsBySecondMoments) {
+  o.hessian = (dir / "moments.gguf").string();
+  const char* name = "blk.0.ffn_up.weight";
+  for (const double held_out : {8.0, 0.0}) {
+    imatrix::moments_store s;
+    s.entries[name] = correlated(cols, held_out);
+    ASSERT_TRUE(imatrix::save_moments(s, o.hessian));
+    o.gates = {"ffn_up.weight: hessian_nmse<=1", "ffn_up.weight: hessian_nmse<=1e-9"};
+    const auto f = validate(o);
+    ASSERT_TRUE(f) << f.error().message;
+    EXPECT_EQ(f->count(verdict::passed), 1u);
+    EXPECT_EQ(f->count(verdict::failed), 1u);
+    EXPECT_FALSE(of(*f, "blk.0.ffn_up_exps.weight").contains("hessian_nmse"));
+    const auto model = gguf::reader::open(o.model), reference = gguf::reader::open(o.reference);
+    const auto* x = reinterpret_cast<const float*>(reference->data(*reference->find(name))->data());
+    double error = 0, signal = 0;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float y[cols];
+      dequantize_row<q4_0>(model->data(*model->find(name))->data() + r * row_bytes<q4_0>(cols), y, cols);
+      for (std::int64_t i = 0; i < cols; ++i)
+        for (std::int64_t j = 0; j < cols; ++j) {
+          const double h = std::pow(held_out > 0 ? 0.9 : 0.1, static_cast<double>(std::abs(i - j)));
+          const float* w = x + r * cols;
+          signal += h * w[i] * w[j], error += h * (w[i] - y[i]) * (w[j] - y[j]);
+        }
+    }
+    EXPECT_NEAR(of(*f, name).at("hessian_nmse"), error / signal, 1e-4 * error / signal);
+  }
+}
+
+TEST_F(Validate, BadSecondMomentsLeaveTheVerdictUnknown) {
+  o.hessian = (dir / "moments.gguf").string();
+  const auto refuse = [&](const char* part) {
+    const auto f = validate(o);
+    ASSERT_FALSE(f);
+    EXPECT_NE(f.error().message.find("moments.gguf"), std::string::npos) << f.error().message;
+    EXPECT_NE(f.error().message.find(part), std::string::npos) << f.error().message;
+  };
+  refuse("cannot open");
+  imatrix::moments_store s;
+  s.entries["blk.0.ffn_up.weight"] = correlated(cols / 2, 8);
+  ASSERT_TRUE(imatrix::save_moments(s, o.hessian));
+  refuse("do not fit tensor 'blk.0.ffn_up.weight'");
+  s.entries["blk.0.ffn_up.weight"] = correlated(cols, 8);
+  s.entries["blk.0.ffn_up.weight"].held_out[5] = std::numeric_limits<float>::infinity();
+  ASSERT_TRUE(imatrix::save_moments(s, o.hessian));
+  refuse("not finite");
 }
 
 TEST_F(Validate, ThreadsDoNotChangeTheResult) {
@@ -232,6 +298,73 @@ TEST_F(Validate, AModelAgainstItself) {
   const auto f = validate(o);
   ASSERT_TRUE(f) << f.error().message;
   EXPECT_EQ(f->count(verdict::failed), 0u) << as_table(*f);
+}
+
+std::size_t occurrences(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(Html, EscapesWhatComesFromFiles) {
+  const std::string hostile = "\"><script>alert('&')</script>\x1b\xff";
+  findings f;
+  f.model = f.reference = hostile;
+  f.notes = {hostile};
+  f.tensors = {{hostile, hostile, hostile, 10, 20, hostile, {{"nmse", std::nan("")}}}};
+  f.whole = {{"kld", 0.01}};
+  f.bytes = 1000;
+  f.points = {{hostile, 2000, 0.1}};
+  const auto page = as_html(f);
+  for (const char* part : {"<script", "\x1b", "\xff", "alert('", "http:", "https:", "src="})
+    EXPECT_EQ(page.find(part), std::string::npos) << part;
+  EXPECT_GE(occurrences(page, "&#60;script&#62;alert(&#39;&#38;&#39;)"), 5u);
+}
+
+TEST(Html, IsOnePageWithAChart) {
+  findings f;
+  f.whole = {{"kld", 0.02}};
+  f.bytes = 4000000;
+  f.tensors = {{"a.weight", "q4_0", "bf16", 100, 400, "", {{"nmse", 0.25}}}};
+  f.points = {{"IQ3_XXS", 4332800, 0.11}, {"Q4_0", 5807872, 0.027}};
+  const auto page = as_html(f);
+  EXPECT_EQ(page.find("<!DOCTYPE html>"), 0u);
+  for (const char* part : {"IQ3_XXS", "this model", "<svg", "0.25", "q4_0", "</html>"})
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  EXPECT_EQ(occurrences(page, "<circle"), 3u);
+  EXPECT_EQ(occurrences(page, "nan"), 0u);
+  f.points.clear();
+  EXPECT_EQ(occurrences(as_html(f), "nan"), 0u);
+  f.whole.clear();
+  EXPECT_EQ(occurrences(as_html(f), "<svg"), 0u);
+}
+
+TEST(Html, PointsSayWhatIsWrong) {
+  const auto good =
+      parse_points(R"([{"name": "a", "bytes": 5, "kld": 0.5}, {"mix": "b", "bytes": 6, "kld": 1}])", "p");
+  ASSERT_TRUE(good) << good.error().message;
+  EXPECT_EQ((*good)[1].name, "b");
+  for (const char* text :
+       {"", "{}", "[1]", R"([{"name": "a", "bytes": 5}])", R"([{"name": 1, "bytes": 5, "kld": 1}])",
+        R"([{"name": "a", "bytes": 0, "kld": 1}])", R"([{"name": "a", "bytes": 5, "kld": -1}])"}) {
+    const auto bad = parse_points(text, "points.json");
+    ASSERT_FALSE(bad) << text;
+    EXPECT_EQ(bad.error().message.find("points.json: "), 0u) << bad.error().message;
+  }
+}
+
+TEST_F(Validate, WritesHtmlWholeOrNotAtAll) {
+  const auto page = (dir / "report.html").string();
+  const auto points = (dir / "points.json").string();
+  test::write_file(points, R"([{"name": "a", "bytes": 5, "kld": 0.5}])");
+  EXPECT_EQ(test::shell(program("-o html=" + page + " --points " + points + " 2>&1")).code, 0);
+  EXPECT_NE(test::read_file(page).find("</html>"), std::string::npos);
+  std::filesystem::remove(page);
+  test::write_file(points, "[");
+  const auto bad = test::shell(program("-o html=" + page + " --points " + points + " 2>&1"));
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_NE(bad.text.find("points.json"), std::string::npos) << bad.text;
+  EXPECT_FALSE(std::filesystem::exists(page));
 }
 
 }  // namespace

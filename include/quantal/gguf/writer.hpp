@@ -11,24 +11,30 @@ class writer {
   /// Plans a file: `tensors` in output order (name, type, n_dims and ne are used). Writes the header at once.
   static result<writer> create(const std::filesystem::path& path, const metadata& meta,
                                std::vector<tensor_info> tensors) {
-    std::uint64_t alignment = default_alignment;
-    if (meta.contains("general.alignment")) {
-      const auto a = meta.integer("general.alignment", 1, static_cast<std::int64_t>(max_alignment));
-      if (!a) return error{path.string() + ": " + a.error().message};
-      alignment = static_cast<std::uint64_t>(*a);
-      if (alignment & (alignment - 1))
-        return error{path.string() + ": general.alignment is not a power of two"};
-    }
-    if (auto planned = plan(path, tensors, alignment); !planned) return planned.error();
+    const auto alignment = alignment_of(path, meta);
+    if (!alignment) return alignment.error();
+    if (auto planned = plan(path, tensors, *alignment); !planned) return planned.error();
     auto file = atomic_file::create(path);
     if (!file) return file.error();
-    writer w(std::move(*file), path.string(), std::move(tensors), alignment);
+    writer w(std::move(*file), path.string(), std::move(tensors), *alignment);
     if (!w.tensors_.empty()) {  // the header is small beside them
       const auto& last = w.tensors_.back();
       if (auto r = w.file_.reserve(last.offset + last.nbytes); !r) return r.error();
     }
     if (auto h = w.write_header(meta); !h) return h.error();
     return w;
+  }
+
+  /// Bytes of the file that create() with the same arguments plans.
+  static result<std::uint64_t> file_bytes(const std::filesystem::path& path, const metadata& meta,
+                                          std::vector<tensor_info> tensors) {
+    const auto alignment = alignment_of(path, meta);
+    if (!alignment) return alignment.error();
+    if (auto planned = plan(path, tensors, *alignment); !planned) return planned.error();
+    std::uint64_t bytes = header(meta, tensors, *alignment).size();
+    if (!tensors.empty())
+      bytes += tensors.back().offset + *checked_round_up(tensors.back().nbytes, *alignment);
+    return bytes;
   }
 
   /// The plan with sizes and offsets.
@@ -67,6 +73,16 @@ class writer {
  private:
   writer(atomic_file file, std::string path, std::vector<tensor_info> tensors, std::uint64_t alignment)
       : file_(std::move(file)), path_(std::move(path)), tensors_(std::move(tensors)), alignment_(alignment) {}
+
+  static result<std::uint64_t> alignment_of(const std::filesystem::path& path, const metadata& meta) {
+    if (!meta.contains("general.alignment")) return std::uint64_t{default_alignment};
+    const auto a = meta.integer("general.alignment", 1, static_cast<std::int64_t>(max_alignment));
+    if (!a) return error{path.string() + ": " + a.error().message};
+    const auto alignment = static_cast<std::uint64_t>(*a);
+    if (alignment & (alignment - 1))
+      return error{path.string() + ": general.alignment is not a power of two"};
+    return alignment;
+  }
 
   static result<void> plan(const std::filesystem::path& path, std::vector<tensor_info>& tensors,
                            std::uint64_t alignment) {
@@ -114,17 +130,18 @@ class writer {
         a);
   }
 
-  result<void> write_header(const metadata& meta) {
+  static std::string header(const metadata& meta, const std::vector<tensor_info>& tensors,
+                            std::uint64_t alignment) {
     std::string out = "GGUF";
     put(out, std::uint32_t{3});
-    put(out, static_cast<std::uint64_t>(tensors_.size()));
+    put(out, static_cast<std::uint64_t>(tensors.size()));
     put(out, static_cast<std::uint64_t>(meta.size()));
     for (const auto& [key, v] : meta.items()) {
       put(out, key);
       put(out, static_cast<std::uint32_t>(type_of(v)));
       std::visit([&](const auto& x) { put(out, x); }, v);
     }
-    for (const auto& t : tensors_) {
+    for (const auto& t : tensors) {
       put(out, t.name);
       const int n_dims = dims_to_write(t);
       put(out, static_cast<std::uint32_t>(n_dims));
@@ -133,8 +150,12 @@ class writer {
       put(out, t.type);
       put(out, t.offset);
     }
-    out.resize(static_cast<std::size_t>(*checked_round_up(out.size(), alignment_)), '\0');
-    if (auto w = file_.write(out); !w) return w;
+    out.resize(static_cast<std::size_t>(*checked_round_up(out.size(), alignment)), '\0');
+    return out;
+  }
+
+  result<void> write_header(const metadata& meta) {
+    if (auto w = file_.write(header(meta, tensors_, alignment_)); !w) return w;
     return skip_complete();
   }
 

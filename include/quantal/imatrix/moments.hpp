@@ -72,6 +72,12 @@ struct moments {
   }
 };
 
+/// Inputs that the moments of a tensor come from.
+struct moments_counts {
+  std::int64_t cols = 0;
+  std::vector<double> used, held_out;  ///< [slices]
+};
+
 struct moments_store {
   std::map<std::string, moments> entries;   ///< by tensor name
   std::map<std::string, std::string> same;  ///< tensors that have the inputs of another: its name
@@ -167,24 +173,41 @@ class moments_file {
     return d ? **d : std::vector<std::string>{};
   }
   bool contains(const std::string& tensor) const { return own_name(tensor) != nullptr; }
+  /// The tensor under whose name the moments of another are, perhaps its own name; null if there are none.
+  const std::string* own_name(const std::string& tensor) const {
+    const auto shared = same_.find(tensor);
+    const auto& name = shared == same_.end() ? tensor : shared->second;
+    const auto it = std::lower_bound(names_.begin(), names_.end(), name);
+    return it != names_.end() && *it == name ? &*it : nullptr;
+  }
+
+  /// How many inputs the moments of a tensor come from; their sums are not looked at.
+  result<moments_counts> counts(const std::string& tensor) const {
+    const auto* name = own_name(tensor);
+    if (!name) return detail::moments_error(path(), tensor, "there are none");
+    const auto* mean = file_.find(*name + ".mean");
+    moments_counts c{mean->ne[0], {}, {}};
+    for (const auto& [suffix, to] : {std::pair{".counts", &c.used}, {".held_out_counts", &c.held_out}}) {
+      std::vector<float> values(static_cast<std::size_t>(mean->ne[1]));
+      if (auto ok = fill(*name, suffix, values); !ok) return ok.error();
+      if (std::any_of(values.begin(), values.end(), [](float v) { return v < 0; }))
+        return detail::moments_error(path(), *name, "a count is negative");
+      to->assign(values.begin(), values.end());
+    }
+    return c;
+  }
 
   /// Moments of a tensor, perhaps under the name of another with its inputs.
   result<moments> read(const std::string& tensor) const {
     const auto* name = own_name(tensor);
     if (!name) return detail::moments_error(path(), tensor, "there are none");
-    const auto* mean = file_.find(*name + ".mean");
-    moments m(mean->ne[0], mean->ne[1]);
-    std::vector<float> counts(m.counts.size()), held(m.counts.size());
-    for (const auto& [suffix, to] : {std::pair{".moments", &m.sums},
-                                     {".mean", &m.mean},
-                                     {".counts", &counts},
-                                     {".held_out", &m.held_out},
-                                     {".held_out_counts", &held}})
+    auto c = counts(tensor);
+    if (!c) return c.error();
+    moments m(c->cols, static_cast<std::int64_t>(c->used.size()));
+    m.counts = std::move(c->used), m.held_counts = std::move(c->held_out);
+    for (const auto& [suffix, to] :
+         {std::pair{".moments", &m.sums}, {".mean", &m.mean}, {".held_out", &m.held_out}})
       if (auto ok = fill(*name, suffix, *to); !ok) return ok.error();
-    m.counts.assign(counts.begin(), counts.end()), m.held_counts.assign(held.begin(), held.end());
-    for (const auto* list : {&m.counts, &m.held_counts})
-      for (const double c : *list)
-        if (c < 0) return detail::moments_error(path(), *name, "a count is negative");
     return m;
   }
 
@@ -202,13 +225,6 @@ class moments_file {
 
  private:
   explicit moments_file(gguf::reader file) : file_(std::move(file)) {}
-
-  const std::string* own_name(const std::string& tensor) const {
-    const auto shared = same_.find(tensor);
-    const auto& name = shared == same_.end() ? tensor : shared->second;
-    const auto it = std::lower_bound(names_.begin(), names_.end(), name);
-    return it != names_.end() && *it == name ? &*it : nullptr;
-  }
 
   result<void> index() {
     constexpr std::string_view suffix = ".moments";
