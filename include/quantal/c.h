@@ -171,7 +171,7 @@ typedef enum quantal_activation {
 } quantal_activation;
 
 typedef struct quantal_product_options {
-  quantal_activation activation;
+  int activation;                   /* a quantal_activation */
   const quantal_executor* executor; /* NULL: the calling thread */
   void* workspace;                  /* NULL: allocated for the call */
   size_t workspace_size;

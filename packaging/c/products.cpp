@@ -50,7 +50,7 @@ const quantal_product_options& or_default(const quantal_product_options* o) noex
 std::optional<runtime::dispatcher> variant_of(const quantal_product_options& o) noexcept {
   return o.arch ? runtime::dispatcher::named(o.arch) : runtime::best_variant();
 }
-bool known(quantal_activation a) noexcept {
+bool known(int a) noexcept {
   return a == QUANTAL_ACTIVATION_Q8 || a == QUANTAL_ACTIVATION_EXACT;
 }
 activation policy_of(const quantal_product_options& o) noexcept {

@@ -196,7 +196,7 @@ TEST_F(CProducts, RefusalsNameTheOperands) {
   EXPECT_EQ(quantal_mul_mat(&w, &from, &to, &o), QUANTAL_BAD_ARGUMENT);
   EXPECT_TRUE(says("pdp11"));
   o = {};
-  o.activation = static_cast<quantal_activation>(9);
+  o.activation = 9;
   EXPECT_EQ(quantal_mul_mat(&w, &from, &to, &o), QUANTAL_BAD_ARGUMENT);
   EXPECT_EQ(quantal_mul_mat(nullptr, &from, &to, nullptr), QUANTAL_NULL_POINTER);
   for (const float v : out) EXPECT_EQ(v, -1.0f);
