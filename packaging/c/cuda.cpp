@@ -1,5 +1,5 @@
 // Device functions of c_cuda.h.
-#include <limits>
+#include <string>
 
 #include "failure.hpp"
 #include "quantal/c_cuda.h"
@@ -10,18 +10,13 @@ namespace {
 
 using namespace quantal;
 
-const cuda::operations* operations_of(const char* function, std::uint32_t format) {
-  const cuda::operations* const o = cuda::find_operations(format);
-  if (o) return o;
+/// Finds the operations of a format, or tells why there are none.
+quantal_status find(const char* function, std::uint32_t format, const cuda::operations*& found) {
+  found = cuda::find_operations(format);
+  if (found) return QUANTAL_OK;
   const format_info* const f = find_format(format);
-  if (f)
-    c::fail(QUANTAL_UNSUPPORTED, function, cuda::missing_format(f->name));
-  else
-    c::fail(QUANTAL_UNKNOWN_FORMAT, function);
-  return nullptr;
-}
-quantal_status no_format(std::uint32_t format) noexcept {
-  return find_format(format) ? QUANTAL_UNSUPPORTED : QUANTAL_UNKNOWN_FORMAT;
+  return f ? c::fail(QUANTAL_UNSUPPORTED, function, cuda::missing_format(f->name))
+           : c::fail(QUANTAL_UNKNOWN_FORMAT, function);
 }
 bool known(quantal_cuda_precision p) noexcept {
   return p == QUANTAL_CUDA_BF16 || p == QUANTAL_CUDA_Q8 || p == QUANTAL_CUDA_FP8;
@@ -33,13 +28,12 @@ cuda::precision precision_of(quantal_cuda_precision p) noexcept {
 }
 cudaStream_t stream_of(void* s) noexcept { return static_cast<cudaStream_t>(s); }
 
+/// A status, with what the device says of it.
 template <class... Operands>
 quantal_status answer(status s, const char* function, const Operands&... operands) {
-  if (s == status::ok) return QUANTAL_OK;
-  std::string text(to_string(s)), between = ": ";
-  if (s == status::device_error) text += std::string(" (") + cudaGetErrorString(cudaPeekAtLastError()) + ")";
-  ((text += between + c::describe(operands), between = ", "), ...);
-  return c::fail(static_cast<quantal_status>(s), function, text);
+  if (s != status::device_error) return c::answer(s, function, operands...);
+  const std::string device = cudaGetErrorString(cudaPeekAtLastError());
+  return c::refuse(s, function, std::string(to_string(s)) + " (" + device + ")", operands...);
 }
 
 /// A product's device, precision and format; calls launch(operations, device).
@@ -48,8 +42,8 @@ quantal_status on_device(const char* function, std::uint32_t format, quantal_cud
                          int device, Launch&& launch) noexcept {
   return c::guarded(function, [&]() -> quantal_status {
     if (!known(precision)) return c::fail(QUANTAL_BAD_ARGUMENT, function, "no such precision");
-    const cuda::operations* const o = operations_of(function, format);
-    if (!o) return no_format(format);
+    const cuda::operations* o;
+    if (const quantal_status s = find(function, format, o); s != QUANTAL_OK) return s;
     const cuda::device_info info = cuda::device_info::of(device);
     if (info.multiprocessors == 0)
       return c::fail(QUANTAL_DEVICE_ERROR, function, "there is no device " + std::to_string(device));
@@ -67,8 +61,8 @@ quantal_status quantal_cuda_dequantize(const quantal_weights* weights, const qua
                                        void* stream) {
   if (!weights || !out) return c::fail(QUANTAL_NULL_POINTER, __func__);
   return c::guarded(__func__, [&, function = __func__]() -> quantal_status {
-    const cuda::operations* const o = operations_of(function, weights->format);
-    if (!o) return no_format(weights->format);
+    const cuda::operations* o;
+    if (const quantal_status s = find(function, weights->format, o); s != QUANTAL_OK) return s;
     const auto w = c::view_of(*weights);
     const auto to = c::view_of<float>(*out);
     if (const status s = runtime::detail::check_views(w); s != status::ok)

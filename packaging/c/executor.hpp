@@ -13,6 +13,7 @@ class executor_adapter {
   /// NULL: the calling thread.
   explicit executor_adapter(const quantal_executor* e) noexcept : executor_(e) {}
 
+  static constexpr const char* unusable = "the executor has no function or no worker";
   bool usable() const noexcept { return !executor_ || (executor_->run && executor_->workers > 0); }
   int workers() const noexcept { return executor_ ? executor_->workers : 1; }
   void run(int tasks, task_function body, void* context) const {

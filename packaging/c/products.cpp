@@ -50,20 +50,9 @@ const quantal_product_options& or_default(const quantal_product_options* o) noex
 std::optional<runtime::dispatcher> variant_of(const quantal_product_options& o) noexcept {
   return o.arch ? runtime::dispatcher::named(o.arch) : runtime::best_variant();
 }
-bool known(int a) noexcept {
-  return a == QUANTAL_ACTIVATION_Q8 || a == QUANTAL_ACTIVATION_EXACT;
-}
+bool known(int a) noexcept { return a == QUANTAL_ACTIVATION_Q8 || a == QUANTAL_ACTIVATION_EXACT; }
 activation policy_of(const quantal_product_options& o) noexcept {
   return o.activation == QUANTAL_ACTIVATION_EXACT ? activation::exact : activation::q8;
-}
-
-/// A library status with the operands of the call.
-template <class... Operands>
-quantal_status answer(status s, const char* function, const Operands&... operands) {
-  if (s == status::ok) return QUANTAL_OK;
-  std::string text(to_string(s)), between = ": ";
-  ((text += between + c::describe(operands), between = ", "), ...);
-  return c::fail(static_cast<quantal_status>(s), function, text);
 }
 
 /// Calls product(variant, options) with what the caller's options say.
@@ -78,19 +67,18 @@ quantal_status run_product(const char* function, const quantal_product_options* 
                      "this machine does not run the arch '" + std::string(o.arch) + "'");
     if (!known(o.activation)) return c::fail(QUANTAL_BAD_ARGUMENT, function, "no such activation");
     c::executor_adapter executor(o.executor);
-    if (!executor.usable())
-      return c::fail(QUANTAL_BAD_ARGUMENT, function, "the executor has no function or no worker");
+    if (!executor.usable()) return c::fail(QUANTAL_BAD_ARGUMENT, function, c::executor_adapter::unusable);
     std::span<std::byte> workspace(static_cast<std::byte*>(o.workspace), o.workspace ? o.workspace_size : 0);
     std::unique_ptr<std::byte[]> own;
     if (!o.workspace) {
       const std::size_t bytes = size(*variant);
       if (bytes > std::numeric_limits<std::size_t>::max() / 2)
-        return answer(status::bad_shape, function, operands...);
+        return c::answer(status::bad_shape, function, operands...);
       own.reset(new std::byte[bytes]);
       workspace = {own.get(), bytes};
     }
-    return answer(product(*variant, product_options{policy_of(o), executor, workspace}), function,
-                  operands...);
+    return c::answer(product(*variant, product_options{policy_of(o), executor, workspace}), function,
+                     operands...);
   });
 }
 
@@ -101,8 +89,7 @@ constexpr std::int64_t rows_per_task = 8;
 template <class Row>
 quantal_status for_rows(const char* function, const quantal_executor* e, std::int64_t rows, Row&& row) {
   c::executor_adapter executor(e);
-  if (!executor.usable())
-    return c::fail(QUANTAL_BAD_ARGUMENT, function, "the executor has no function or no worker");
+  if (!executor.usable()) return c::fail(QUANTAL_BAD_ARGUMENT, function, c::executor_adapter::unusable);
   std::atomic<std::int64_t> failed{rows};
   const auto tasks = static_cast<int>((rows + rows_per_task - 1) / rows_per_task);
   const bool ran = executor_ref(executor).for_each(tasks, [&](int task, int) {
@@ -151,13 +138,13 @@ quantal_status quantal_quantize(uint32_t format, const quantal_matrix* x, const 
     const auto encode = runtime::best_variant().find_quantizer(format);
     const quantal_weights as_weights{format, out, out_size, x->rows, x->cols, 0, 1, 0};
     if (!encode)
-      return answer(format_index(format) ? status::unsupported : status::unknown_format, function,
-                    as_weights);
+      return c::answer(format_index(format) ? status::unsupported : status::unknown_format, function,
+                       as_weights);
     const auto view = c::view_of<const float>(*x);
-    if (const status s = checks::check_view(view); s != status::ok) return answer(s, function, *x);
+    if (const status s = checks::check_view(view); s != status::ok) return c::answer(s, function, *x);
     const auto weights = c::view_of(as_weights);
     if (const status s = runtime::detail::check_views(weights); s != status::ok)
-      return answer(s, function, as_weights, *x);
+      return c::answer(s, function, as_weights, *x);
     auto* const to = static_cast<std::byte*>(out);
     return for_rows(function, executor, x->rows, [&](std::int64_t r) {
       return encode(view.data.data() + r * view.stride, importance, to + r * weights.stride, view.cols);
@@ -171,14 +158,15 @@ quantal_status quantal_dequantize(const quantal_weights* weights, const quantal_
   return c::guarded(__func__, [&, function = __func__]() -> quantal_status {
     const auto w = c::view_of(*weights);
     const auto to = c::view_of<float>(*out);
-    if (w.rows != to.rows || w.cols != to.cols) return answer(status::bad_shape, function, *weights, *out);
+    if (w.rows != to.rows || w.cols != to.cols) return c::answer(status::bad_shape, function, *weights, *out);
     if (const status s = runtime::detail::check_views(w); s != status::ok)
-      return answer(s, function, *weights, *out);
-    if (const status s = checks::check_view(to); s != status::ok) return answer(s, function, *weights, *out);
+      return c::answer(s, function, *weights, *out);
+    if (const status s = checks::check_view(to); s != status::ok)
+      return c::answer(s, function, *weights, *out);
     const checks::row_layout layout = checks::rows_of(find_format(w.gguf_id)->layout);
     if (const status s = checks::check_decoding(layout, checks::stack_of(w), to.data.data(), to.stride);
         s != status::ok)
-      return answer(s, function, *weights, *out);
+      return c::answer(s, function, *weights, *out);
     const auto decode = runtime::best_variant().find(w.gguf_id)->dequantize_row;
     return for_rows(function, executor, w.rows, [&](std::int64_t r) {
       decode(w.data.data() + r * w.stride, to.data.data() + r * to.stride, w.cols);
@@ -194,9 +182,10 @@ quantal_status quantal_measure_error(const quantal_weights* weights, const quant
     const auto w = c::view_of(*weights);
     const auto x = c::view_of<const float>(*original);
     if (const status s = runtime::detail::check_views(w); s != status::ok)
-      return answer(s, function, *weights);
-    if (const status s = checks::check_view(x); s != status::ok) return answer(s, function, *original);
-    if (w.rows != x.rows || w.cols != x.cols) return answer(status::bad_shape, function, *weights, *original);
+      return c::answer(s, function, *weights);
+    if (const status s = checks::check_view(x); s != status::ok) return c::answer(s, function, *original);
+    if (w.rows != x.rows || w.cols != x.cols)
+      return c::answer(status::bad_shape, function, *weights, *original);
     std::vector<float> decoded(static_cast<std::size_t>(w.cols));
     quantization_error sum{error->weighted, error->weighted_norm, error->plain, error->plain_norm};
     const auto decode = runtime::best_variant().find(w.gguf_id)->dequantize_row;
@@ -282,17 +271,16 @@ quantal_status quantal_pack(const quantal_weights* weights, const quantal_execut
   return c::guarded(__func__, [&, function = __func__]() -> quantal_status {
     const auto w = c::view_of(*weights);
     if (const status s = runtime::detail::check_views(w); s != status::ok)
-      return answer(s, function, *weights);
+      return c::answer(s, function, *weights);
     c::executor_adapter threads(executor);
-    if (!threads.usable())
-      return c::fail(QUANTAL_BAD_ARGUMENT, function, "the executor has no function or no worker");
+    if (!threads.usable()) return c::fail(QUANTAL_BAD_ARGUMENT, function, c::executor_adapter::unusable);
     auto packed = std::make_unique<quantal_packed>();
     packed->bytes = runtime::best_variant().find(w.gguf_id)->packed_bytes(w.rows, w.cols);
-    if (packed->bytes == 0 && w.rows > 0) return answer(status::unsupported, function, *weights);
+    if (packed->bytes == 0 && w.rows > 0) return c::answer(status::unsupported, function, *weights);
     packed->memory.reset(new std::byte[packed->bytes]);
     const status s = runtime::pack(w, {packed->memory.get(), packed->bytes}, threads, packed->matrix);
     if (s == status::ok) *out = packed.release();
-    return answer(s, function, *weights);
+    return c::answer(s, function, *weights);
   });
 }
 

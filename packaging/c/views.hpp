@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "failure.hpp"
 #include "quantal/c.h"
 #include "quantal/runtime.hpp"
 
@@ -75,6 +76,19 @@ inline std::string describe(const quantal_weights& w) {
   return (f ? std::string(f->name) : "type " + std::to_string(w.format)) + " " +
          (w.experts > 1 ? std::to_string(w.experts) + " x " : "") + shape(w.rows, w.cols) + " in " +
          std::to_string(w.size) + " bytes";
+}
+
+/// Tells why a call with these operands failed.
+template <class... Operands>
+quantal_status refuse(status s, const char* function, std::string why, const Operands&... operands) {
+  std::string between = ": ";
+  ((why += between + describe(operands), between = ", "), ...);
+  return fail(static_cast<quantal_status>(s), function, why);
+}
+/// A library status as a function of c.h answers it.
+template <class... Operands>
+quantal_status answer(status s, const char* function, const Operands&... operands) {
+  return s == status::ok ? QUANTAL_OK : refuse(s, function, std::string(to_string(s)), operands...);
 }
 
 }  // namespace quantal::c

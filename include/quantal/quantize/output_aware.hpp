@@ -119,9 +119,9 @@ class output_tile {
 
   // ---- in the order of the metric
 
-  /// error = x - what `row` decodes to.
-  void load_errors(const std::byte* row, int r) noexcept {
-    coder_.dequantize(row, natural_, cols_);
+  /// error = x - what the best bytes of row r decode to.
+  void load_errors(int r) noexcept {
+    coder_.dequantize(best(r), natural_, cols_);
     for (std::int64_t c = 0; c < cols_; ++c) natural_[c] = x_[r * cols_ + c] - natural_[c];
     for (std::int64_t at = 0; at < cols_; at += group)
       gather(metric_.group_at(at / group), natural_, error_ + r * cols_ + at);
@@ -134,7 +134,7 @@ class output_tile {
 
   /// Losses of the best bytes.
   void evaluate_best() noexcept {
-    for (int r = 0; r < rows_; ++r) load_errors(best(r), r), loss_[r] = 0;
+    for (int r = 0; r < rows_; ++r) load_errors(r), loss_[r] = 0;
     for (std::int64_t begin = 0; begin < cols_; begin += block) {
       const std::int64_t width = std::min<std::int64_t>(block, cols_ - begin);
       project(begin, width, begin + width);
@@ -193,12 +193,14 @@ class output_tile {
 
   // ---- in the order of the row
 
+  /// The same as load_errors.
+  void load_natural_errors(int r) noexcept {
+    coder_.dequantize(best(r), natural_, cols_);
+    for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - natural_[c];
+  }
   /// Better codes and scales, block by block. Rows that gain no more leave the tile's active part.
   void descend(int passes) noexcept {
-    for (int r = 0; r < rows_; ++r) {
-      coder_.dequantize(best(r), natural_, cols_);
-      for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - natural_[c];
-    }
+    for (int r = 0; r < rows_; ++r) load_natural_errors(r);
     active_ = rows_;
     for (int pass = 0; pass < passes && active_ > 0; ++pass) {
       std::fill_n(gain_, active_, 0.0);
@@ -360,9 +362,8 @@ class output_tile {
     for (int r = 0; r < active_; ++r) {
       if (!coder_.move_shared(best(r), 0, fit[r])) continue;
       const float* old = v + r * cols_;
-      coder_.dequantize(best(r), natural_, cols_);
+      load_natural_errors(r);
       gain_[r] += fit[r].gain(dot(natural_, old, cols_) / dot(old, old, cols_), 0);
-      for (std::int64_t c = 0; c < cols_; ++c) error_[r * cols_ + c] = x_[r * cols_ + c] - natural_[c];
     }
   }
   static double dot(const float* a, const float* b, std::int64_t n) noexcept {

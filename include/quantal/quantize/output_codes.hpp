@@ -288,10 +288,6 @@ vector_choice<F::vector> choose_vector(const vector_problem<F::vector>& p, float
   return best;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// What all vectors of a group of eight have in common.
 template <class F>
 struct vector_setting {

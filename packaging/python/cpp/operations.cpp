@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::int64_t worth_threads = 1 << 15;          ///< values to quantize or to decode
 constexpr std::int64_t worth_product_threads = 1 << 22;  ///< multiplications
-constexpr std::int64_t largest_dimension = std::int64_t{1} << 30;
 
 /// One vector of weights for every row, or one for each run of rows.
 class importance_rows {
