@@ -7,10 +7,8 @@
 #include "file.hpp"
 #include "json.hpp"
 #include "quantal/checked.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/executor.hpp"
 #include "quantal/quantize/error.hpp"
-#include "quantal/quantize/quantize.hpp"
 #include "quantal/quantize/range.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "text.hpp"
@@ -29,7 +27,8 @@ result<const format_info*> format_of(const options& o) {
 
 result<const format_info*> target_of(const options& o) {
   auto f = format_of(o);
-  if (f && !can_quantize((*f)->gguf_id)) return error{std::string((*f)->name) + " cannot be quantized to"};
+  if (f && !runtime::can_quantize((*f)->gguf_id))
+    return error{std::string((*f)->name) + " cannot be quantized to"};
   return f;
 }
 
@@ -120,7 +119,7 @@ json description(const format_info& f) {
           {"row_meta", f.layout.row_meta},
           {"group", f.layout.group},
           {"bpw", f.layout.bpw()},
-          {"quantizer", can_quantize(f.gguf_id)},
+          {"quantizer", runtime::can_quantize(f.gguf_id)},
           {"role", f.usage == role::weight ? "weight" : "activation"}};
 }
 
@@ -138,7 +137,7 @@ result<void> list(const options& o) {
   for (const auto& f : format_table)
     std::printf("%-10s %5u %6d %6d %9d %6d %8.4f  %s\n", std::string(f.name).c_str(), f.gguf_id,
                 f.layout.elements, f.layout.bytes, f.layout.row_meta, f.layout.group, f.layout.bpw(),
-                can_quantize(f.gguf_id) ? "yes" : "no");
+                runtime::can_quantize(f.gguf_id) ? "yes" : "no");
   return {};
 }
 
@@ -158,7 +157,8 @@ result<void> dequantize(const options& o) {
   if (!size) return size.error();
   std::vector<float> out(*size);
   const auto done = for_rows(rows, o.threads, o.in, [&](std::int64_t r) {
-    return dequantize_row((*f)->gguf_id, in->data() + r * row_bytes, out.data() + r * o.cols, o.cols);
+    return runtime::dequantize_row((*f)->gguf_id, in->data() + r * row_bytes, out.data() + r * o.cols,
+                                   o.cols);
   });
   if (done && !o.scale.empty()) {
     const auto scale = file::read_raw<float>(o.scale);
@@ -198,7 +198,8 @@ result<void> measure_error(const options& o) {
   range_loss range;
   std::vector<float> decoded(static_cast<std::size_t>(o.cols));
   for (std::int64_t r = 0; r < in->rows; ++r) {
-    if (const auto s = dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols);
+    if (const auto s =
+            runtime::dequantize_row((*f)->gguf_id, encoded->data() + r * row_bytes, decoded.data(), o.cols);
         s != status::ok)
       return error{o.in.string() + ": row " + std::to_string(r) + ": " + std::string(to_string(s))};
     if (!std::all_of(decoded.begin(), decoded.end(), [](float v) { return std::isfinite(v); }))

@@ -14,7 +14,6 @@
 #include "quantal/format/q4_0.hpp"
 #include "quantal/format/q4_1.hpp"
 #include "quantal/format/q8_0.hpp"
-#include "quantal/quantize/quantize.hpp"
 #include "text.hpp"
 #include "vocabulary.hpp"
 

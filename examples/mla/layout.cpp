@@ -1,7 +1,6 @@
 #include "layout.hpp"
 
 #include "file_plan.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/gguf/writer.hpp"
 #include "quantal/runtime/ops.hpp"
@@ -199,7 +198,8 @@ class converter {
     std::vector<float> out(static_cast<std::size_t>(t.elements()));
     const std::int64_t row = f->row_bytes(t.cols());
     for (std::int64_t r = 0; r < t.rows() * t.slices(); ++r)
-      if (const auto s = dequantize_row(t.type, bytes.data() + r * row, out.data() + r * t.cols(), t.cols());
+      if (const auto s =
+              runtime::dequantize_row(t.type, bytes.data() + r * row, out.data() + r * t.cols(), t.cols());
           s != status::ok)
         return fail(t, std::string(to_string(s)));
     const auto scale = gguf::read_scale(model_, t);

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "layout.hpp"
-#include "quantal/dequantize.hpp"
+#include "quantal/runtime/ops.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -65,7 +65,8 @@ class loader {
     const matrix m = tensor(name, n, 1, 1);
     std::vector<float> v(static_cast<std::size_t>(n));
     if (!m) return v;
-    if (dequantize_row(m.format, m.data, v.data(), n) != status::ok) fail(name, "cannot be read as a vector");
+    if (runtime::dequantize_row(m.format, m.data, v.data(), n) != status::ok)
+      fail(name, "cannot be read as a vector");
     m.scale.apply(0, v.data(), n);
     for (const float x : v)
       if (!std::isfinite(x)) return fail(name, "holds a value that is not finite"), v;
@@ -119,7 +120,8 @@ class loader {
   std::vector<float> floats(const matrix& m) {
     std::vector<float> v(static_cast<std::size_t>(m.cols * m.rows * m.slices));
     for (std::int64_t r = 0; r < m.rows * m.slices; ++r)
-      if (const auto s = dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols);
+      if (const auto s =
+              runtime::dequantize_row(m.format, m.data + r * m.row_stride, v.data() + r * m.cols, m.cols);
           s != status::ok)
         fail(m.name, std::string(to_string(s)));
       else

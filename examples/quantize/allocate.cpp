@@ -10,9 +10,8 @@
 #include "json.hpp"
 #include "output_gain.hpp"
 #include "progress.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/quantize/error.hpp"
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -40,7 +39,7 @@ result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, c
   for (std::int64_t i = 0; i < wanted; ++i) {
     const std::int64_t r = i * rows / wanted;
     float* x = s.weights.data() + i * t.cols();
-    if (const auto failed = dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols());
+    if (const auto failed = runtime::dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols());
         failed != status::ok)
       return error{model.path() + ": tensor '" + text::printable(t.name) +
                    "': " + std::string(to_string(failed))};
@@ -75,8 +74,8 @@ double error_with(const sample& s, const format_info& type, executor_ref threads
         x = scaled.data();
       }
       const float* w = s.importance[static_cast<std::size_t>(r)];
-      if (quantize_row(type.gguf_id, x, w, bytes.data(), s.cols) != status::ok ||
-          dequantize_row(type.gguf_id, bytes.data(), decoded.data(), s.cols) != status::ok)
+      if (runtime::quantize_row(type.gguf_id, x, w, bytes.data(), s.cols) != status::ok ||
+          runtime::dequantize_row(type.gguf_id, bytes.data(), decoded.data(), s.cols) != status::ok)
         return;
       parts[static_cast<std::size_t>(i)].add(x, decoded.data(), w, s.cols);
     }
@@ -388,7 +387,7 @@ std::vector<const format_info*> default_candidates() {
   std::vector<const format_info*> out;
   for (const char* name : {"iq2_xxs", "iq2_xs", "iq2_s", "q2_K", "iq3_xxs", "iq3_s", "q3_K", "iq4_xs",
                            "iq4_nl", "q4_K", "q5_0", "q5_1", "q5_K", "q6_K", "q8_0", "bf16"})
-    if (const auto* f = find_format(name); f && can_quantize(f->gguf_id)) out.push_back(f);
+    if (const auto* f = find_format(name); f && runtime::can_quantize(f->gguf_id)) out.push_back(f);
   return out;
 }
 

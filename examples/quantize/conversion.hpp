@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "convert.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
@@ -71,7 +70,7 @@ class conversion {
   std::string measure_row(std::int64_t r, float* x, const std::byte* row, int worker, conversion_loss& sum) {
     const std::int64_t cols = t_.cols();
     float* decoded = floats_.data() + (2 * worker + 1) * cols;
-    if (const auto s = dequantize_row(to_.gguf_id, row, decoded, cols); s != status::ok)
+    if (const auto s = runtime::dequantize_row(to_.gguf_id, row, decoded, cols); s != status::ok)
       return std::string(to_string(s));
     if (const auto bad = non_finite_weight(decoded, cols); !bad.empty())
       return "quantized data validation failed: " + bad + " as " + std::string(to_.name);
@@ -109,7 +108,7 @@ class conversion {
     return source_.row(r, bytes_.data() + worker * from_.row_bytes(t_.cols()));
   }
   std::string decode(const std::byte* row, float* x) const {
-    if (const auto s = dequantize_row(from_.gguf_id, row, x, t_.cols()); s != status::ok)
+    if (const auto s = runtime::dequantize_row(from_.gguf_id, row, x, t_.cols()); s != status::ok)
       return std::string(to_string(s));
     return non_finite_weight(x, t_.cols());
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "conversion.hpp"
+#include "quantal/runtime/ops.hpp"
 
 namespace quantal::plan {
 
@@ -26,8 +27,8 @@ result<gguf::tensor_scale> measure_scale(const gguf::tensor_info& t, const gguf:
     float* row = x.data() + worker * cols;
     for (std::int64_t r = i * item; r < std::min((i + 1) * item, rows); ++r) {
       const auto at = static_cast<std::size_t>(r);
-      failed[at] =
-          dequantize_row(t.type, source.row(r, bytes.data() + worker * f.row_bytes(cols)), row, cols);
+      failed[at] = runtime::dequantize_row(t.type, source.row(r, bytes.data() + worker * f.row_bytes(cols)),
+                                           row, cols);
       if (failed[at] != status::ok) continue;
       from.apply(r / t.rows(), row, cols);
       for (std::int64_t c = 0; c < cols; ++c)

@@ -4,7 +4,7 @@
 #include <array>
 #include <charconv>
 
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -69,7 +69,7 @@ constexpr auto table = std::to_array<file_type>({
 
 bool writable(const file_type& t) {
   const auto* f = find_format(t.base);
-  return t.is_copy() || (f && can_quantize(f->gguf_id));
+  return t.is_copy() || (f && runtime::can_quantize(f->gguf_id));
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "output_aware.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -67,7 +67,7 @@ result<output_gain> output_gain::sample(const gguf::model_view& model, const ggu
   for (const auto s : slices)
     for (std::int64_t i = 0; i < rows; ++i, x += cols) {
       const std::int64_t r = s * all + i * all / rows;
-      if (const auto failed = dequantize_row(t.type, source->row(r, scratch.data()), x, cols);
+      if (const auto failed = runtime::dequantize_row(t.type, source->row(r, scratch.data()), x, cols);
           failed != status::ok)
         return fail(": " + std::string(to_string(failed)));
       if (!std::all_of(x, x + cols, [](float v) { return std::isfinite(v); }))

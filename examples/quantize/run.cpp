@@ -10,7 +10,7 @@
 #include "output_aware.hpp"
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "summary.hpp"
 
 namespace quantal::plan {
@@ -70,7 +70,7 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
     const auto comma = rest.find(',');
     const auto f = parse_type(text::trim(rest.substr(0, comma)));
     if (!f) return error{"--target-types: " + f.error().message};
-    if (!can_quantize((*f)->gguf_id))
+    if (!runtime::can_quantize((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) + " cannot be quantized to"};
     if (o.target_size && has_tensor_scale((*f)->gguf_id))
       return error{"--target-types: " + std::string((*f)->name) +

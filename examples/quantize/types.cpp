@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "fallback.hpp"
-#include "quantal/quantize/quantize.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
@@ -36,7 +36,7 @@ class chooser {
     if (&fit != f) wanted->fallback_from = f, wanted->type = fit.gguf_id;
     if (wanted->type == t.type) return wanted->copy = true, wanted;
     if (auto readable = check_source(t); !readable) return readable.error();
-    if (!can_quantize(wanted->type) || fit.usage != role::weight)
+    if (!runtime::can_quantize(wanted->type) || fit.usage != role::weight)
       return error{named(t) + ": " + gguf::type_name(wanted->type) + " cannot be quantized to"};
     wanted->copy = false;
     return wanted;

@@ -6,7 +6,6 @@
 #include <random>
 
 #include "moments_error.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "quantal/testing/accuracy.hpp"
@@ -80,8 +79,8 @@ class comparison_of_two {
     b.original.resize(static_cast<std::size_t>(cols)), b.decoded.resize(static_cast<std::size_t>(cols));
     for (std::int64_t k = 0; k < i.count && s.bad_row < 0 && s.failed == status::ok; ++k) {
       const std::int64_t r = i.row + k;
-      s.failed = dequantize_row(source_.type, source_bytes_.data() + r * source_format_.row_bytes(cols),
-                                b.original.data(), cols);
+      s.failed = runtime::dequantize_row(
+          source_.type, source_bytes_.data() + r * source_format_.row_bytes(cols), b.original.data(), cols);
       if (s.failed != status::ok) break;
       ops_.dequantize_row(bytes_.data() + r * format_.row_bytes(cols), b.decoded.data(), cols);
       source_scale_.apply(r / t_.rows(), b.original.data(), cols);

@@ -2,9 +2,9 @@
 
 #include "moments_plan.hpp"
 #include "output_meter.hpp"
-#include "quantal/dequantize.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/imatrix/model.hpp"
+#include "quantal/runtime/ops.hpp"
 #include "text.hpp"
 
 namespace quantal::validate {
@@ -23,8 +23,8 @@ class decoded_rows {
     return decoded_rows(t, *bytes, std::move(*scale));
   }
   status read(std::int64_t r, float* out) const {
-    const auto s = dequantize_row(t_->type, bytes_.data() + r * find_format(t_->type)->row_bytes(t_->cols()),
-                                  out, t_->cols());
+    const auto s = runtime::dequantize_row(
+        t_->type, bytes_.data() + r * find_format(t_->type)->row_bytes(t_->cols()), out, t_->cols());
     if (s == status::ok) scale_.apply(r / t_->rows(), out, t_->cols());
     return s;
   }

@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "quantal/checks.hpp"
 #include "quantal/executor.hpp"
 #include "quantal/formats.hpp"
 #include "quantal/kernel/args.hpp"
@@ -132,6 +133,23 @@ inline status quantize_row(std::uint32_t gguf_id, const float* x, const float* i
                            std::int64_t cols) noexcept {
   if (const quantizer f = best_variant().find_quantizer(gguf_id)) return f(x, importance, out, cols);
   return format_index(gguf_id) ? status::unsupported : status::unknown_format;
+}
+
+/// True if quantize_row knows this format.
+inline bool can_quantize(std::uint32_t gguf_id) noexcept {
+  return best_variant().find_quantizer(gguf_id) != nullptr;
+}
+
+/// quantal::dequantize_row for a format known at run time, on the best arch of this machine; the same bits.
+inline status dequantize_row(std::uint32_t gguf_id, const std::byte* row, float* out,
+                             std::int64_t cols) noexcept {
+  const format_info* const f = find_format(gguf_id);
+  if (!f) return status::unknown_format;
+  if (const status s = checks::check_row(checks::rows_of(f->layout), row, out, nullptr, cols);
+      s != status::ok)
+    return s;
+  best_variant().find(gguf_id)->dequantize_row(row, out, cols);
+  return status::ok;
 }
 
 }  // namespace quantal::runtime
