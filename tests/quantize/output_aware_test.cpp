@@ -58,19 +58,25 @@ struct outcome {
   double plain_total() const { return std::accumulate(plain.begin(), plain.end(), 0.0); }
 };
 
+/// The compiled library's, which takes seconds less to build than one of this unit's own.
+template <class F>
+const quantize::output_coder& coder() {
+  return *runtime::best_variant().find_coder(F::gguf_id);
+}
+
 template <class F>
 outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
                   const output_aware_options& o = {},
                   quantize::row_product product = &quantize::add_row_product<xsimd::default_arch, float>,
-                  const quantize::output_coder& coder = quantize::coder_of<F>()) {
+                  const quantize::output_coder& with = coder<F>()) {
   const std::int64_t cols = m.cols(), rows = static_cast<std::int64_t>(w.size()) / cols;
   outcome r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
             std::vector<double>(static_cast<std::size_t>(rows)),
             std::vector<double>(static_cast<std::size_t>(rows))};
-  std::vector<std::byte> workspace(quantize_rows_workspace(coder, cols, threads.workers()));
+  std::vector<std::byte> workspace(quantize_rows_workspace(with, cols, threads.workers()));
   const output_aware_args a{w.data(),           rows,          cols,          r.bytes.data(),
                             row_bytes<F>(cols), r.loss.data(), r.plain.data()};
-  EXPECT_EQ(quantize_rows(coder, product, m, a, threads, workspace, o), status::ok);
+  EXPECT_EQ(quantize_rows(with, product, m, a, threads, workspace, o), status::ok);
   return r;
 }
 
@@ -83,7 +89,7 @@ TYPED_TEST_SUITE(OutputAware, formats);
 
 TYPED_TEST(OutputAware, LossIsThatOfTheBytesAndBelowThePlainOne) {
   constexpr std::int64_t cols = 256, rows = 5;
-  const auto m = prepared(cols, 600, moments(cols, 600, 1), {.run = quantize::coder_of<TypeParam>().run});
+  const auto m = prepared(cols, 600, moments(cols, 600, 1), {.run = coder<TypeParam>().run});
   test::rng g(2);
   const auto w = test::gaussian(g, cols * rows);
   serial_executor serial;
@@ -91,10 +97,12 @@ TYPED_TEST(OutputAware, LossIsThatOfTheBytesAndBelowThePlainOne) {
   std::vector<float> decoded(cols), plain(cols);
   std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<TypeParam>(cols)));
   for (std::int64_t i = 0; i < rows; ++i) {
-    dequantize_row<TypeParam>(r.bytes.data() + i * row_bytes<TypeParam>(cols), decoded.data(), cols);
-    ASSERT_EQ(quantize_row<TypeParam>(w.data() + i * cols, m.diagonal().data(), row.data(), cols),
-              status::ok);
-    dequantize_row<TypeParam>(row.data(), plain.data(), cols);
+    runtime::dequantize_row(TypeParam::gguf_id, r.bytes.data() + i * row_bytes<TypeParam>(cols),
+                            decoded.data(), cols);
+    ASSERT_EQ(
+        runtime::quantize_row(TypeParam::gguf_id, w.data() + i * cols, m.diagonal().data(), row.data(), cols),
+        status::ok);
+    runtime::dequantize_row(TypeParam::gguf_id, row.data(), plain.data(), cols);
     const auto at = static_cast<std::size_t>(i);
     const double expected = loss_of(m, w.data() + i * cols, decoded.data()),
                  before = loss_of(m, w.data() + i * cols, plain.data());
@@ -128,14 +136,14 @@ TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
   const auto w = test::gaussian(g, cols * 9);
   serial_executor serial;
   const auto compare = [&]<class F>() {
-    const auto m = prepared(cols, 400, moments(cols, 400, 3), {.run = quantize::coder_of<F>().run});
+    const auto m = prepared(cols, 400, moments(cols, 400, 3), {.run = coder<F>().run});
     std::optional<outcome> first;
     for (const auto arch : runtime::dispatcher::compiled()) {
       const auto d = runtime::dispatcher::named(arch);
       if (!d) continue;
-      const auto* coder = d->find_coder(F::gguf_id);
-      ASSERT_NE(coder, nullptr);
-      const auto r = quantized<F>(m, w, serial, {1, 2}, d->product(), *coder);
+      const auto* compiled = d->find_coder(F::gguf_id);
+      ASSERT_NE(compiled, nullptr);
+      const auto r = quantized<F>(m, w, serial, {1, 2}, d->product(), *compiled);
       if (!first) first = r;
       EXPECT_EQ(first->bytes, r.bytes) << arch;
     }
@@ -150,6 +158,24 @@ TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
   compare.operator()<iq4_kss>();
   compare.operator()<iq2_kl>();
   compare.operator()<nvfp4>();
+}
+
+/// One format of each kind of choice.
+TEST(OutputAwareRows, HeadersAloneGiveTheBytesOfTheRuntime) {
+  constexpr std::int64_t cols = 256;
+  test::rng g(4);
+  const auto w = test::gaussian(g, cols * 3);
+  serial_executor serial;
+  const auto compare = [&]<class F>() {
+    const auto own = quantize::coder_of<F>();
+    const auto m = prepared(cols, 400, moments(cols, 400, 3), {.run = own.run});
+    const auto product = &quantize::add_row_product<simd::native, float>;
+    EXPECT_EQ(quantized<F>(m, w, serial, {1, 2}, product, own).bytes,
+              quantized<F>(m, w, serial, {1, 2}).bytes);
+  };
+  compare.operator()<q4_K>();
+  compare.operator()<iq2_xxs>();
+  compare.operator()<iq2_kt>();
 }
 
 TEST(OutputAwareRows, RuntimeSaysWhichFormatsHaveNoCoder) {
@@ -168,12 +194,12 @@ TEST(OutputAwareRows, NeverAboveThePlainQuantizerInAnyFormatOrWidth) {
     const auto check = [&]<class F>() {
       if constexpr (quantize::output_codable<F>) {
         if (cols % F::layout.elements != 0) return;
-        const auto m = prepared(cols, 200, sums, {.run = quantize::coder_of<F>().run});
+        const auto m = prepared(cols, 200, sums, {.run = coder<F>().run});
         const auto r = quantized<F>(m, w, serial, {1, 3});
         std::vector<float> decoded(static_cast<std::size_t>(cols));
         for (std::int64_t i = 0; i < rows; ++i) {
           const auto at = static_cast<std::size_t>(i);
-          dequantize_row<F>(r.bytes.data() + i * row_bytes<F>(cols), decoded.data(), cols);
+          runtime::dequantize_row(F::gguf_id, r.bytes.data() + i * row_bytes<F>(cols), decoded.data(), cols);
           const double loss = loss_of(m, w.data() + i * cols, decoded.data());
           EXPECT_LE(r.loss[at], r.plain[at]) << F::name << " " << cols;
           EXPECT_NEAR(r.loss[at], loss, 2e-3 * loss) << F::name << " " << cols;
@@ -194,10 +220,11 @@ TEST(OutputAwareRows, IdentityReproducesThePlainCodes) {
   const auto w = test::gaussian(g, 2 * cols);
   serial_executor serial;
   const auto check = [&]<class F>() {
-    const auto m = prepared(cols, 10, identity, {.run = quantize::coder_of<F>().run});
+    const auto m = prepared(cols, 10, identity, {.run = coder<F>().run});
     std::vector<std::byte> plain(static_cast<std::size_t>(2 * row_bytes<F>(cols)));
     for (std::int64_t r = 0; r < 2; ++r)
-      ASSERT_EQ(quantize_row<F>(w.data() + r * cols, nullptr, plain.data() + r * row_bytes<F>(cols), cols),
+      ASSERT_EQ(runtime::quantize_row(F::gguf_id, w.data() + r * cols, nullptr,
+                                      plain.data() + r * row_bytes<F>(cols), cols),
                 status::ok);
     const auto codes = quantized<F>(m, w, serial, {0, 1});
     EXPECT_EQ(codes.bytes, plain) << F::name;
@@ -217,7 +244,7 @@ TEST(OutputAwareRows, RefittedScalesLowerTheLoss) {
   test::rng g(5);
   const auto w = test::gaussian(g, 24 * cols);
   const auto check = [&]<class F>() {
-    const auto m = prepared(cols, 600, moments(cols, 600, 4), {.run = quantize::coder_of<F>().run});
+    const auto m = prepared(cols, 600, moments(cols, 600, 4), {.run = coder<F>().run});
     EXPECT_LT(quantized<F>(m, w, serial, {0, 6}).total(), 0.998 * quantized<F>(m, w, serial, {0, 1}).total())
         << F::name;
   };
