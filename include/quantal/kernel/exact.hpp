@@ -93,21 +93,21 @@ void direct_row_products(const weight_rows& w, const float_activations& x, const
   for (int r = 0; r < w.count; ++r) {
     const auto* const row = row_blocks<F>(w.row(r));
     batch sum[std::size_t{N}][std::size_t{chains}];
-    simd::unroll<N, chains>([&](auto c, auto j) QUANTAL_LAMBDA { sum[c][j] = batch(0.0f); });
+    simd::unroll<N, chains>([&](int c, int j) QUANTAL_LAMBDA { sum[c][j] = batch(0.0f); });
     std::int64_t k = 0;
     for (; k + chains * lanes <= w.cols; k += chains * lanes) {
       prefetch(reinterpret_cast<const std::byte*>(row + k), prefetch_distance,
                static_cast<std::int64_t>(sizeof *row) * chains * lanes, end);
-      simd::unroll<chains>([&](auto j) QUANTAL_LAMBDA {
+      simd::unroll<chains>([&](int j) QUANTAL_LAMBDA {
         const batch weights = load_floats<F, A>(row + k + j * lanes);
-        simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
+        simd::unroll<N>([&](int c) QUANTAL_LAMBDA {
           sum[c][j] = xsimd::fma(weights, batch::load_unaligned(v[c] + k + j * lanes), sum[c][j]);
         });
       });
     }
-    simd::unroll<N>([&](auto c) QUANTAL_LAMBDA {
+    simd::unroll<N>([&](int c) QUANTAL_LAMBDA {
       batch all = sum[c][0];
-      simd::unroll<chains - 1>([&](auto j) QUANTAL_LAMBDA { all += sum[c][j + 1]; });
+      simd::unroll<chains - 1>([&](int j) QUANTAL_LAMBDA { all += sum[c][j + 1]; });
       float result = simd::sum_of(all);
       for (std::int64_t i = k; i < w.cols; ++i) result += F::value(row[i]) * v[c][i];
       cols.result(at + c)[w.first + r] = result;
@@ -245,12 +245,12 @@ QUANTAL_INLINE void register_float_tile(const float* panel, int count, const std
   using batch = xsimd::batch<float, A>;
   constexpr int lanes = static_cast<int>(batch::size), regs = panel_rows / lanes;
   batch acc[std::size_t{C}][std::size_t{regs}];
-  simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = batch(0.0f); });
+  simd::unroll<C, regs>([&](int c, int r) QUANTAL_LAMBDA { acc[c][r] = batch(0.0f); });
   for (int k = 0; k < count; ++k) {
     batch w[std::size_t{regs}];
     simd::unroll<regs>(
-        [&](auto r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
-    simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+        [&](int r) QUANTAL_LAMBDA { w[r] = batch::load_aligned(panel + k * panel_rows + r * lanes); });
+    simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
 #if QUANTAL_WITH_AVX512_VNNI && defined(__GNUC__)
       if constexpr (pairs) {
         acc[c][0] = dot2_bf16(acc[c][0], _mm512_castps_si512(w[0]), x + k * C + c);
@@ -260,11 +260,10 @@ QUANTAL_INLINE void register_float_tile(const float* panel, int count, const std
       float value;
       std::memcpy(&value, x + k * C + c, 4);
       const batch v(value);
-      simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { acc[c][r] = xsimd::fma(w[r], v, acc[c][r]); });
+      simd::unroll<regs>([&](int r) QUANTAL_LAMBDA { acc[c][r] = xsimd::fma(w[r], v, acc[c][r]); });
     });
   }
-  simd::unroll<C, regs>([&](auto c, auto r)
-                            QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
+  simd::unroll<C, regs>([&](int c, int r) QUANTAL_LAMBDA { acc[c][r].store_aligned(result[c] + r * lanes); });
 }
 
 /// result[c][0..16) = sum over k of panel[k][.] * x[k][c].
@@ -377,7 +376,7 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
   if (count >= 4 * lanes) {
     batch s[4] = {sum, batch(0.0f), batch(0.0f), batch(0.0f)};
     for (; k + 4 * lanes <= count; k += 4 * lanes)
-      simd::unroll<4>([&](auto j) QUANTAL_LAMBDA {
+      simd::unroll<4>([&](int j) QUANTAL_LAMBDA {
         s[j] = xsimd::fma(batch::load_aligned(weights + k + j * lanes),
                           batch::load_unaligned(x + k + j * lanes), s[j]);
       });

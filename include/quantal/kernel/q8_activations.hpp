@@ -141,7 +141,7 @@ QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noex
   constexpr int lanes = static_cast<int>(batch::size), most = q8_block / lanes;
   const auto each = [n](auto f) QUANTAL_LAMBDA {
     if (n == q8_block)
-      simd::unroll<most>([&](auto i) QUANTAL_LAMBDA { f(i * lanes); });
+      simd::unroll<most>([&](int i) QUANTAL_LAMBDA { f(i * lanes); });
     else
       for (int k = 0; k < n; k += lanes) f(k);
   };
@@ -202,7 +202,7 @@ QUANTAL_INLINE void pack_columns(const q8_rows& rows, const columns& cols, std::
     const std::int8_t* codes[std::size_t{C}];
     for (int c = 0; c < C; ++c) codes[c] = rows.codes(row[c]) + first;
     for (int k = 0; k < count; k += 4)
-      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA { std::memcpy(t.codes + C * k + 4 * c, codes[c] + k, 4); });
+      simd::unroll<C>([&](int c) QUANTAL_LAMBDA { std::memcpy(t.codes + C * k + 4 * c, codes[c] + k, 4); });
     for (int c = 0; c < C; ++c) {
       const float* const scales = rows.scales(row[c]) + first / q8_block;
       for (int b = 0; b * q8_block < count; ++b) t.scales[b * C + c] = scales[b];

@@ -45,7 +45,7 @@ QUANTAL_INLINE void join_fours(std::uint8_t* codes, int count) noexcept {
   for (int k = 0; k < count; k += 8, codes += step) {
     std::uint8_t fours[step];
     std::memcpy(fours, codes, step);
-    simd::unroll<panel_rows>([&](auto r) QUANTAL_LAMBDA {
+    simd::unroll<panel_rows>([&](int r) QUANTAL_LAMBDA {
       std::memcpy(codes + 8 * r, fours + 4 * r, 4);
       std::memcpy(codes + 8 * r + 4, fours + 4 * (panel_rows + r), 4);
     });
@@ -165,30 +165,29 @@ struct coded_accumulators {
   simd::i32<A> acc[std::size_t{C}][std::size_t{regs}];
   batch total[std::size_t{C}][std::size_t{regs}];
   /// First row of register r in its panel.
-  template <int r>
-  static constexpr int at = r % per_panel* lanes;
+  static constexpr int at(int r) noexcept { return r % per_panel * lanes; }
 
   /// Integer sums of `sub` weights from scale g on, one row and one column to a lane at a time.
   QUANTAL_INLINE void dot_group(const coded_panel<form>* panels, const coded_panel<form>* next, int g,
                                 const q8_tile& x) noexcept {
     constexpr int sub = form.sub;
-    simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+    simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
       const simd::i32<A> start(form.biased ? x.starts[g * C + c] : 0);
-      simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA { acc[c][r] = start; });
+      simd::unroll<regs>([&](int r) QUANTAL_LAMBDA { acc[c][r] = start; });
     });
     const std::int8_t* const columns = x.codes + C * sub * g;
-    simd::unroll<(sub < 32 ? sub : 32) / 4>([&](auto i) QUANTAL_LAMBDA {
+    simd::unroll<(sub < 32 ? sub : 32) / 4>([&](int i) QUANTAL_LAMBDA {
       for (int k = 4 * i; k < sub; k += 32) {
         simd::u8<A> w[std::size_t{regs}];
-        simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-          const int from = (g * sub + k) * panel_rows + 4 * at<r>;
+        simd::unroll<regs>([&](int r) QUANTAL_LAMBDA {
+          const int from = (g * sub + k) * panel_rows + 4 * at(r);
           w[r] = simd::u8<A>::load_aligned(panels[r / per_panel].codes + from);
-          if constexpr (C <= 4 && at<r> % 16 == 0) __builtin_prefetch(next[r / per_panel].codes + from);
+          if (C <= 4 && at(r) % 16 == 0) __builtin_prefetch(next[r / per_panel].codes + from);
         });
-        simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+        simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
           const simd::s8<A> a = simd::broadcast4<A>(columns + C * k + 4 * c);
           simd::unroll<regs>(
-              [&](auto r) QUANTAL_LAMBDA { acc[c][r] = simd::dot4_of<A, form.kind>(acc[c][r], w[r], a); });
+              [&](int r) QUANTAL_LAMBDA { acc[c][r] = simd::dot4_of<A, form.kind>(acc[c][r], w[r], a); });
         });
       }
     });
@@ -200,25 +199,25 @@ struct coded_accumulators {
     constexpr int sub = form.sub;
     using words = simd::i32<A>;
     words pair[std::size_t{C / 2}][std::size_t{2 * regs}];
-    simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
+    simd::unroll<C / 2>([&](int c) QUANTAL_LAMBDA {
       const std::int32_t* const starts = x.starts + g * C + 2 * c;
       const words start = form.biased ? words(starts[0], starts[1], starts[0], starts[1]) : words(0);
-      simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA { pair[c][r] = start; });
+      simd::unroll<2 * regs>([&](int r) QUANTAL_LAMBDA { pair[c][r] = start; });
     });
     const std::int8_t* const columns = x.codes + C * sub * g;
     for (int k = 0; k < sub; k += 8) {
       simd::s8<A> a[std::size_t{C / 2}];
       matrix_columns_on<A, C>(columns + C * k, a, simd::on<A>{});
-      simd::unroll<2 * regs>([&](auto r) QUANTAL_LAMBDA {
-        constexpr int panel = r / (2 * per_panel), in_panel = r % (2 * per_panel);
+      simd::unroll<2 * regs>([&](int r) QUANTAL_LAMBDA {
+        const int panel = r / (2 * per_panel), in_panel = r % (2 * per_panel);
         const auto w =
             simd::u8<A>::load_aligned(panels[panel].codes + (g * sub + k) * panel_rows + 16 * in_panel);
-        simd::unroll<C / 2>([&](auto c) QUANTAL_LAMBDA {
+        simd::unroll<C / 2>([&](int c) QUANTAL_LAMBDA {
           pair[c][r] = matrix_dot8_on<A>(pair[c][r], w, a[c], simd::on<A>{});
         });
       });
     }
-    simd::unroll<C / 2, regs>([&](auto c, auto r) QUANTAL_LAMBDA {
+    simd::unroll<C / 2, regs>([&](int c, int r) QUANTAL_LAMBDA {
       const words low = pair[c][2 * r], high = pair[c][2 * r + 1];
       acc[2 * c][r] = matrix_column_on<A, 0>(low, high, simd::on<A>{});
       acc[2 * c + 1][r] = matrix_column_on<A, 1>(low, high, simd::on<A>{});
@@ -229,19 +228,19 @@ struct coded_accumulators {
   QUANTAL_INLINE void add_paired_offsets(const coded_panel<form>* panels, int g, const q8_tile& x) noexcept {
     constexpr int pairs = form.sub / 32;
     const auto words = [](const float* p) QUANTAL_LAMBDA { return reinterpret_cast<const std::int32_t*>(p); };
-    simd::unroll<C, regs>([&](auto c, auto r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(0); });
-    simd::unroll<pairs, regs>([&](auto i, auto r) QUANTAL_LAMBDA {
-      const float* const offsets = panels[r / per_panel].offsets + (g * pairs + i) * panel_rows + at<r>;
+    simd::unroll<C, regs>([&](int c, int r) QUANTAL_LAMBDA { acc[c][r] = simd::i32<A>(0); });
+    simd::unroll<pairs, regs>([&](int i, int r) QUANTAL_LAMBDA {
+      const float* const offsets = panels[r / per_panel].offsets + (g * pairs + i) * panel_rows + at(r);
       const auto w = simd::i32<A>::load_aligned(words(offsets));
-      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+      simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
         const simd::i32<A> sums(words(x.sums)[(g * pairs + i) * C + c]);
         acc[c][r] = dot2_on<A>(acc[c][r], w, sums, simd::on<A>{});
       });
     });
-    simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
+    simd::unroll<regs>([&](int r) QUANTAL_LAMBDA {
       const batch scale =
-          batch::load_aligned(panels[r / per_panel].offsets + paired_scale_at * panel_rows + at<r>);
-      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+          batch::load_aligned(panels[r / per_panel].offsets + paired_scale_at * panel_rows + at(r));
+      simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
         total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), scale, total[c][r]);
       });
     });
@@ -255,17 +254,17 @@ struct coded_accumulators {
       matrix_dot_group(panels, g, x);
     else
       dot_group(panels, next, g, x);
-    simd::unroll<regs>([&](auto r) QUANTAL_LAMBDA {
-      const int from = g * panel_rows + at<r>;
+    simd::unroll<regs>([&](int r) QUANTAL_LAMBDA {
+      const int from = g * panel_rows + at(r);
       const batch scale = batch::load_aligned(panels[r / per_panel].scales + from);
-      if constexpr (C <= 4 && at<r> == 0) __builtin_prefetch(next[r / per_panel].scales + from);
-      simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+      if (C <= 4 && at(r) == 0) __builtin_prefetch(next[r / per_panel].scales + from);
+      simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
         total[c][r] = xsimd::fma(xsimd::to_float(acc[c][r]), scale, total[c][r]);
       });
       if constexpr (form.offset && !form.paired) {
         const batch offset = batch::load_aligned(panels[r / per_panel].offsets + from);
-        if constexpr (C <= 4 && at<r> == 0) __builtin_prefetch(next[r / per_panel].offsets + from);
-        simd::unroll<C>([&](auto c) QUANTAL_LAMBDA {
+        if (C <= 4 && at(r) == 0) __builtin_prefetch(next[r / per_panel].offsets + from);
+        simd::unroll<C>([&](int c) QUANTAL_LAMBDA {
           total[c][r] = xsimd::fma(offset, batch(x.sums[g * C + c]), total[c][r]);
         });
       }
@@ -282,9 +281,9 @@ QUANTAL_INLINE void register_coded_tile(const coded_panel<form>* panels, const c
   tile t;
   for (int from = 0; from < count; from += q8_block) {
     const int to = count - from < q8_block ? count : from + q8_block;
-    simd::unroll<C, tile::regs>([&](auto c, auto r) QUANTAL_LAMBDA { t.total[c][r] = batch(0.0f); });
+    simd::unroll<C, tile::regs>([&](int c, int r) QUANTAL_LAMBDA { t.total[c][r] = batch(0.0f); });
     for (int g = from / form.sub; g < to / form.sub; ++g) t.add_group(panels, next, g, x);
-    simd::unroll<C, tile::regs>([&](auto c, auto r) QUANTAL_LAMBDA {
+    simd::unroll<C, tile::regs>([&](int c, int r) QUANTAL_LAMBDA {
       float* const out = result[r / tile::per_panel * C + c] + r % tile::per_panel * tile::lanes;
       const batch scale(x.scales[from / q8_block * C + c]);
       const batch before = add || from ? batch::load_aligned(out) : batch(0.0f);

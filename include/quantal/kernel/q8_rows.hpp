@@ -31,25 +31,25 @@ QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[std::size_t{R}], co
   using batch = xsimd::batch<float, A>;
   constexpr code_form form = form_of<F, A>();
   constexpr int lanes = static_cast<int>(batch::size), depth = decoder::depth;
-  simd::unroll<decoder::sums, N>([&](auto u, auto c) QUANTAL_LAMBDA {
+  simd::unroll<decoder::sums, N>([&](int u, int c) QUANTAL_LAMBDA {
     const auto& column = reinterpret_cast<const lane_column<depth>*>(x)[c];
     simd::i32<A> acc[std::size_t{R}], start(0);
     if constexpr (form.biased) start = simd::i32<A>::load_aligned(column.starts + u * lanes);
-    simd::unroll<R>([&](auto r) QUANTAL_LAMBDA { acc[r] = start; });
-    simd::unroll<depth>([&](auto i) QUANTAL_LAMBDA {
+    simd::unroll<R>([&](int r) QUANTAL_LAMBDA { acc[r] = start; });
+    simd::unroll<depth>([&](int i) QUANTAL_LAMBDA {
       const auto a = simd::s8<A>::load_aligned(column.codes + 4 * lanes * (u * depth + i));
-      simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+      simd::unroll<R>([&](int r) QUANTAL_LAMBDA {
         acc[r] = simd::dot4_of<A, form.kind>(acc[r], rows[r].sums[u].codes[i], a);
       });
     });
     const batch scale = batch::load_aligned(column.scales + u * lanes);
-    simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+    simd::unroll<R>([&](int r) QUANTAL_LAMBDA {
       total[r][c] =
           xsimd::fma(simd::times(xsimd::to_float(acc[r]), scale), rows[r].sums[u].scale, total[r][c]);
     });
     if constexpr (form.offset) {
       const batch shift = batch::load_aligned(column.shifts + u * lanes);
-      simd::unroll<R>([&](auto r) QUANTAL_LAMBDA {
+      simd::unroll<R>([&](int r) QUANTAL_LAMBDA {
         total[r][c] = xsimd::fma(shift, rows[r].sums[u].offset, total[r][c]);
       });
     }
@@ -86,9 +86,9 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
     }
     lane_slice<F, A> slices[std::size_t{R}];
     batch total[std::size_t{R}][std::size_t{N}];
-    simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA { total[q][c] = batch(0.0f); });
+    simd::unroll<R, N>([&](int q, int c) QUANTAL_LAMBDA { total[q][c] = batch(0.0f); });
     for (std::int64_t s = from; s < last; ++s) {
-      simd::unroll<R>([&](auto q) QUANTAL_LAMBDA {
+      simd::unroll<R>([&](int q) QUANTAL_LAMBDA {
         if (!whole_rows) prefetch(row[q], s * slice_bytes + R * w.stride, slice_bytes, end);
         lane_decoder<F, A> d;
         d.decode(row[q], scale[q], s * slice_weights);
@@ -105,7 +105,7 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
       }
       add_lanes<F, A, R, N>(slices, x + last * step, total);
     }
-    simd::unroll<R, N>([&](auto q, auto c) QUANTAL_LAMBDA {
+    simd::unroll<R, N>([&](int q, int c) QUANTAL_LAMBDA {
       if (r + q < w.count) sums[c][r + q] += simd::sum_of(total[q][c]);
     });
   }

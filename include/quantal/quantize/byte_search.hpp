@@ -174,7 +174,7 @@ struct byte_blocks {
     integers even[std::size_t{registers}], odd[std::size_t{registers}];
     for (int r = 0; r < registers; ++r) even[r] = odd[r] = integers(0);
     for (int i = 0; i < n; i += 4)
-      simd::unroll<registers>([&](auto r) QUANTAL_LAMBDA {
+      simd::unroll<registers>([&](int r) QUANTAL_LAMBDA {
         const auto f = xsimd::bitwise_cast<std::int16_t>(integers::load_aligned(factor[b] + r * width));
         const simd::on<arch> on{};
         even[r] = add_fractions_on<arch>(even[r], pair_at(x[b] + i), f, pair_at(weight[b] + i), on);

@@ -46,11 +46,11 @@ template <class F, class A, int count>
 QUANTAL_INLINE void convert(const xsimd::batch<float, A>* v, std::byte* out) noexcept {
   constexpr int width = static_cast<int>(xsimd::batch<float, A>::size), n = count * width;
   if constexpr (std::is_same_v<F, f16>) {
-    simd::unroll<count>([&](auto r)
+    simd::unroll<count>([&](int r)
                             QUANTAL_LAMBDA { store_halves_on<A>(v[r], out + 2 * width * r, simd::on<A>{}); });
   } else {
     alignas(64) float x[std::size_t{n}];
-    simd::unroll<count>([&](auto r) QUANTAL_LAMBDA { v[r].store_aligned(x + width * r); });
+    simd::unroll<count>([&](int r) QUANTAL_LAMBDA { v[r].store_aligned(x + width * r); });
     if constexpr (std::is_same_v<F, bf16>)
       for (int i = 0; i < n; ++i) {
         const std::uint32_t u = quantal::detail::bits_from_float(x[i]);
@@ -79,7 +79,7 @@ status encode_floats(const row_view& row, std::byte* out) noexcept {
   const auto chunks = [&](auto weighted) QUANTAL_LAMBDA {
     for (std::int64_t i = 0; i < whole; i += chunk) {
       batch v[std::size_t{chunk / width}];
-      simd::unroll<chunk / width>([&](auto r) QUANTAL_LAMBDA {
+      simd::unroll<chunk / width>([&](int r) QUANTAL_LAMBDA {
         const std::int64_t at = i + r * width;
         v[r] = batch::load_unaligned(x + at);
         most = xsimd::max(most, xsimd::bitwise_cast<std::uint32_t>(v[r]) & 0x7fffffffu);

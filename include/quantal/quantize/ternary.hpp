@@ -146,17 +146,17 @@ class ternary_row {
     for (int l = 0; l < lane_count; l += width) {
       batch sw[std::size_t{count}], sx[std::size_t{count}], limit[std::size_t{count}];
       simd::unroll<count>(
-          [&](auto t) QUANTAL_LAMBDA { sw[t] = sx[t] = batch(0.0f), limit[t] = batch(threshold[t]); });
+          [&](int t) QUANTAL_LAMBDA { sw[t] = sx[t] = batch(0.0f), limit[t] = batch(threshold[t]); });
       for (std::int64_t i = l; i < row_.cols; i += stride * lane_count) {
         const batch x = magnitude(i), importance = weight(i), product = importance * x;
-        simd::unroll<count>([&](auto t) QUANTAL_LAMBDA {
+        simd::unroll<count>([&](int t) QUANTAL_LAMBDA {
           const auto above = x > limit[t];
           sw[t] += xsimd::select(above, importance, batch(0.0f));
           sx[t] += xsimd::select(above, product, batch(0.0f));
         });
       }
       simd::unroll<count>(
-          [&](auto t) QUANTAL_LAMBDA { sw[t].store_aligned(w[t] + l), sx[t].store_aligned(wx[t] + l); });
+          [&](int t) QUANTAL_LAMBDA { sw[t].store_aligned(w[t] + l), sx[t].store_aligned(wx[t] + l); });
     }
     for (int t = 0; t < count; ++t) out[t] = {sum_of_lanes(w[t]), sum_of_lanes(wx[t])};
   }

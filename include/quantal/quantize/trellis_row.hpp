@@ -192,7 +192,7 @@ QUANTAL_INLINE void half_bounds(const trellis_targets<F, n>& t, int e, float* ou
   using bins = component_bins<F>;
   for (int l = 0; l < lane_count; l += static_cast<int>(batch::size)) {
     batch sum(0.0f);
-    simd::unroll<F::vector / 2>([&](auto k) QUANTAL_LAMBDA {
+    simd::unroll<F::vector / 2>([&](int k) QUANTAL_LAMBDA {
       for (int b = 0; b < bins::count; ++b)
         sum += batch(t.bound[b][e + k]) * batch::load_aligned(patterns_of<F>.use[k][b] + l);
     });

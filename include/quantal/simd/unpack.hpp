@@ -29,7 +29,7 @@ struct bytes32 {
 
   static QUANTAL_INLINE bytes32 load(const std::uint8_t* p) noexcept {
     bytes32 r;
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { r.part[i] = batch::load_unaligned(p + i * lanes); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { r.part[i] = batch::load_unaligned(p + i * lanes); });
     return r;
   }
   /// The same 16 bytes twice.
@@ -76,7 +76,7 @@ struct bytes32 {
   }
   static QUANTAL_INLINE bytes32 all(std::uint8_t v) noexcept {
     bytes32 r;
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { r.part[i] = batch(v); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { r.part[i] = batch(v); });
     return r;
   }
   /// Sixteen bytes of one value, then sixteen of another.
@@ -94,27 +94,27 @@ struct bytes32 {
     return r;
   }
   QUANTAL_INLINE void store(std::uint8_t* p) const noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { part[i].store_unaligned(p + i * lanes); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { part[i].store_unaligned(p + i * lanes); });
   }
 
   friend QUANTAL_INLINE bytes32 operator&(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = both(a.part[i], b.part[i]); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { a.part[i] = both(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator|(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = either(a.part[i], b.part[i]); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { a.part[i] = either(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator+(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = plus(a.part[i], b.part[i]); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { a.part[i] = plus(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator-(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = minus(a.part[i], b.part[i]); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { a.part[i] = minus(a.part[i], b.part[i]); });
     return a;
   }
   friend QUANTAL_INLINE bytes32 operator^(bytes32 a, const bytes32& b) noexcept {
-    unroll<parts>([&](auto i) QUANTAL_LAMBDA { a.part[i] = differing(a.part[i], b.part[i]); });
+    unroll<parts>([&](int i) QUANTAL_LAMBDA { a.part[i] = differing(a.part[i], b.part[i]); });
     return a;
   }
 };
@@ -134,7 +134,7 @@ QUANTAL_INLINE bytes32<A> field(const bytes32<A>& x, std::uint8_t mask) noexcept
     return r & m;
   }
 #endif
-  unroll<bytes32<A>::parts>([&](auto i) QUANTAL_LAMBDA {
+  unroll<bytes32<A>::parts>([&](int i) QUANTAL_LAMBDA {
     if constexpr (right > 0)
       r.part[i] = x.part[i] >> right;
     else if constexpr (right < 0)
@@ -278,7 +278,7 @@ QUANTAL_INLINE void store_interleaved(std::uint8_t* out, const bytes32<A>& a, co
   }
 #endif
   if constexpr (bytes32<A>::parts == 2) {
-    unroll<2>([&](auto i) QUANTAL_LAMBDA {
+    unroll<2>([&](int i) QUANTAL_LAMBDA {
       xsimd::zip_lo(a.part[i], b.part[i]).store_unaligned(out + 32 * i);
       xsimd::zip_hi(a.part[i], b.part[i]).store_unaligned(out + 32 * i + 16);
     });
@@ -349,7 +349,7 @@ template <class A>
 QUANTAL_INLINE bytes32<A> leading_trit(const bytes32<A>& x) noexcept {
   bytes32<A> r;
   using batch = typename bytes32<A>::batch;
-  unroll<bytes32<A>::parts>([&](auto i) QUANTAL_LAMBDA {
+  unroll<bytes32<A>::parts>([&](int i) QUANTAL_LAMBDA {
     r.part[i] =
         plus(one_from(x.part[i], batch(std::uint8_t{86})), one_from(x.part[i], batch(std::uint8_t{171})));
   });
