@@ -31,7 +31,7 @@ QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[std::size_t{R}], co
   using batch = xsimd::batch<float, A>;
   constexpr code_form form = form_of<F, A>();
   constexpr int lanes = static_cast<int>(batch::size), depth = decoder::depth;
-  simd::unroll<decoder::sums, N>([&](int u, int c) QUANTAL_LAMBDA {
+  const auto add = [&](int u, int c) QUANTAL_LAMBDA {
     const auto& column = reinterpret_cast<const lane_column<depth>*>(x)[c];
     simd::i32<A> acc[std::size_t{R}], start(0);
     if constexpr (form.biased) start = simd::i32<A>::load_aligned(column.starts + u * lanes);
@@ -53,7 +53,13 @@ QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[std::size_t{R}], co
         total[r][c] = xsimd::fma(shift, rows[r].sums[u].offset, total[r][c]);
       });
     }
-  });
+  };
+  // With short registers and many columns the weights are in memory anyway: an ordinary loop costs no more there,
+  // and is compiled in less time.
+  if constexpr (decoder::sums * N <= 16)
+    simd::unroll<decoder::sums, N>(add);
+  else
+    for (int u = 0; u < decoder::sums; ++u) simd::unroll<N>([&](int c) QUANTAL_LAMBDA { add(u, c); });
 }
 
 /// Slices of N columns that fit the first-level cache beside the weights that stream through it.
