@@ -166,13 +166,13 @@ error layer_stream::in_chunk(std::int64_t first, const error& e) const {
 void layer_stream::show(std::int64_t block, std::int64_t chunks) {
   const double seconds = std::max(1e-9, bar_.elapsed());
   const std::int64_t steps = block * text_.count + chunks, done = steps - options_.first_block * text_.count;
-  bar_.update(steps,
-              text::format(
-                  "layer %lld of %lld  %.1f tokens/s  %s/s", static_cast<long long>(block + 1),
-                  static_cast<long long>(model_.hyper.layers),
-                  static_cast<double>(done * text_.size) / seconds / static_cast<double>(model_.hyper.layers),
-                  text::human_size(static_cast<std::uint64_t>(static_cast<double>(reader_.bytes()) / seconds))
-                      .c_str()));
+  bar_.update_logged(
+      steps, text::format(
+                 "layer %lld of %lld  %.1f tokens/s  %s/s", static_cast<long long>(block + 1),
+                 static_cast<long long>(model_.hyper.layers),
+                 static_cast<double>(done * text_.size) / seconds / static_cast<double>(model_.hyper.layers),
+                 text::human_size(static_cast<std::uint64_t>(static_cast<double>(reader_.bytes()) / seconds))
+                     .c_str()));
 }
 
 }  // namespace quantal::mla

@@ -16,7 +16,7 @@ namespace {
 const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/fixture-";
 
 /// A text of no meaning: five chunks, the experts of which differ.
-corpus text_of(const model& m, std::int64_t size = 150, std::int64_t chunks = 5) {
+corpus text_of(const model& m, std::int64_t size = 150, std::int64_t chunks = 4) {
   corpus c;
   c.size = size, c.chunks = chunks;
   for (std::int64_t i = 0; i < size * chunks; ++i)
@@ -36,7 +36,7 @@ outcome run(const model& m, const corpus& text, const pass_options& o, int threa
             bool all_experts = false) {
   thread_pool pool(threads);
   collector c({.output = true, .all_experts = all_experts, .similarity = true});
-  moments_collector moments({std::size_t{1} << 30, 700}, runtime::dispatcher::best().product(), pool);
+  moments_collector moments({std::size_t{1} << 30, 560}, runtime::dispatcher::best().product(), pool);
   observers both(c, moments);
   outcome out;
   progress bar("", 1);
@@ -73,17 +73,28 @@ TEST_P(stream, EqualsResidentInEveryModeBatchAndThreadCount) {
   const auto text = text_of(*resident);
   for (const int mla : {0, 1, 2, 3})
     for (const bool flash : {false, true})
-      for (const std::int64_t batch : {std::int64_t{0}, std::int64_t{4}, std::int64_t{140}}) {
+      for (const std::int64_t batch : {0, 140}) {
         pass_options o;
         o.how = {mla, flash}, o.batch = batch, o.first_logits = 75;
         const auto want = run(*resident, text, o, 1);
-        for (const std::int64_t chunks : {1, 2, 5}) {
-          o.chunks_at_once = chunks;
-          expect_same(want, run(*streamed, text, o, 2),
-                      std::to_string(mla) + (flash ? " -fa" : "") + " -b " + std::to_string(batch) + " by " +
-                          std::to_string(chunks));
-        }
+        o.chunks_at_once = batch == 0 ? 2 : 3;
+        expect_same(want, run(*streamed, text, o, 2),
+                    std::to_string(mla) + (flash ? " -fa" : "") + " -b " + std::to_string(batch));
       }
+}
+
+TEST_P(stream, EqualsResidentWhereMatricesMeetFewTokens) {
+  const auto resident = load_model(fixtures + GetParam()),
+             streamed = load_model(fixtures + GetParam(), {true});
+  ASSERT_TRUE(resident && streamed);
+  const auto text = text_of(*resident, 9, 12);
+  pass_options o;
+  o.batch = 4;
+  const auto want = run(*resident, text, o, 1);
+  for (const std::int64_t chunks : {1, 5, 12}) {
+    o.chunks_at_once = chunks;
+    expect_same(want, run(*streamed, text, o, 2), std::to_string(chunks));
+  }
 }
 
 TEST_P(stream, EveryExpertOnEveryToken) {
@@ -155,7 +166,7 @@ class resumed_stream : public ::testing::Test {
   resumed_stream() { options.state = dir / "state", options.identity = {{"-c", 150}, {"-mla", 1}}; }
 
   moments_collector moments() {
-    return {{std::size_t{1} << 30, 700}, runtime::dispatcher::best().product(), serial};
+    return {{std::size_t{1} << 30, 560}, runtime::dispatcher::best().product(), serial};
   }
   static imatrix::moments_store all_of(const imatrix::moments_source& s) {
     imatrix::moments_store all;
@@ -218,7 +229,7 @@ TEST_F(resumed_stream, RefusesADamagedState) {
 TEST(ExactSums, DoNotDependOnTheOrder) {
   std::vector<double> values;
   for (int i = 0; i < 4000; ++i) {
-    const auto x = static_cast<float>(std::ldexp(1.0 + i * 7919 % 4001 / 4001.0, i * 31 % 60 - 30));
+    const auto x = static_cast<float>(std::ldexp(1.0 + i * 7919 % 4001 / 4001.0, i * 31 % 40 - 20));
     values.push_back(double{x} * x);
   }
   const auto sum = [](auto first, auto last) {
@@ -265,9 +276,9 @@ TEST(ExactSums, PartsOfATextAddUpToTheBytesOfTheWhole) {
   auto merged = collect_part(0, 2);
   ASSERT_TRUE(imatrix::save_gguf(merged, dir / "first.gguf"));
   merged = *imatrix::load(dir / "first.gguf");
-  for (const auto& [first, last] : {std::pair{2, 3}, std::pair{3, 5}})
+  for (const auto& [first, last] : {std::pair{2, 3}, std::pair{3, 4}})
     ASSERT_TRUE(imatrix::merge(merged, collect_part(first, last)));
-  EXPECT_TRUE(bytes(merged) == bytes(collect_part(0, 5)));
+  EXPECT_TRUE(bytes(merged) == bytes(collect_part(0, 4)));
   auto apart = collect_part(0, 1);
   ASSERT_TRUE(imatrix::merge(apart, collect_part(2, 3)));
   EXPECT_FALSE(apart.chunks);
