@@ -2,7 +2,8 @@
 //
 // Both lose something: GGUF stores sums as float32 and one count for all heads, .dat only means. GGUF files written
 // here carry the float64 sums, the int64 counts and the slices in additional keys that other readers ignore, so that
-// reloading, merging and resuming are exact.
+// reloading, merging and resuming are exact. Parts of a text also carry which chunks they are of, and what their sums
+// lost to rounding.
 #pragma once
 
 #include <algorithm>
