@@ -10,7 +10,7 @@ namespace quantal::mla {
 namespace {
 
 /// Asked for at a time: enough that the disk is never idle.
-constexpr std::size_t piece = std::size_t{8} << 20;
+constexpr std::size_t bytes_at_once = std::size_t{8} << 20;
 
 std::size_t page_size() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
@@ -65,11 +65,11 @@ void read_ahead::read(const byte_ranges& ranges, std::uint64_t most) {
   for (auto r : ranges) {
     r = r.first(static_cast<std::size_t>(std::min<std::uint64_t>(r.size(), most)));
     most -= r.size();
-    advise(r.first(std::min(piece, r.size())), MADV_WILLNEED, false);
-    for (std::size_t at = 0; at < r.size() && !stopping_; at += piece) {
-      const auto now = r.subspan(at), ahead = now.subspan(std::min(piece, now.size()));
-      if (!ahead.empty()) advise(ahead.first(std::min(piece, ahead.size())), MADV_WILLNEED, false);
-      touch(now.first(std::min(piece, now.size())));
+    advise(r.first(std::min(bytes_at_once, r.size())), MADV_WILLNEED, false);
+    for (std::size_t at = 0; at < r.size() && !stopping_; at += bytes_at_once) {
+      const auto now = r.subspan(at), ahead = now.subspan(std::min(bytes_at_once, now.size()));
+      if (!ahead.empty()) advise(ahead.first(std::min(bytes_at_once, ahead.size())), MADV_WILLNEED, false);
+      touch(now.first(std::min(bytes_at_once, now.size())));
     }
     bytes_ += r.size();
   }
