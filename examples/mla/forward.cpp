@@ -97,7 +97,7 @@ result<void> forward::embed(std::span<const std::int32_t> tokens, float* h) {
                                std::to_string(c_.vocabulary));
     arch_.find(table.format)->dequantize_row(table.data + id * table.row_stride, h, c_.embedding);
     table.scale.apply(0, h, c_.embedding);
-    if (!is_finite(h, c_.embedding))
+    if (!all_finite(h, c_.embedding))
       return products_.at_file("tensor '" + table.name + "', row " + std::to_string(id) +
                                " holds a NaN or an infinity");
   }

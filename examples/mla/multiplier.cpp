@@ -5,7 +5,7 @@
 
 namespace quantal::mla {
 
-bool is_finite(const float* v, std::int64_t n) {
+bool all_finite(const float* v, std::int64_t n) {
   constexpr std::uint32_t exponent = 0x7f800000;
   bool bad = false;
   for (std::int64_t i = 0; i < n; ++i) bad |= (std::bit_cast<std::uint32_t>(v[i]) & exponent) == exponent;
@@ -30,8 +30,8 @@ result<void> multiplier::multiply(const matrix& m, std::int64_t slice, const flo
     return r;
   for (std::int64_t t = 0; t < n; ++t) {
     if (!m.scale.is_one()) m.scale.apply(slice, out + t * out_stride, m.rows);
-    if (!is_finite(out + t * out_stride, m.rows))
-      return not_finite(m, is_finite(x + t * x_stride, m.cols), first_row + t);
+    if (!all_finite(out + t * out_stride, m.rows))
+      return not_finite(m, all_finite(x + t * x_stride, m.cols), first_row + t);
   }
   return {};
 }
@@ -61,8 +61,8 @@ result<void> multiplier::multiply_experts(const matrix& m, const float* x, std::
   for (std::int64_t pair = 0; pair < n * used; ++pair) {
     float* const row = out + pair * m.rows;
     if (!m.scale.is_one()) m.scale.apply(ids[pair], row, m.rows);
-    if (!is_finite(row, m.rows))
-      return not_finite(m, is_finite(x + pair / used * token_stride + pair % used * slot_stride, m.cols),
+    if (!all_finite(row, m.rows))
+      return not_finite(m, all_finite(x + pair / used * token_stride + pair % used * slot_stride, m.cols),
                         pair / used, ids[pair]);
   }
   return {};

@@ -26,7 +26,7 @@ inline float* grow(buffer& b, std::int64_t n) {
 }
 
 /// By the bits: no compiler setting makes this constant.
-bool is_finite(const float* v, std::int64_t n);
+bool all_finite(const float* v, std::int64_t n);
 
 class multiplier {
  public:
