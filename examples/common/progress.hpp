@@ -34,6 +34,14 @@ class progress {
     std::fflush(stderr);
   }
 
+  /// As update(), for work of hours: where no bar is drawn, a line every minute says in the log how far it is.
+  void update_logged(std::int64_t done, const std::string& note) {
+    const auto now = clock::now();
+    if (enabled_ || now - last_ < std::chrono::minutes(1)) return update(done, note);
+    last_ = now;
+    std::fprintf(stderr, "%s\n", line(done, seconds_since(start_, now), note).c_str());
+  }
+
   /// Removes the line, before other output or at the end.
   void clear() {
     if (drawn_) std::fputs("\r\033[K", stderr), std::fflush(stderr);

@@ -4,15 +4,16 @@
 
 #include "collector.hpp"
 #include "corpus.hpp"
-#include "progress.hpp"
+#include "memory.hpp"
 #include "quantal/imatrix/io.hpp"
-#include "session.hpp"
 #include "text.hpp"
+#include "text_pass.hpp"
 
 namespace quantal::hf {
 
 result<void> collect_importance(const importance_job& job) {
-  const auto m = mla::load_model(job.model);
+  const auto ram = available_memory();
+  const auto m = mla::load_model(job.model, {.ram = ram});
   if (!m) return m.error();
   const auto t = mla::tokenizer::from_gguf(m->file->meta());
   if (!t) return error{job.model.string() + ": " + t.error().message};
@@ -21,17 +22,19 @@ result<void> collect_importance(const importance_job& job) {
   if (!text) return text.error();
   mla::print_warnings(job.text.string(), text->notes);
   thread_pool pool(text::thread_count(job.threads));
-  mla::session s(*m, runtime::dispatcher::best(), pool, context, {1, false, activation::exact});
   mla::collector c;
   c.statistics().chunk_size = context;
   c.statistics().datasets.push_back(job.text.filename().string());
-  progress bar("collecting", text->chunks);
-  for (std::int64_t i = 0; i < text->chunks; ++i) {
-    s.clear();
-    if (auto r = s.evaluate(text->chunk(i), {}, 0, &c); !r)
-      return error{job.text.string() + ": chunk " + std::to_string(i) + ": " + r.error().message};
-    bar.update(i + 1);
-  }
+  mla::pass_options pass;
+  pass.logits = false, pass.ram = ram, pass.scratch = job.out.parent_path();
+  progress bar("collecting", mla::pass_steps(*m, text->chunks));
+  const auto nothing = [](std::int64_t, std::span<const float>) -> result<std::string> {
+    return std::string();
+  };
+  if (auto r =
+          mla::run_text(*m, mla::chunks_of(*text), runtime::dispatcher::best(), pool, pass, bar, &c, nothing);
+      !r)
+    return error{job.text.string() + ": " + r.error().message};
   return imatrix::save_gguf(c.statistics(), job.out);
 }
 

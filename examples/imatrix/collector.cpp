@@ -23,6 +23,24 @@ bool add_row(const float* x, std::int64_t cols, double* sums) {
   return check == 0;
 }
 
+/// The same, and keeps what rounding loses.
+bool add_row(const float* x, std::int64_t cols, double* sums, double* rest) {
+  double check = 0;
+  for (std::int64_t c = 0; c < cols; ++c) {
+    const double v = x[c];
+    imatrix::add_exactly(v * v, sums[c], rest + 2 * c);
+    check += v * 0.0;
+  }
+  return check == 0;
+}
+
+/// Adds to a slice of an entry.
+bool add_row(const float* x, imatrix::entry& e, std::int64_t slice) {
+  const std::int64_t at = slice * e.cols;
+  return e.rest.empty() ? add_row(x, e.cols, e.sums.data() + at)
+                        : add_row(x, e.cols, e.sums.data() + at, e.rest.data() + 2 * at);
+}
+
 double cosine(const float* a, const float* b, std::int64_t n) {
   double ab = 0, aa = 0, bb = 0;
   for (std::int64_t i = 0; i < n; ++i)
@@ -42,7 +60,9 @@ void add_similarity(std::vector<layer_similarity::mean>& to, std::int64_t block,
 }  // namespace
 
 result<imatrix::entry*> collector::entry_for(std::string_view name, std::int64_t cols, std::int64_t slices) {
-  auto& e = store_.entries.try_emplace(std::string(name), cols, slices).first->second;
+  const auto [it, added] = store_.entries.try_emplace(std::string(name), cols, slices);
+  auto& e = it->second;
+  if (added && options_.exact) e.rest.resize(2 * e.sums.size());
   if (e.slices != slices && static_cast<std::int64_t>(e.sums.size()) == cols * slices && e.slices == 1) {
     // Another program's file: one count for all heads.
     e.counts.assign(static_cast<std::size_t>(slices), e.counts.front());
@@ -63,9 +83,7 @@ result<void> collector::on_mul_mat(const matrix_input& in) {
   if (!e) return e.error();
   for (std::int64_t t = 0; t < in.tokens; ++t)
     for (std::int64_t s = 0; s < in.slices; ++s)
-      if (!add_row(in.data + t * in.token_stride + s * in.slice_stride, in.cols,
-                   (*e)->sums.data() + s * in.cols))
-        return not_finite(in.name);
+      if (!add_row(in.data + t * in.token_stride + s * in.slice_stride, **e, s)) return not_finite(in.name);
   for (auto& c : (*e)->counts) c += in.tokens;
   return {};
 }
@@ -79,8 +97,7 @@ result<void> collector::on_mul_mat_id(const expert_input& in) {
       if (expert < 0 || expert >= in.experts)
         return error{"tensor '" + std::string(in.name) + "': expert " + std::to_string(expert) + " of " +
                      std::to_string(in.experts)};
-      if (!add_row(in.data + t * in.token_stride + j * in.slot_stride, in.cols,
-                   (*e)->sums.data() + expert * in.cols))
+      if (!add_row(in.data + t * in.token_stride + j * in.slot_stride, **e, expert))
         return not_finite(in.name);
       ++(*e)->counts[static_cast<std::size_t>(expert)];
     }
@@ -97,17 +114,23 @@ void collector::note_layer_input(const matrix_input& in) {
   std::vector<float> now;
   for (std::int64_t t = 0; t < in.tokens; ++t)
     now.insert(now.end(), in.data + t * in.token_stride, in.data + t * in.token_stride + in.cols);
+  inputs& batch = inputs_[batch_];
   if (feed_forward) {
-    add_similarity(similarity_.attention, block, layer_input_, now, in.cols);
-    ffn_input_ = std::move(now);
+    add_similarity(similarity_.attention, block, batch.layer, now, in.cols);
+    batch.feed_forward = std::move(now);
     return;
   }
   const std::int64_t before = last ? static_cast<std::int64_t>(similarity_.attention.size()) - 1 : block - 1;
   if (before >= 0) {
-    add_similarity(similarity_.layer, before, layer_input_, now, in.cols);
-    add_similarity(similarity_.feed_forward, before, ffn_input_, now, in.cols);
+    add_similarity(similarity_.layer, before, batch.layer, now, in.cols);
+    add_similarity(similarity_.feed_forward, before, batch.feed_forward, now, in.cols);
   }
-  layer_input_ = std::move(now);
+  batch.layer = std::move(now);
+  if (last) inputs_.erase(batch_);
+}
+
+void collector::settle() {
+  for (auto& [name, e] : store_.entries) imatrix::settle(e);
 }
 
 }  // namespace quantal::mla

@@ -14,6 +14,7 @@ struct collector_options {
   bool output = false;       ///< record output.weight too
   bool all_experts = false;  ///< statistics of every expert on every token
   bool similarity = false;   ///< keep layer inputs for layer similarity
+  bool exact = false;        ///< keep what sums lose to rounding (imatrix::entry::rest)
 };
 
 /// Mean cosine between the inputs of neighbouring parts, per block.
@@ -33,10 +34,13 @@ class collector : public observer {
 
   /// Continues from statistics collected earlier.
   void resume(imatrix::store s) { store_ = std::move(s); }
+  /// Call it before looking at exact sums.
+  void settle();
   const imatrix::store& statistics() const noexcept { return store_; }
   imatrix::store& statistics() noexcept { return store_; }
   const layer_similarity& similarity() const noexcept { return similarity_; }
 
+  void start_at(std::int64_t token) override { batch_ = token; }
   result<void> on_mul_mat(const matrix_input& in) override;
   result<void> on_mul_mat_id(const expert_input& in) override;
   bool wants_all_experts() const override { return options_.all_experts; }
@@ -48,7 +52,12 @@ class collector : public observer {
   collector_options options_;
   imatrix::store store_;
   layer_similarity similarity_;
-  std::vector<float> layer_input_, ffn_input_;
+  /// By the first token of their batch, from its first block to its output.
+  struct inputs {
+    std::vector<float> layer, feed_forward;
+  };
+  std::map<std::int64_t, inputs> inputs_;
+  std::int64_t batch_ = 0;
 };
 
 }  // namespace quantal::mla

@@ -2,20 +2,19 @@
 #include <cstdio>
 
 #include "cli.hpp"
+#include "collection.hpp"
 #include "collector.hpp"
 #include "corpus.hpp"
 #include "coverage.hpp"
 #include "file_plan.hpp"
 #include "json.hpp"
+#include "memory.hpp"
 #include "moments_collector.hpp"
 #include "moments_report.hpp"
 #include "program.hpp"
-#include "progress.hpp"
 #include "quantal/atomic_file.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/imatrix/statistics.hpp"
-#include "scoring.hpp"
-#include "session.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -26,11 +25,33 @@ struct options {
   int mla = 1;
   bool flash = false, process_output = false, all_experts = false, statistics = false, similarity = false,
        check = false;
-  bool no_perplexity = false, as_json = false;
-  std::int64_t context = 512, batch = 0, chunks = 0, from_chunk = 0, save_every = 0;
-  std::int64_t hessian_limit = 1024;  ///< MiB
+  bool no_perplexity = false, as_json = false, stream = false;
+  std::string chunks = "0";  ///< N or A:B
+  std::int64_t context = 512, batch = 0, from_chunk = 0, save_every = 0, ram = 0;
+  std::int64_t first_chunk = 0, most_chunks = 0;  ///< of --chunks and --from-chunk
+  bool part = false;                              ///< --chunks A:B
+  std::int64_t hessian_limit = 1024;              ///< MiB
   int threads = 0;
 };
+
+/// Bytes that a run may take.
+std::uint64_t memory_of(const options& o) {
+  return o.ram > 0 ? static_cast<std::uint64_t>(o.ram) << 30 : available_memory();
+}
+
+/// --chunks N, at most so many, or A:B, these; with what --from-chunk says. False: neither.
+bool read_chunks(options& o) {
+  const auto colon = o.chunks.find(':');
+  o.part = colon != std::string::npos;
+  const auto number = [&](std::size_t from, std::size_t length) {
+    const auto n =
+        cli::detail::parse_number<std::int64_t>(std::string_view(o.chunks).substr(from, length), {0, 1e9});
+    return n ? *n : -1;
+  };
+  const std::int64_t a = number(0, colon), b = o.part ? number(colon + 1, std::string::npos) : 0;
+  o.first_chunk = o.part ? a : o.from_chunk, o.most_chunks = o.part ? b - a : a;
+  return o.part ? a >= 0 && b > a : a >= 0;
+}
 
 int fail(const std::string& message) {
   std::fprintf(stderr, "quantal-imatrix: %s\n", message.c_str());
@@ -189,50 +210,6 @@ void print_similarity(const char* title, const std::vector<layer_similarity::mea
     std::printf("%3zu: Layer %3zu, <cos_sim> = %g\n", rank, order[rank].second, order[rank].first);
 }
 
-/// `moments`: null without --hessian.
-result<void> run_chunks(const options& o, const model& m, const corpus& text, collector& c,
-                        moments_collector* moments, thread_pool& pool) {
-  std::optional<observers> both;
-  if (moments) both.emplace(c, *moments);
-  observer& watch = both ? static_cast<observer&>(*both) : c;
-  session s(m, runtime::dispatcher::best(), pool, o.context, {o.mla, o.flash, activation::exact});
-  const std::int64_t vocabulary = m.hyper.vocabulary,
-                     batch = o.batch > 0 ? std::min(o.batch, o.context) : o.context;
-  std::vector<float> logits(o.no_perplexity ? 0 : static_cast<std::size_t>(o.context * vocabulary));
-  running_mean nll;
-  progress bar("collecting", text.chunks);
-  for (std::int64_t i = 0; i < text.chunks; ++i) {
-    const auto tokens = text.chunk(i);
-    s.clear();
-    for (std::int64_t at = 0; at < o.context; at += batch) {
-      const auto part = std::span(tokens).subspan(static_cast<std::size_t>(at),
-                                                  static_cast<std::size_t>(std::min(batch, o.context - at)));
-      auto into = logits.empty() ? std::span<float>()
-                                 : std::span(logits).subspan(static_cast<std::size_t>(at * vocabulary));
-      if (moments) moments->start_at(i * o.context + at);
-      if (auto r = s.evaluate(part, into, 0, &watch); !r)
-        return error{"chunk " + std::to_string(i) + ": " + r.error().message};
-    }
-    for (std::int64_t t = first_scored(o.context); !logits.empty() && t + 1 < o.context; ++t) {
-      const float* row = logits.data() + t * vocabulary;
-      nll.add(log_sum_exp(row, vocabulary) - row[tokens[static_cast<std::size_t>(t + 1)]]);
-    }
-    if (!std::isfinite(std::exp(nll.mean())))
-      return error{"chunk " + std::to_string(i) +
-                   ": the perplexity is not finite; --no-ppl collects without it"};
-    bar.update(i + 1, nll.count() ? "ppl " + text::format("%.4f", std::exp(nll.mean())) : "");
-    if (o.save_every > 0 && (i + 1) % o.save_every == 0 && i + 1 < text.chunks)
-      if (auto r = save(o, c.statistics(), m.file.get()); !r) return r;
-  }
-  bar.clear();
-  std::fprintf(stderr, "collected %lld chunks of %lld tokens in %s\n", static_cast<long long>(text.chunks),
-               static_cast<long long>(o.context), text::human_time(bar.elapsed()).c_str());
-  if (nll.count())
-    std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(nll.mean()),
-                 std::exp(nll.mean()) * nll.error());
-  return {};
-}
-
 result<imatrix::moments_store> merge_moments(const options& o) {
   imatrix::moments_store all;
   for (const auto& path : o.hessian_in) {
@@ -246,12 +223,26 @@ result<imatrix::moments_store> merge_moments(const options& o) {
   return all;
 }
 
-result<void> save_moments(const options& o, imatrix::moments_store all, imatrix::moments_store collected) {
-  if (auto m = imatrix::merge(all, collected); !m) return error{"--hessian-in: " + m.error().message};
+result<void> save_moments(const options& o, const imatrix::moments_source& all) {
   if (auto r = imatrix::save_moments(all, o.hessian); !r) return r;
   std::fprintf(stderr, "stored second moments of %zu tensors in %s; %zu more have the same inputs\n",
-               all.entries.size(), o.hessian.c_str(), all.same.size());
+               all.shapes.size(), o.hessian.c_str(), all.same.size());
   return {};
+}
+
+/// Adds what has been collected to the moments of --hessian-in, which are in memory as a whole.
+result<void> save_moments(const options& o, imatrix::moments_store all,
+                          const imatrix::moments_source& collected) {
+  if (all.entries.empty()) return save_moments(o, collected);
+  imatrix::moments_store more;
+  more.same = collected.same, more.datasets = collected.datasets;
+  for (const auto& [name, shape] : collected.shapes) {
+    auto m = collected.read(name);
+    if (!m) return m.error();
+    more.entries.emplace(name, std::move(*m));
+  }
+  if (auto m = imatrix::merge(all, more); !m) return error{"--hessian-in: " + m.error().message};
+  return save_moments(o, imatrix::source_of(std::move(all)));
 }
 
 /// Second moments keep the last tenth of the tokens apart.
@@ -260,18 +251,74 @@ moments_options moments_options_of(const options& o, const corpus& text) {
   return {static_cast<std::size_t>(o.hessian_limit) << 20, tokens - tokens / 10};
 }
 
+/// Whatever decides what a streamed run collects, by the option that says it.
+json identity_of(const options& o, const corpus& text) {
+  const auto file = [](const std::filesystem::path& path) {
+    std::error_code ignored;
+    return std::to_string(std::filesystem::file_size(path, ignored)) + " bytes of " +
+           std::to_string(std::filesystem::last_write_time(path, ignored).time_since_epoch().count());
+  };
+  json in_files = json::array(), hessian_in = json::array();
+  for (const auto& path : o.in_files) in_files.push_back(file(path));
+  for (const auto& path : o.hessian_in) hessian_in.push_back(file(path));
+  const auto used = std::span(text.tokens).first(static_cast<std::size_t>(text.chunks * text.size));
+  return {{"-m", file(o.model)},
+          {"-f", digest(std::as_bytes(used)) + " of " + std::filesystem::path(o.text).filename().string()},
+          {"-c", o.context},
+          {"-b", o.batch},
+          {"--chunks", o.chunks},
+          {"--from-chunk", o.first_chunk},
+          {"-mla", o.mla},
+          {"-fa", o.flash},
+          {"--process-output", o.process_output},
+          {"--all-experts", o.all_experts},
+          {"--in-file", std::move(in_files)},
+          {"--hessian", !o.hessian.empty()},
+          {"--hessian-in", std::move(hessian_in)},
+          {"--hessian-limit", o.hessian_limit}};
+}
+
+collection_options collection_options_of(const options& o, const corpus& text) {
+  collection_options c;
+  c.how = {o.mla, o.flash, activation::exact};
+  c.batch = o.batch, c.perplexity = !o.no_perplexity, c.ram = memory_of(o);
+  c.scratch = std::filesystem::path(o.out).parent_path();
+  const auto target = output_target::find(o.out);
+  // Layer similarities need the inputs of earlier blocks, which no state holds.
+  if (target && !target->stream && !o.similarity)
+    c.state = o.out + ".stream", c.identity = identity_of(o, text);
+  return c;
+}
+
+void print_pass(const options& o, const collection& done) {
+  std::fprintf(stderr, "collected %lld chunks of %lld tokens: %s\n",
+               static_cast<long long>(done.pass.tokens / o.context), static_cast<long long>(o.context),
+               summary(done.pass).c_str());
+  if (done.nll.count())
+    std::fprintf(stderr, "Final estimate: PPL = %.4f +/- %.5f\n", std::exp(done.nll.mean()),
+                 std::exp(done.nll.mean()) * done.nll.error());
+}
+
+/// A part of a text is marked as one.
+void name_source(const options& o, const corpus& text, imatrix::store& s) {
+  s.chunk_size = o.context;
+  s.datasets.push_back(std::filesystem::path(o.text).filename().string());
+  s.chunks.reset();
+  if (o.part) s.chunks = imatrix::chunk_range{o.first_chunk, o.first_chunk + text.chunks};
+}
+
 int collect(const options& o) {
-  const auto m = load_model(o.model);
+  const auto m = load_model(o.model, {o.stream, memory_of(o)});
   if (!m) return fail(m.error().message);
   const auto t = tokenizer::from_gguf(m->file->meta());
   if (!t) return fail(o.model + ": " + t.error().message);
-  const auto text = load_corpus(o.text, *t, o.context, o.from_chunk, o.chunks);
+  const auto text = load_corpus(o.text, *t, o.context, o.first_chunk, o.most_chunks);
   if (!text) return fail(text.error().message);
   print_warnings(o.model, m->hyper.warnings);
   print_warnings(o.model, t->warnings());
   print_warnings(o.text, text->notes);
   if (const auto note = context_note(m->hyper, o.context); !note.empty()) print_warnings(o.model, {note});
-  collector c({o.process_output, o.all_experts, o.similarity});
+  collector c({o.process_output, o.all_experts, o.similarity, o.part});
   auto earlier = merge_inputs(o);
   if (!earlier) return fail(earlier.error().message);
   if (!o.in_files.empty() && earlier->chunk_size != o.context)
@@ -280,31 +327,43 @@ int collect(const options& o) {
                  "rows, so this is exact\n",
                  static_cast<long long>(earlier->chunk_size), static_cast<long long>(o.context));
   c.resume(std::move(*earlier));
-  c.statistics().chunk_size = o.context;
-  c.statistics().datasets.push_back(std::filesystem::path(o.text).filename().string());
+  name_source(o, *text, c.statistics());
   auto earlier_moments = merge_moments(o);
   if (!earlier_moments) return fail(earlier_moments.error().message);
   thread_pool pool(text::thread_count(o.threads));
   std::optional<moments_collector> moments;
   if (!o.hessian.empty())
     moments.emplace(moments_options_of(o, *text), runtime::dispatcher::best().product(), pool);
-  if (auto r = run_chunks(o, *m, *text, c, moments ? &*moments : nullptr, pool); !r)
-    return fail(r.error().message);
+  auto how = collection_options_of(o, *text);
+  if (m->streamed && o.save_every > 0)
+    std::fprintf(stderr,
+                 "note: -ofreq has no effect on a streamed run, which keeps a state after every block\n");
+  how.after_chunk = [&](std::int64_t chunks) -> result<void> {
+    if (o.save_every == 0 || chunks % o.save_every != 0 || chunks == text->chunks) return {};
+    c.settle();
+    return save(o, c.statistics(), m->file.get());
+  };
+  auto done = collect(*m, *text, c, moments ? &*moments : nullptr, pool, how);
+  if (!done) return fail(done.error().message);
+  print_pass(o, *done);
   if (auto r = save(o, c.statistics(), m->file.get()); !r) return fail(r.error().message);
   std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(),
                static_cast<long long>(text->chunks), o.out.c_str());
   if (moments) {
-    auto collected = moments->take();
-    collected.datasets.push_back(c.statistics().datasets.back());
-    if (auto r = save_moments(o, std::move(*earlier_moments), std::move(collected)); !r)
+    done->moments.datasets.push_back(c.statistics().datasets.back());
+    if (auto r = save_moments(o, std::move(*earlier_moments), done->moments); !r)
       return fail(r.error().message);
   }
+  if (done->state) done->state->remove();
   if (o.similarity) {
     print_similarity("sorted layer importances:", c.similarity().layer);
     print_similarity("sorted attention importances:", c.similarity().attention);
     print_similarity("sorted ffn importances:", c.similarity().feed_forward);
   }
   description d;
+  if (o.as_json)
+    d.document["pass"] =
+        report_json(done->pass, measure_limits(*m, runtime::dispatcher::best(), pool), m->streamed);
   if (o.statistics)
     if (auto r = print_statistics(c.statistics(), o.as_json, d); !r) return fail(r.error().message);
   const auto rows = check_coverage(c.statistics(), *m->file);
@@ -345,7 +404,7 @@ int without_text(const options& o) {
   if (!o.hessian.empty()) {
     auto all = merge_moments(o);
     if (!all) return fail(all.error().message);
-    if (auto r = save_moments(o, std::move(*all), {}); !r) return fail(r.error().message);
+    if (auto r = save_moments(o, imatrix::source_of(std::move(*all))); !r) return fail(r.error().message);
   }
   std::optional<gguf::reader> model;
   if (!o.model.empty()) {
@@ -372,7 +431,7 @@ result<void> check_files(const options& o) {
       .inputs("--in-file", o.in_files)
       .inputs("--hessian-in", o.hessian_in);
   files.output("-o", o.out).output("--hessian", o.hessian);
-  if (o.statistics || o.check || o.similarity) files.prints();
+  if (o.statistics || o.check || o.similarity || o.as_json) files.prints();
   if (auto ok = files.check(); !ok) return ok;
   if (o.out.empty() || o.save_every == 0) return {};
   const auto target = output_target::find(o.out);
@@ -414,8 +473,20 @@ int run(int argc, char** argv) {
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {2, 1 << 20});
   p.option({"-b", "--batch-size"}, "N", "tokens per pass, 0 = a whole chunk", o.batch, {0, 1 << 20});
-  p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.option({"--chunks"}, "N|A:B",
+           "most chunks to run, 0 = all; or chunks A to B - 1 as a part of the text: parts merged in order "
+           "(--in-file) "
+           "have the bytes of one run over them all",
+           o.chunks);
   p.option({"--chunk", "--from-chunk"}, "N", "chunks to skip first", o.from_chunk, {0, 1e9});
+  p.flag({"--stream"},
+         "one block of the model in memory at a time, all chunks through it; the default where the model is "
+         "larger "
+         "than the memory. After every block the state is kept in the folder OUT.stream, and the same "
+         "command goes on "
+         "from it",
+         o.stream);
+  p.option({"--ram"}, "GIB", "memory that a run may take, 0 = what is available", o.ram, {0, 1 << 20});
   p.option({"--output-frequency", "-ofreq"}, "N", "save every N chunks, 0 = at the end only", o.save_every,
            {0, 1e9});
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
@@ -428,7 +499,8 @@ int run(int argc, char** argv) {
          "print per tensor of -m where its importance and its second moments come from; exit code 1 if any "
          "lacks data",
          o.check);
-  p.flag({"--json"}, "statistics and check as JSON", o.as_json);
+  p.flag({"--json"}, "statistics, check and what the run took, phase by phase against its limit, as JSON",
+         o.as_json);
   if (const auto code = p.run(argc, argv)) return *code;
   const auto usage = [](const char* why) {
     std::fprintf(stderr, "quantal-imatrix: %s\nTry 'quantal-imatrix --help'.\n", why);
@@ -446,6 +518,9 @@ int run(int argc, char** argv) {
   if (o.text.empty() && !o.hessian.empty() && o.hessian_in.empty())
     return usage("--hessian needs -f or --hessian-in");
   if (o.check && o.model.empty()) return usage("--check needs -m");
+  if (!read_chunks(o)) return usage("--chunks is neither a number nor a range A:B of chunks");
+  if (o.part && (o.from_chunk > 0 || !o.in_files.empty()) && !o.text.empty())
+    return usage("--chunks A:B begins anew at chunk A: --from-chunk and --in-file do not go with it");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
   return o.text.empty() ? without_text(o) : collect(o);
 }

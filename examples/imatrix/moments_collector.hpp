@@ -26,8 +26,7 @@ class moments_collector : public observer {
  public:
   moments_collector(moments_options o, quantize::row_product product, executor_ref threads);
 
-  /// Tokens of the text before the next pass.
-  void start_at(std::int64_t token) { first_token_ = token; }
+  void start_at(std::int64_t token) override { first_token_ = token; }
   result<void> on_mul_mat(const matrix_input& in) override;
   result<void> on_mul_mat_id(const expert_input& in) override;
   /// What has been collected.
@@ -67,6 +66,7 @@ class moments_collector : public observer {
 class observers : public observer {
  public:
   observers(observer& a, observer& b) : a_(a), b_(b) {}
+  void start_at(std::int64_t token) override { a_.start_at(token), b_.start_at(token); }
   result<void> on_mul_mat(const matrix_input& in) override {
     auto r = a_.on_mul_mat(in);
     return r ? b_.on_mul_mat(in) : r;

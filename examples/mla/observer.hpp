@@ -30,6 +30,8 @@ struct expert_input {
 class observer {
  public:
   virtual ~observer() = default;
+  /// The next inputs are those of the text's tokens from this one on.
+  virtual void start_at(std::int64_t token) { static_cast<void>(token); }
   virtual result<void> on_mul_mat(const matrix_input&) = 0;
   virtual result<void> on_mul_mat_id(const expert_input&) = 0;
   /// True: expert inputs are reported for every expert, whatever the router chose; outputs stay routed.

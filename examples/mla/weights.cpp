@@ -23,7 +23,17 @@ class loader {
     return w;
   }
 
+  result<void> complete(std::int64_t number, layer& l) {
+    prefix_ = prefix_of(number);
+    if (!l.kv_b) derive_kv_b(l);
+    if (!l.k_b) derive_k_b_v_b(l);
+    if (!message_.empty()) return error{message_};
+    return {};
+  }
+
  private:
+  static std::string prefix_of(std::int64_t number) { return "blk." + std::to_string(number) + "."; }
+
   void fail(const std::string& name, const std::string& why) {
     if (message_.empty()) message_ = file_.path() + ": tensor '" + name + "': " + why;
   }
@@ -74,7 +84,7 @@ class loader {
   }
 
   layer load_layer(std::int64_t number) {
-    prefix_ = "blk." + std::to_string(number) + ".";
+    prefix_ = prefix_of(number);
     layer l;
     const auto w = [&](const char* name, std::int64_t cols, std::int64_t rows, std::int64_t slices = 1) {
       return tensor(prefix_ + name + ".weight", cols, rows, slices);
@@ -112,9 +122,6 @@ class loader {
       l.v_b = tensor(prefix_ + "attn_v_b.weight", c_.kv_rank, c_.value, c_.heads);
     }
     if (joined) l.kv_b = tensor(prefix_ + "attn_kv_b.weight", c_.kv_rank, c_.nope + c_.value, c_.heads);
-    if (!message_.empty()) return;
-    if (!joined) derive_kv_b(l);
-    if (!split) derive_k_b_v_b(l);
   }
 
   std::vector<float> floats(const matrix& m) {
@@ -141,7 +148,6 @@ class loader {
     return m;
   }
 
-  /// Derived matrices are float32, so nothing is rounded again.
   void derive_kv_b(layer& l) {
     l.kv_b = own("attn_kv_b", c_.kv_rank, c_.nope + c_.value,
                  join_up_projections(c_, floats(l.k_b), floats(l.v_b)));
@@ -185,5 +191,9 @@ class loader {
 }  // namespace
 
 result<weights> load_weights(const gguf::reader& file, const config& c) { return loader(file, c).load(); }
+
+result<void> complete_layer(const gguf::reader& file, const config& c, std::int64_t number, layer& l) {
+  return loader(file, c).complete(number, l);
+}
 
 }  // namespace quantal::mla

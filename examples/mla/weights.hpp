@@ -28,7 +28,7 @@ struct matrix {
 struct layer {
   std::vector<float> attn_norm, q_a_norm, kv_a_norm, ffn_norm;
   matrix q, q_a, q_b, kv_a;  ///< q without, q_a and q_b with a query low-rank projection
-  matrix k_b, v_b, kv_b;     ///< all three, whatever the file holds
+  matrix k_b, v_b, kv_b;     ///< what the file holds; all three once the layer is complete
   matrix attn_output;
   matrix gate, up, down;  ///< dense blocks
   matrix router;
@@ -43,7 +43,10 @@ struct weights {
   std::vector<layer> layers;
 };
 
-/// Finds and checks every tensor; derives attn_kv_b from attn_k_b and attn_v_b or the reverse (mla.md section 1.1).
+/// Finds and checks every tensor; of the matrices, nothing is read.
 result<weights> load_weights(const gguf::reader& file, const config& c);
+/// Derives attn_kv_b from attn_k_b and attn_v_b or the reverse (mla.md section 1.1): float32, so nothing is rounded
+/// again. Until then a layer cannot run.
+result<void> complete_layer(const gguf::reader& file, const config& c, std::int64_t number, layer& l);
 
 }  // namespace quantal::mla

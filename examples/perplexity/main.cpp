@@ -8,9 +8,9 @@
 #include "file_plan.hpp"
 #include "json.hpp"
 #include "kl_base.hpp"
+#include "memory.hpp"
+#include "pass_report.hpp"
 #include "program.hpp"
-#include "progress.hpp"
-#include "session.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -19,43 +19,37 @@ struct options {
   std::string model, text, base, tokens, logits_out, act = "exact", arch;
   int mla = 1, threads = 0;
   bool flash = false, divergence = false, overwrite_base = false, as_json = false;
-  bool context_given = false;
-  std::int64_t context = 512, batch = 0, chunks = 0, gpu_layers = 0;
+  bool context_given = false, stream = false;
+  std::int64_t context = 512, batch = 0, chunks = 0, gpu_layers = 0, ram = 0;
   products* device = nullptr;
 };
+
+/// Bytes that a run may take.
+std::uint64_t memory_of(const options& o) {
+  return o.ram > 0 ? static_cast<std::uint64_t>(o.ram) << 30 : available_memory();
+}
 
 int fail(const std::string& message) {
   std::fprintf(stderr, "quantal-perplexity: %s\n", message.c_str());
   return cli::exit_failure;
 }
 
-/// A model with everything that evaluating it needs.
-struct evaluator {
-  evaluator(const options& o, const model& m, std::int64_t context)
-      : pool(text::thread_count(o.threads)),
-        width(m.hyper.vocabulary),
-        batch(o.batch > 0 ? o.batch : context),
-        run(m, o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch), pool,
-            context, {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device}) {}
+/// The model over chunks of a text; `sink` gets their logits from `first_logits` on.
+result<pass_report> run_model(const options& o, const model& m, const chunk_source& text,
+                              std::int64_t first_logits, progress& bar, const chunk_sink& sink) {
+  thread_pool pool(text::thread_count(o.threads));
+  const auto arch = o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch);
+  pass_options pass;
+  pass.how = {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device};
+  pass.batch = o.batch, pass.first_logits = first_logits, pass.ram = memory_of(o);
+  pass.scratch = std::filesystem::temp_directory_path();
+  return run_text(m, text, arch, pool, pass, bar, nullptr, sink);
+}
 
-  /// Logits of every token, from an empty cache.
-  result<void> evaluate(std::span<const std::int32_t> tokens, std::vector<float>& logits) {
-    run.clear();
-    const auto n = static_cast<std::int64_t>(tokens.size());
-    logits.resize(static_cast<std::size_t>(n * width));
-    for (std::int64_t at = 0; at < n; at += batch) {
-      const auto part =
-          tokens.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(batch, n - at)));
-      if (auto r = run.evaluate(part, std::span(logits).subspan(static_cast<std::size_t>(at * width))); !r)
-        return r;
-    }
-    return {};
-  }
-
-  thread_pool pool;
-  std::int64_t width, batch;
-  session run;
-};
+/// What a streamed run took.
+void print_pass(const model& m, const pass_report& r) {
+  if (m.streamed) std::fprintf(stderr, "%s\n", summary(r).c_str());
+}
 
 void note_context(const options& o, const model& m, std::int64_t context) {
   if (const auto note = context_note(m.hyper, context); !note.empty()) print_warnings(o.model, {note});
@@ -67,14 +61,16 @@ result<void> dump_logits(const options& o, const model& m) {
   if (!tokens) return tokens.error();
   if (tokens->empty()) return error{o.tokens + ": holds no tokens"};
   note_context(o, m, static_cast<std::int64_t>(tokens->size()));
-  evaluator e(o, m, static_cast<std::int64_t>(tokens->size()));
-  std::vector<float> logits;
-  if (auto r = e.evaluate(*tokens, logits); !r) return r;
-  return file::write(o.logits_out, std::as_bytes(std::span(logits)));
+  const chunk_source text{1, static_cast<std::int64_t>(tokens->size()),
+                          [&](std::int64_t) { return *tokens; }};
+  progress bar("evaluating", pass_steps(m, 1));
+  const auto write = [&](std::int64_t, std::span<const float> logits) -> result<std::string> {
+    if (auto r = file::write(o.logits_out, std::as_bytes(logits)); !r) return r.error();
+    return std::string();
+  };
+  if (auto r = run_model(o, m, text, 0, bar, write); !r) return r.error();
+  return {};
 }
-
-/// "chunk 3: " in front of what went wrong there.
-error in_chunk(std::int64_t i, const error& e) { return {"chunk " + std::to_string(i) + ": " + e.message}; }
 
 /// exp(mean); logits can be finite and still so far apart that this is not.
 result<double> perplexity_of(const running_mean& nll, const std::string& whose) {
@@ -180,20 +176,24 @@ result<void> compare(const options& o, const model& m) {
   print_warnings(o.model, special->warnings);
   note_context(o, m, h.context);
   const std::int64_t chunks = o.chunks > 0 ? std::min<std::int64_t>(o.chunks, h.chunks) : h.chunks;
-  evaluator e(o, m, h.context);
+  const chunk_source text{chunks, h.context,
+                          [&](std::int64_t i) { return evaluated_tokens(h.chunk(i), *special); }};
   divergence d;
-  std::vector<float> logits, reference;
-  progress bar("comparing", chunks);
-  for (std::int64_t i = 0; i < chunks; ++i) {
+  std::vector<float> reference;
+  progress bar("comparing", pass_steps(m, chunks));
+  const std::int64_t first = first_scored(h.context);
+  const auto add = [&](std::int64_t i, std::span<const float> logits) -> result<std::string> {
     const auto tokens = h.chunk(i);
-    if (auto r = e.evaluate(evaluated_tokens(tokens, *special), logits); !r) return in_chunk(i, r.error());
-    for (std::int64_t t = first_scored(h.context); t + 1 < h.context; ++t) {
-      if (auto r = base->next(reference); !r) return r;
-      d.add(reference, logits.data() + t * e.width, tokens[static_cast<std::size_t>(t + 1)]);
+    for (std::int64_t t = first; t + 1 < h.context; ++t) {
+      if (auto r = base->next(reference); !r) return r.error();
+      d.add(reference, logits.data() + (t - first) * h.vocabulary, tokens[static_cast<std::size_t>(t + 1)]);
     }
-    bar.update(i + 1, text::format("kld %.5f", d.kld().mean()));
-  }
+    return text::format("kld %.5f", d.kld().mean());
+  };
+  const auto report = run_model(o, m, text, first, bar, add);
+  if (!report) return report.error();
   bar.clear();
+  print_pass(m, *report);
   return print_divergence(d, o);
 }
 
@@ -216,29 +216,30 @@ result<void> measure(const options& o, const model& m) {
     if (!w) return w.error();
     base.emplace(std::move(*w));
   }
-  evaluator e(o, m, o.context);
   running_mean nll;
-  std::vector<float> logits;
-  progress bar("perplexity", text->chunks);
-  for (std::int64_t i = 0; i < text->chunks; ++i) {
+  progress bar("perplexity", pass_steps(m, text->chunks));
+  const std::int64_t first = first_scored(o.context), width = m.hyper.vocabulary;
+  const auto add = [&](std::int64_t i, std::span<const float> logits) -> result<std::string> {
     const auto tokens = text->chunk(i);
-    if (auto r = e.evaluate(tokens, logits); !r) return in_chunk(i, r.error());
-    for (std::int64_t p = first_scored(o.context); p + 1 < o.context; ++p) {
-      const float* row = logits.data() + p * e.width;
-      nll.add(log_sum_exp(row, e.width) - row[tokens[static_cast<std::size_t>(p + 1)]]);
+    for (std::int64_t p = first; p + 1 < o.context; ++p) {
+      const float* row = logits.data() + (p - first) * width;
+      nll.add(log_sum_exp(row, width) - row[tokens[static_cast<std::size_t>(p + 1)]]);
       if (base)
-        if (auto r = base->add(row); !r) return r;
+        if (auto r = base->add(row); !r) return r.error();
     }
     const auto ppl = perplexity_of(nll, o.model);
-    if (!ppl) return in_chunk(i, ppl.error());
+    if (!ppl) return ppl.error();
     if (!o.as_json) {
       bar.clear();
       std::printf("[%lld]%.4f,", static_cast<long long>(i + 1), *ppl);
       std::fflush(stdout);
     }
-    bar.update(i + 1);
-  }
+    return std::string();
+  };
+  const auto report = run_model(o, m, chunks_of(*text), first, bar, add);
+  if (!report) return report.error();
   bar.clear();
+  print_pass(m, *report);
   if (base)
     if (auto r = base->finish(); !r) return r;
   const double ppl = std::exp(nll.mean());
@@ -282,6 +283,12 @@ int run(int argc, char** argv) {
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk", o.context, {4, 1 << 20});
   p.option({"-b", "--batch-size"}, "N", "tokens per pass, 0 = a whole chunk", o.batch, {0, 1 << 20});
   p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.flag({"--stream"},
+         "one block of the model in memory at a time, all chunks through it; the default where the model is "
+         "larger "
+         "than the memory",
+         o.stream);
+  p.option({"--ram"}, "GIB", "memory that a run may take, 0 = what is available", o.ram, {0, 1 << 20});
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", o.threads, {0, 1024});
   p.option({"-mla", "--mla-use"}, "N", "attention mode 0, 1, 2 or 3", o.mla, {0, 3});
   p.flag({"-fa", "--flash-attn"}, "attention with an online softmax", o.flash);
@@ -313,7 +320,7 @@ int run(int argc, char** argv) {
   if (!o.arch.empty() && !runtime::dispatcher::named(o.arch))
     return usage("--arch: this machine or build has no such variant");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
-  const auto m = load_model(o.model);
+  const auto m = load_model(o.model, {o.stream, memory_of(o)});
   if (!m) return fail(m.error().message);
   print_warnings(o.model, m->hyper.warnings);
   std::unique_ptr<products> device;

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 
 #include "corpus.hpp"
 #include "divergence.hpp"
 #include "kl_base.hpp"
-#include "progress.hpp"
+#include "memory.hpp"
 #include "quantal/runtime/ops.hpp"
-#include "session.hpp"
+#include "text_pass.hpp"
+#include "unnamed_file.hpp"
 
 namespace quantal::validate {
 namespace {
@@ -34,6 +36,59 @@ std::vector<std::string> tokenizer_differences(const gguf::metadata& model, cons
   return out;
 }
 
+/// Options of both models' passes; their logits are those of the scored positions.
+mla::pass_options pass_of(const mla::corpus& text, std::uint64_t ram, activation policy) {
+  mla::pass_options pass;
+  pass.how.policy = policy;
+  pass.first_logits = mla::first_scored(text.size), pass.ram = ram;
+  pass.scratch = std::filesystem::temp_directory_path();
+  return pass;
+}
+
+/// The reference's distributions, as files of reference logits hold them.
+result<void> write_reference(const mla::model& m, const mla::corpus& text, executor_ref threads,
+                             std::uint64_t ram, const unnamed_file& records) {
+  std::ofstream out(records.path(), std::ios::binary);
+  mla::kl_codec codec(m.hyper.vocabulary);
+  const auto write = [&](std::int64_t, std::span<const float> logits) -> result<std::string> {
+    for (std::size_t at = 0; at < logits.size(); at += static_cast<std::size_t>(m.hyper.vocabulary)) {
+      codec.encode(logits.data() + at);
+      const auto bytes = std::as_bytes(codec.record());
+      out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    }
+    return out.flush() ? result<std::string>(std::string())
+                       : error{"the reference's logits cannot be written to a temporary file"};
+  };
+  progress bar("reference", mla::pass_steps(m, text.chunks));
+  const auto done = mla::run_text(m, mla::chunks_of(text), runtime::dispatcher::best(), threads,
+                                  pass_of(text, ram, activation::exact), bar, nullptr, write);
+  return done ? result<void>{} : done.error();
+}
+
+result<void> compare(const mla::model& m, const mla::corpus& text, executor_ref threads, activation policy,
+                     std::uint64_t ram, const unnamed_file& records, mla::divergence& d) {
+  std::ifstream in(records.path(), std::ios::binary);
+  const std::int64_t width = m.hyper.vocabulary, first = mla::first_scored(text.size);
+  mla::kl_codec codec(width);
+  std::vector<float> base;
+  const auto add = [&](std::int64_t i, std::span<const float> logits) -> result<std::string> {
+    const auto tokens = text.chunk(i);
+    for (std::int64_t p = first; p < text.size; ++p) {
+      const auto bytes = std::as_writable_bytes(codec.record());
+      in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+      if (!in) return error{"the reference's logits cannot be read from a temporary file"};
+      if (p + 1 == text.size) break;  // nothing follows
+      if (auto done = codec.decode(base); !done) return done.error();
+      d.add(base, logits.data() + (p - first) * width, tokens[static_cast<std::size_t>(p + 1)]);
+    }
+    return std::string();
+  };
+  progress bar("comparing", mla::pass_steps(m, text.chunks));
+  const auto done = mla::run_text(m, mla::chunks_of(text), runtime::dispatcher::best(), threads,
+                                  pass_of(text, ram, policy), bar, nullptr, add);
+  return done ? result<void>{} : done.error();
+}
+
 }  // namespace
 
 std::string cannot_run(const gguf::reader& model) {
@@ -46,7 +101,9 @@ std::string cannot_run(const gguf::reader& model) {
 result<model_comparison> compare_models(const std::filesystem::path& model,
                                         const std::filesystem::path& reference, const text_options& o,
                                         executor_ref threads) {
-  const auto m = mla::load_model(model), r = mla::load_model(reference);
+  // Both take turns; neither has to leave memory to the other.
+  const mla::residence where{.ram = available_memory()};
+  const auto m = mla::load_model(model, where), r = mla::load_model(reference, where);
   if (!m) return m.error();
   if (!r) return r.error();
   const auto width = m->hyper.vocabulary;
@@ -67,30 +124,11 @@ result<model_comparison> compare_models(const std::filesystem::path& model,
     if (const auto note = mla::context_note(*hyper, o.context); !note.empty())
       add_notes(out.notes, path->string(), {note});
 
-  const auto arch = runtime::dispatcher::best();
-  mla::run_options how;
-  how.policy = o.policy;
-  mla::session quantized(*m, arch, threads, o.context, how), exact(*r, arch, threads, o.context, {});
-  const auto n = static_cast<std::size_t>(o.context * width);
-  std::vector<float> logits(n), wanted(n), base;
-  mla::kl_codec codec(width);
   mla::divergence d;
-  progress bar("comparing", text->chunks);
-  for (std::int64_t i = 0; i < text->chunks; ++i) {
-    const auto in_chunk = [&](const error& e) {
-      return error{"chunk " + std::to_string(i) + ": " + e.message};
-    };
-    const auto tokens = text->chunk(i);
-    quantized.clear(), exact.clear();
-    if (auto done = quantized.evaluate(tokens, logits); !done) return in_chunk(done.error());
-    if (auto done = exact.evaluate(tokens, wanted); !done) return in_chunk(done.error());
-    for (std::int64_t p = mla::first_scored(o.context); p + 1 < o.context; ++p) {
-      codec.encode(wanted.data() + p * width);
-      if (auto done = codec.decode(base); !done) return in_chunk(done.error());
-      d.add(base, logits.data() + p * width, tokens[static_cast<std::size_t>(p + 1)]);
-    }
-    bar.update(i + 1);
-  }
+  auto records = unnamed_file::in(std::filesystem::temp_directory_path());
+  if (!records) return records.error();
+  if (auto done = write_reference(*r, *text, threads, where.ram, *records); !done) return done.error();
+  if (auto done = compare(*m, *text, threads, o.policy, where.ram, *records, d); !done) return done.error();
   out.values = {{"ppl", std::exp(d.nll().mean())},
                 {"ppl_ratio", std::exp(d.log_ratio())},
                 {"kld", d.kld().mean()},

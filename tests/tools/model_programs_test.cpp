@@ -130,6 +130,70 @@ TEST_F(model_programs, resuming_and_merging_are_exact) {
   }
 }
 
+TEST_F(model_programs, streamed_runs_write_the_same_files) {
+  const auto bytes = [&](const std::string& name) { return *file::read_text(dir / name); };
+  for (const auto& model : {heads, rows})
+    for (const std::string how : {"-t 1", "-mla 0 -b 24", "-mla 3 -fa --all-experts --process-output"}) {
+      const auto run = [&](const std::string& name, const std::string& more) {
+        expect(collect(model, name + ".gguf", how + " --hessian " + path(name + ".moments") + more), 0,
+               "stored ");
+      };
+      run("resident", ""), run("streamed", " --stream");
+      EXPECT_TRUE(bytes("resident.gguf") == bytes("streamed.gguf")) << model << " " << how;
+      EXPECT_TRUE(bytes("resident.moments") == bytes("streamed.moments")) << model << " " << how;
+      EXPECT_FALSE(std::filesystem::exists(dir / "streamed.gguf.stream"));
+    }
+  for (const std::string how : {"-c 64", "-c 64 -b 24 -mla 3 -fa", "-c 64 --act q8"}) {
+    const auto resident = document(write_base(heads, "a.kld", how)),
+               streamed = document(write_base(heads, "b.kld", how + " --stream"));
+    EXPECT_EQ(resident, streamed) << how;
+    EXPECT_TRUE(bytes("a.kld") == bytes("b.kld")) << how;
+  }
+  EXPECT_EQ(document(read_base(rows, "a.kld")), document(read_base(rows, "a.kld", "--stream")));
+  const std::int32_t tokens[] = {1, 5, 9, 200, 7, 8};
+  ASSERT_TRUE(file::write(dir / "tokens", std::as_bytes(std::span(tokens))));
+  const std::string dump = perplexity + " -m " + heads + " --tokens " + path("tokens") + " --logits-out ";
+  expect(dump + path("a.logits"), 0, ""), expect(dump + path("b.logits") + " --stream", 0, "");
+  EXPECT_TRUE(bytes("a.logits") == bytes("b.logits"));
+}
+
+TEST_F(model_programs, parts_of_a_text_add_up_to_the_bytes_of_one_run) {
+  expect(collect(heads, "whole.gguf", "--chunks 0:7"), 0, "collected 7 chunks");
+  expect(collect(heads, "a.gguf", "--chunks 0:3 --stream"), 0, "collected 3 chunks");
+  expect(collect(heads, "b.gguf", "--chunks 3:7"), 0, "collected 4 chunks");
+  const std::string merge = imatrix + " -o " + path("merged.gguf") + " --in-file ";
+  expect(merge + path("a.gguf") + " " + path("b.gguf"), 0, "stored ");
+  EXPECT_TRUE(*file::read_text(dir / "merged.gguf") == *file::read_text(dir / "whole.gguf"));
+  expect(merge + path("b.gguf") + " " + path("a.gguf"), 0, "stored ");
+  EXPECT_EQ(load("merged.gguf").datasets.size(), 2u);  // no part of a text
+  for (const char* range : {"3:3", ":3", "3:", "a:b", "5:2", "x"})
+    expect(collect(heads, "c.gguf", std::string("--chunks ") + range), 2, "--chunks");
+  expect(collect(heads, "c.gguf", "--chunks 0:3 --in-file " + path("a.gguf")), 2, "begins anew");
+}
+
+TEST_F(model_programs, the_slurm_job_gives_the_bytes_of_one_machine) {
+  expect(collect(heads, "whole.gguf", "--chunks 0:7"), 0, "stored ");
+  const std::string job = QUANTAL_MODEL_DIR "/../cluster/imatrix.slurm " + heads + " " + path("text.txt") +
+                          " " + path("out.gguf"),
+                    set = "QUANTAL_IMATRIX=" + imatrix + " CHUNKS=7 ";
+  for (const char* task : {"0", "1"})
+    expect(set + "SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_ID=" + task + " bash " + job + " -c 64", 0,
+           "stored ");
+  expect(set + "PARTS=2 bash " + job, 0, "stored ");
+  EXPECT_TRUE(*file::read_text(dir / "out.gguf") == *file::read_text(dir / "whole.gguf"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "out.gguf.part-0"));
+}
+
+TEST_F(model_programs, the_report_says_what_every_phase_took) {
+  const auto d = document(collect(heads, "a.gguf", "--stream --json"))["pass"];
+  EXPECT_TRUE(d["streamed"]);
+  EXPECT_GT(d["tokens_per_second"], 0);
+  for (const char* phase : {"blocks", "reading", "waiting", "embedding", "keeping", "output"})
+    EXPECT_TRUE(d["phases"].contains(phase)) << phase;
+  EXPECT_GT(d["phases"]["reading"]["bytes"], 0);
+  EXPECT_GT(d["phases"]["blocks"]["share"], 0);
+}
+
 TEST_F(model_programs, second_moments_choose_codes) {
   const std::string gather = " --hessian " + path("moments.gguf") + " -t ";
   expect(collect(heads, "imatrix.gguf", gather + "2"), 0, "stored second moments");

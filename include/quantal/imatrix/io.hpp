@@ -2,7 +2,8 @@
 //
 // Both lose something: GGUF stores sums as float32 and one count for all heads, .dat only means. GGUF files written
 // here carry the float64 sums, the int64 counts and the slices in additional keys that other readers ignore, so that
-// reloading, merging and resuming are exact.
+// reloading, merging and resuming are exact. Parts of a text also carry which chunks they are of, and what their sums
+// lost to rounding.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +20,9 @@ namespace detail {
 
 inline constexpr const char* exact_sums_key = "quantal.imatrix.sums.";
 inline constexpr const char* exact_counts_key = "quantal.imatrix.counts.";
+inline constexpr const char* rest_key = "quantal.imatrix.rest.";
+inline constexpr const char* first_chunk_key = "quantal.imatrix.first_chunk";
+inline constexpr const char* last_chunk_key = "quantal.imatrix.last_chunk";
 inline constexpr const char* approximate_key = "quantal.imatrix.approximate_counts";
 
 inline error entry_error(const std::string& path, const std::string& name, const std::string& why) {
@@ -34,6 +38,10 @@ inline result<void> check_entry(const std::string& path, const std::string& name
   if (e.sums.size() != static_cast<std::size_t>(e.cols * e.slices) ||
       e.counts.size() != static_cast<std::size_t>(e.slices))
     return entry_error(path, name, "sizes disagree");
+  if (!e.rest.empty() && e.rest.size() != 2 * e.sums.size())
+    return entry_error(path, name, "the rest of its sums has another size than they have");
+  for (const double s : e.rest)
+    if (!is_finite(s)) return entry_error(path, name, "the rest of a sum is not finite");
   for (const double s : e.sums)
     if (!is_finite(s) || s < 0) return entry_error(path, name, "holds a sum that is not finite or negative");
   for (const auto c : e.counts)
@@ -106,9 +114,19 @@ inline result<entry> read_entry(const gguf::reader& file, const std::string& nam
     e.cols = static_cast<std::int64_t>(sums->size()) / e.slices;
     e.sums = *exact_sums;
     e.counts = *exact_counts;
+    if (const auto* rest = array_of<double>(file.meta(), rest_key + name)) e.rest = *rest;
   }
   if (auto ok = check_entry(file.path(), name, e); !ok) return ok.error();
   return e;
+}
+
+inline result<std::optional<chunk_range>> read_chunks(const gguf::metadata& meta) {
+  if (!meta.contains(first_chunk_key)) return std::optional<chunk_range>();
+  const auto first = meta.integer(first_chunk_key, 0, most_rows);
+  if (!first) return first.error();
+  const auto last = meta.integer(last_chunk_key, *first + 1, most_rows);
+  if (!last) return last.error();
+  return std::optional(chunk_range{*first, *last});
 }
 
 inline result<store> load_gguf(const std::filesystem::path& path) {
@@ -125,6 +143,9 @@ inline result<store> load_gguf(const std::filesystem::path& path) {
   if (const auto d = file->meta().strings("imatrix.datasets")) s.datasets = **d;
   const auto approximate = file->meta().boolean(approximate_key);
   s.approximate_counts = approximate && *approximate;
+  const auto chunks = read_chunks(file->meta());
+  if (!chunks) return error{file->path() + ": " + chunks.error().message};
+  s.chunks = *chunks;
   constexpr std::string_view sums_suffix = ".in_sum2", counts_suffix = ".counts";
   for (const auto& t : file->tensors()) {
     if (t.name.ends_with(sums_suffix)) {
@@ -223,6 +244,10 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
   meta.set("imatrix.chunk_count", detail::to_32_bits<std::uint32_t>(s.chunk_count()));
   meta.set("imatrix.chunk_size", detail::to_32_bits<std::uint32_t>(s.chunk_size));
   if (s.approximate_counts) meta.set(detail::approximate_key, true);
+  if (s.chunks) {
+    meta.set(detail::first_chunk_key, s.chunks->first);
+    meta.set(detail::last_chunk_key, s.chunks->last);
+  }
   std::vector<gguf::tensor_info> tensors;
   std::vector<std::vector<float>> data;
   for (const auto& [name, e] : s.entries) {
@@ -234,6 +259,7 @@ inline result<void> save_gguf(const store& s, const std::filesystem::path& path)
       if (auto ok = detail::check_range(path.string(), name, v); !ok) return ok.error();
     meta.set(detail::exact_sums_key + name, gguf::array(e.sums));
     meta.set(detail::exact_counts_key + name, gguf::array(e.counts));
+    if (!e.rest.empty()) meta.set(detail::rest_key + name, gguf::array(e.rest));
     const bool joined = detail::per_head(name) && detail::equal_counts(e);
     const std::int64_t slices = joined ? 1 : e.slices, cols = joined ? e.cols * e.slices : e.cols;
     std::vector<float> counts(e.counts.begin(), e.counts.begin() + slices);

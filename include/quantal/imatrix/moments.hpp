@@ -18,9 +18,10 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <initializer_list>
+#include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -287,35 +288,59 @@ class moments_file {
   std::map<std::string, std::string> same_;
 };
 
-/// Writes a file; the same store always gives the same bytes. The file is visible once it is complete.
-inline result<void> save_moments(const moments_store& s, const std::filesystem::path& path) {
-  if (s.entries.empty()) return error{path.string() + ": there are no moments to write"};
+/// Moments that a file is to hold; those of one tensor are in memory at a time.
+struct moments_source {
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>>
+      shapes;  ///< columns and slices, by tensor name
+  std::map<std::string, std::string> same;
+  std::vector<std::string> datasets;
+  std::function<result<moments>(const std::string&)> read;
+};
+
+/// Writes a file; the same moments always give the same bytes. The file is visible once it is complete.
+inline result<void> save_moments(const moments_source& s, const std::filesystem::path& path) {
+  if (s.shapes.empty()) return error{path.string() + ": there are no moments to write"};
   gguf::metadata meta;
   meta.set("general.type", std::string("moments"));
   meta.set("moments.datasets", gguf::array(s.datasets));
   for (const auto& [name, to] : s.same) meta.set(std::string(detail::same_key) + name, to);
   std::vector<gguf::tensor_info> tensors;
-  std::vector<std::vector<float>> small;  // counts, in the order of their tensors
-  for (const auto& [name, m] : s.entries) {
+  for (const auto& [name, shape] : s.shapes) {
     if (name.size() + std::strlen(".held_out_counts") > 63)
       return detail::moments_error(path.string(), name,
                                    "the name is too long for the tensor NAME.held_out_counts");
-    const auto plan = [&, &tensor = name, slices = m.slices](const char* suffix, std::int64_t width) {
+    const auto plan = [&, &tensor = name, slices = shape.second](const char* suffix, std::int64_t width) {
       tensors.push_back({tensor + suffix, f32::gguf_id, 2, {width, slices, 1, 1}});
     };
-    plan(".moments", triangle(m.cols)), plan(".mean", m.cols), plan(".counts", 1);
-    plan(".held_out", triangle(m.cols)), plan(".held_out_counts", 1);
-    small.emplace_back(m.counts.begin(), m.counts.end());
-    small.emplace_back(m.held_counts.begin(), m.held_counts.end());
+    const std::int64_t cols = shape.first;
+    plan(".moments", triangle(cols)), plan(".mean", cols), plan(".counts", 1);
+    plan(".held_out", triangle(cols)), plan(".held_out_counts", 1);
   }
   auto w = gguf::writer::create(path, meta, std::move(tensors));
   if (!w) return w.error();
-  auto count = small.begin();
-  for (const auto& [name, m] : s.entries)
-    for (const auto* part : std::initializer_list<const std::vector<float>*>{&m.sums, &m.mean, &*count++,
-                                                                             &m.held_out, &*count++})
+  for (const auto& [name, shape] : s.shapes) {
+    const auto m = s.read(name);
+    if (!m) return m.error();
+    const std::vector<float> counts(m->counts.begin(), m->counts.end()),
+        held_counts(m->held_counts.begin(), m->held_counts.end());
+    for (const auto* part : {&m->sums, &m->mean, &counts, &m->held_out, &held_counts})
       if (auto r = w->append(std::as_bytes(std::span(*part))); !r) return r;
+  }
   return w->finish();
+}
+
+/// Moments that are in memory.
+inline moments_source source_of(moments_store s) {
+  auto kept = std::make_shared<const moments_store>(std::move(s));
+  moments_source source;
+  for (const auto& [name, m] : kept->entries) source.shapes.emplace(name, std::pair(m.cols, m.slices));
+  source.same = kept->same, source.datasets = kept->datasets;
+  source.read = [kept](const std::string& name) -> result<moments> { return kept->entries.at(name); };
+  return source;
+}
+
+inline result<void> save_moments(moments_store s, const std::filesystem::path& path) {
+  return save_moments(source_of(std::move(s)), path);
 }
 
 }  // namespace quantal::imatrix
