@@ -20,6 +20,7 @@
 
 #include "quantal/config.hpp"
 #include "quantal/formats.hpp"
+#include "quantal/quantize/range.hpp"
 
 namespace quantal {
 
@@ -113,6 +114,7 @@ struct lattice_group {
   float offset = 0;
   int low = 0, high = 0;  ///< codes that occur
   bool fits = false;
+  bool telling = false;       ///< it would hardly do so by chance
   bool power_of_two = false;  ///< a power of two may be the scale
   bool half = false;          ///< a binary16 may be: then code times scale gives back every weight as stored
 };
@@ -131,14 +133,14 @@ class lattice_fitter {
     const float end = high >= -low ? high : low;
     if (levels_ == level_set::e2m1) {
       for (const float k : {1.0f, 2.0f, 3.0f, 4.0f, 6.0f, 8.0f, 12.0f})
-        if (auto g = try_end(x, end, std::copysign(k, end), e2m1_nearest); g.fits) return g;
+        if (auto g = try_end(x, end, std::copysign(k, end), 7, e2m1_nearest); g.fits) return g;
     } else if (levels_ == level_set::iq4_nl) {
       for (const int l : detail::iq4_nl_levels.level)
-        if (auto g = try_end(x, end, static_cast<float>(l), iq4_nl_nearest); g.fits) return g;
+        if (auto g = try_end(x, end, static_cast<float>(l), 16, iq4_nl_nearest); g.fits) return g;
     } else {
       const int most = levels_ == level_set::integers ? 1 << (bits_ - 1) : (1 << bits_) - 1;
       for (int k = 1; k <= most; ++k)
-        if (auto g = try_end(x, end, std::copysign(static_cast<float>(k), end), integer_nearest);
+        if (auto g = try_end(x, end, std::copysign(static_cast<float>(k), end), k, integer_nearest);
             g.fits && g.high - g.low < 1 << bits_)
           return g;
     }
@@ -149,7 +151,10 @@ class lattice_fitter {
   /// Share of a step that a weight may be off beyond what rounding explains.
   static constexpr float tolerance = 1.0f / 64;
 
-  static float integer_nearest(float v) noexcept { return std::nearbyint(v); }
+  /// |v| is not much more than 255.
+  static float integer_nearest(float v) noexcept {
+    return static_cast<float>(static_cast<int>(v + std::copysign(0.5f, v)));
+  }
   static float e2m1_nearest(float v) noexcept { return detail::e2m1_levels.nearest(v); }
   static float iq4_nl_nearest(float v) noexcept { return detail::iq4_nl_levels.nearest(v); }
 
@@ -161,22 +166,36 @@ class lattice_fitter {
   /// The distance of levels is not much less than this.
   float narrowest() const noexcept { return levels_ == level_set::iq4_nl ? 10.0f : 1.0f; }
 
-  /// With the level `k` for the largest weight.
+  /// Of a weight that may be off by `off` steps: so many continuous weights are no further from a level, times what others are.
+  static float chance(float others, float off) noexcept {
+    constexpr float none = 1e-20f;  // no need to become smaller
+    return others < none ? others : others * std::min(2 * off, 1.0f);
+  }
+  static bool is_telling(float chance, int tried) noexcept {
+    return chance * static_cast<float>(tried) < 1.0f / 16;
+  }
+
+  /// With the level `k` for the largest weight, of `tried` that may be.
   template <class Nearest>
-  lattice_group try_end(std::span<const float> x, float end, float k, Nearest nearest) const noexcept {
+  lattice_group try_end(std::span<const float> x, float end, float k, int tried,
+                        Nearest nearest) const noexcept {
     const float inverse = k / end, size = std::fabs(inverse);
     if (!std::isfinite(inverse)) return {};
     const float end_error = detail::half_place(end, rounding_) / std::fabs(end),
                 limit = tolerance * narrowest();
     double xq = 0, qq = 0;
+    float by_chance = 1;
     for (const float v : x) {
       const float t = v * inverse, q = nearest(t);
       const float off = size * (detail::half_place(v, rounding_) + std::fabs(v) * end_error);
       if (!(std::fabs(t - q) <= limit + off)) return {};
+      by_chance = chance(by_chance, (limit + off) / narrowest());
       xq += static_cast<double>(v) * q, qq += static_cast<double>(q) * q;
     }
     if (!(qq > 0)) return {};
-    return describe(x, static_cast<float>(xq / qq), nearest);
+    auto g = describe(x, static_cast<float>(xq / qq), nearest);
+    g.telling = is_telling(by_chance, tried);
+    return g;
   }
 
   /// The codes under the scale that suits all weights, and the scales that give back every weight as stored.
@@ -212,13 +231,16 @@ class lattice_fitter {
     for (int k = 1; k <= most; ++k) {
       const float inverse = static_cast<float>(k) / span;
       bool fits = true;
+      float by_chance = 1;
       for (std::size_t i = 0; i < x.size() && fits; ++i) {
         const float t = (x[i] - low) * inverse, off = inverse * (detail::half_place(x[i], rounding_) + ends);
-        fits = std::fabs(t - std::nearbyint(t)) <= tolerance + off;
+        fits = std::fabs(t - integer_nearest(t)) <= tolerance + off;
+        by_chance = chance(by_chance, tolerance + off);
       }
       if (!fits) continue;
       lattice_group g;
       g.fits = true, g.scale = span / static_cast<float>(k), g.offset = low, g.high = k;
+      g.telling = is_telling(by_chance, k);
       return g;
     }
     return {};
@@ -236,6 +258,7 @@ struct lattice_fit_count {
   int low = 0, high = 0;  ///< codes that occur
 
   void add(const lattice& l, float rounding, const float* row, std::int64_t cols) noexcept {
+    if (!l) return;
     const lattice_fitter fitter(l.levels, l.bits, rounding);
     for (std::int64_t i = 0; i + l.group <= cols; i += l.group) {
       const auto g = fitter.fit({row + i, static_cast<std::size_t>(l.group)});
@@ -255,21 +278,22 @@ struct lattice_fit_count {
 
 namespace detail {
 
-/// True if all but one in 64 groups of the rows fit; stops as soon as that cannot be.
+/// True if all but one in 64 groups of the rows fit, and enough of them would not by chance: where bf16 rounds by whole steps, every
+/// weight is a level. Stops as soon as that cannot be.
 inline bool lies_on(const lattice& l, std::span<const float> rows, std::int64_t cols,
                     float rounding) noexcept {
   const lattice_fitter fitter(l.levels, l.bits, rounding);
   const auto size = static_cast<std::int64_t>(rows.size());
   const std::int64_t allowed = size / l.group / 64;
-  std::int64_t misses = 0, found = 0;
+  std::int64_t misses = 0, found = 0, telling = 0;
   for (std::int64_t first = 0; first < size; first += cols)
     for (std::int64_t i = 0; i < cols; i += l.group) {
       const auto g =
           fitter.fit(rows.subspan(static_cast<std::size_t>(first + i), static_cast<std::size_t>(l.group)));
       if (!g.fits && ++misses > allowed) return false;
-      found += g.fits && g.scale != 0;
+      found += g.fits && g.scale != 0, telling += g.telling;
     }
-  return found > misses;
+  return telling > misses && telling * 4 >= found;
 }
 
 /// Sets of levels, those of few levels first.
@@ -279,7 +303,8 @@ inline std::vector<lattice> known_lattices() {
     out.push_back({level_set::integers, bits});
     if (bits == 4) out.push_back({level_set::e2m1, bits}), out.push_back({level_set::iq4_nl, bits});
     out.push_back({level_set::shifted_integers, bits});
-    out.push_back({level_set::offset_integers, bits});
+    // Wider ones fit whatever bf16 rounded to multiples of its last place, and no type would hold them.
+    if (bits <= 6) out.push_back({level_set::offset_integers, bits});
   }
   return out;
 }
@@ -348,6 +373,24 @@ inline float e4m3_unit(std::span<const float> largest, float most) {
     return static_cast<float>(unit);
   }
   return 0;
+}
+
+/// The scale beside a tensor of that format (nvfp4): under it the scales of a lattice of FP4 are e4m3 numbers again; of other
+/// weights the largest becomes the largest of the format. Arguments as of e4m3_unit().
+inline float tensor_scale_of(std::uint32_t gguf_id, std::span<const float> group_largest, float most) {
+  const float unit = gguf_id == nvfp4::gguf_id ? e4m3_unit(group_largest, most) : 0.0f;
+  return unit > 0 ? unit : tensor_scale_for(gguf_id, most);
+}
+
+/// The largest |x| of at most 4096 groups of 16 weights, evenly spread: what e4m3_unit() wants to see.
+inline std::vector<float> largest_of_groups(std::span<const float> weights) {
+  constexpr std::size_t group = 16, most_groups = 4096;
+  const std::size_t groups = weights.size() / group, wanted = std::min(groups, most_groups);
+  std::vector<float> out(wanted);
+  for (std::size_t i = 0; i < wanted; ++i)
+    for (const float v : weights.subspan(i * groups / wanted * group, group))
+      out[i] = std::max(out[i], std::fabs(v));
+  return out;
 }
 
 }  // namespace quantal
