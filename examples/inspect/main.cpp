@@ -200,7 +200,7 @@ result<void> print_lattices(const gguf::model_view& model, bool as_json, int thr
 /// Of a GGUF model or a checkpoint's directory.
 result<void> show_lattices(const std::string& path, bool as_json, int threads) {
   if (std::filesystem::is_directory(path)) {
-    const auto model = hf::hf_model::open(path, {.types = hf::presentation::f32});
+    const auto model = hf::hf_model::open(path, {mla::layout::heads, {}, hf::presentation::f32});
     return model ? print_lattices(*model, as_json, threads) : model.error();
   }
   const auto model = gguf::reader::open(path);

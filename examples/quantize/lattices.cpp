@@ -62,8 +62,8 @@ struct trial {
   quantization_error error;
 };
 
-/// Codes are those of the source if every weight comes back but for the rounding that it was stored with and that of a scale, which is
-/// less than a step of all types that are tried.
+/// Codes are those of the source if every weight comes back but for the rounding that it was stored with and that of a scale:
+/// less than half a step of 8 bits, the most that is tried.
 trial try_type(const format_info& type, const std::vector<float>& rows, std::int64_t cols, float rounding) {
   constexpr std::int64_t span = 32;
   float unit = 1;
@@ -89,7 +89,7 @@ trial try_type(const format_info& type, const std::vector<float>& rows, std::int
       for (std::int64_t c = first; c < end; ++c) {
         const float off = std::fabs(row[c] - y[static_cast<std::size_t>(c)]);
         out.same_codes =
-            out.same_codes && off <= 1.01f * detail::half_place(row[c], rounding) + most * 0x1p-9f;
+            out.same_codes && off <= 1.01f * detail::half_place(row[c], rounding) + most * 0x1p-8f;
       }
     }
   }

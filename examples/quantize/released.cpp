@@ -68,16 +68,15 @@ result<bool> is_released(const gguf::model_view& model, const gguf::tensor_info&
 
 }  // namespace
 
-result<std::unordered_set<std::string>> released_tensors(const gguf::model_view& model) {
-  std::unordered_set<std::string> out;
+result<void> find_released(const gguf::model_view& model, std::unordered_set<std::string>& names) {
   for (const auto& [key, value] : model.meta().items())
-    if (key.starts_with("quantize.imatrix.")) return out;
+    if (key.starts_with("quantize.imatrix.")) return {};
   for (const auto& t : model.tensors()) {
     const auto yes = is_released(model, t);
     if (!yes) return yes.error();
-    if (*yes) out.insert(t.name);
+    if (*yes) names.insert(t.name);
   }
-  return out;
+  return {};
 }
 
 }  // namespace quantal::plan

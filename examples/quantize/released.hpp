@@ -9,8 +9,8 @@
 
 namespace quantal::plan {
 
-/// Names of tensors that are the source of truth (quantize.md section 1): mxfp4 and nvfp4, and of q4_0 and q8_0 those whose scales
+/// Adds the names of tensors that are the source of truth (quantize.md section 1): mxfp4 and nvfp4, and of q4_0 and q8_0 those whose scales
 /// no quantizer would have chosen. None of a model that was quantized with an importance matrix.
-result<std::unordered_set<std::string>> released_tensors(const gguf::model_view& model);
+result<void> find_released(const gguf::model_view& model, std::unordered_set<std::string>& names);
 
 }  // namespace quantal::plan

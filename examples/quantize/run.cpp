@@ -330,11 +330,8 @@ result<void> run(const run_options& o) {
 result<void> run(const gguf::model_view& model, const run_options& o, const placement& place) {
   auto types = read_type_options(o);
   if (!types) return types.error();
-  if (!types->allow_requantize) {
-    auto released = released_tensors(model);
-    if (!released) return released.error();
-    types->released = std::move(*released);
-  }
+  if (!types->allow_requantize)
+    if (auto found = find_released(model, types->released); !found) return found;
   std::optional<imatrix::store> statistics;
   if (!o.imatrix.empty()) {
     auto loaded = imatrix::load(o.imatrix);
