@@ -6,9 +6,8 @@
 #include <map>
 #include <random>
 
-#include "json.hpp"
 #include "quantal/gguf/reader.hpp"
-#include "quantal/gguf/tensor_scale.hpp"
+#include "quantal/quantize/error.hpp"
 #include "run.hpp"
 #include "synthetic.hpp"
 #include "weight_rows.hpp"
