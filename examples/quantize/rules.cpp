@@ -34,8 +34,9 @@ void add_items(std::string_view list, std::vector<std::string_view>& out) {
 
 /// Words between white space, but "a = b" is one rule.
 bool is_words(std::string_view line) {
+  if (line.starts_with("-")) return true;
   if (line.find_first_of(blanks) == std::string_view::npos) return unquoted(line) != line;
-  return line.starts_with("-") || line.front() == '\'' || line.front() == '"' ||
+  return line.front() == '\'' || line.front() == '"' ||
          (line.find(',') == std::string_view::npos && std::count(line.begin(), line.end(), '=') > 1);
 }
 

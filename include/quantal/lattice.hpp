@@ -368,8 +368,9 @@ inline float e4m3_unit(std::span<const float> largest, float most) {
     const double significand = std::frexp(static_cast<double>(most) / unit, &exponent);
     const double whole = std::nearbyint(significand * 64);
     const bool three = std::fmod(whole, 3) == 0 && std::fabs(significand * 64 - whole) < 0.5 * tolerance * 64;
-    const double limit = three ? 6 * 448 : 4 * 448;
-    unit *= std::exp2(std::ceil(std::log2(static_cast<double>(most) / unit / limit) - tolerance));
+    // What bf16 rounded up may not go beyond the former.
+    const double limit = three ? 6 * 448 * (1 - 0x1p-20) : 4 * 448 * (1 + tolerance);
+    unit *= std::exp2(std::ceil(std::log2(static_cast<double>(most) / unit / limit)));
     return static_cast<float>(unit);
   }
   return 0;

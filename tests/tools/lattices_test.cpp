@@ -42,6 +42,8 @@ class Lattices : public ::testing::Test {
         [&, bf16_scale] { return zero = 1 + static_cast<int>(random() % 14), bf16_scale(); });
     add(
         "int8", cols, [=] { return integer(40, 127); }, bf16_scale);
+    add(
+        "repacked", cols, [=] { return integer(40, 127); }, bf16_scale, false);
     add("mxfp4", 32, e2m1, [&] { return std::ldexp(1.0f, static_cast<int>(random() % 4) - 12); });
     add("nvfp4", 16, e2m1,
         [&] { return 1.37e-4f * nvfp4::scale_value(50 + static_cast<int>(random() % 60)); });
@@ -53,14 +55,15 @@ class Lattices : public ::testing::Test {
     test::write_model(in(), test::deepseek2_metadata({}), tensors,
                       [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
   }
-  void add(const std::string& name, std::int64_t group, const draw& code, const draw& scale) {
+  void add(const std::string& name, std::int64_t group, const draw& code, const draw& scale,
+           bool rounded = true) {
     const std::string full = "blk.0." + name + ".weight";
     tensors.push_back(test::tensor(full, f32::gguf_id, {cols, rows, 1, 1}));
     auto& x = weights[full];
     float d = 0;
     for (std::int64_t i = 0; i < cols * rows; ++i) {
       if (i % group == 0) d = scale();
-      x.push_back(to_bf16(d * code()));
+      x.push_back(rounded ? to_bf16(d * code()) : d * code());
     }
   }
   std::filesystem::path in() const { return dir / "in.gguf"; }
@@ -97,6 +100,7 @@ TEST_F(Lattices, AreDescribedWithTheTypeThatHoldsThem) {
        "int4 with zero points, groups of 32, codes -14..14, all groups fit, scales: f16; q4_1 holds it, "
        "nmse "},
       {"int8", "int8, rows, codes -127..127, all groups fit, scales: f16; q8_0 holds it, nmse "},
+      {"repacked", "int8, rows, codes -127..127, all groups fit, scales: f16; q8_0 holds it"},
       {"mxfp4", "FP4 (e2m1), groups of 32, all groups fit, scales: powers of two; mxfp4 holds it, exact"},
       {"nvfp4", "FP4 (e2m1), groups of 16, all groups fit, scales: "},
       {"iq4_nl", "iq4_nl's table, groups of 32, all groups fit, scales: "},
@@ -155,7 +159,7 @@ TEST_F(Lattices, RulesOfTheUserWin) {
 /// What was released in few bits may be quantized from; what a quantizer made of better weights may not.
 TEST_F(Lattices, ReleasedTensorsAreASource) {
   auto o = options(in(), "F32", "released.gguf");
-  o.rules = {"(int4|rows)=q4_0", "int8=q8_0", "mxfp4=mxfp4", "nvfp4=nvfp4"};
+  o.rules = {"(int4|rows)=q4_0", "repacked=q8_0", "mxfp4=mxfp4", "nvfp4=nvfp4"};
   ASSERT_TRUE(run(o));
   auto again = options(o.out, "Q6_K", "again.gguf");
   const auto done = run(again);
