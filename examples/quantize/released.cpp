@@ -30,9 +30,9 @@ void count_row(const std::byte* row, std::int64_t cols, int end, block_count& su
   for (std::int64_t b = 0; b < cols / F::layout.elements; ++b) {
     typename F::block block;
     std::memcpy(&block, row + b * F::layout.bytes, sizeof block);
-    const float scale = F::scale(block, 1.0f, 0);
+    const float scale = std::fabs(F::scale(block, 1.0f, 0));  // the signs of codes may hold its sign
     if (b > 0 && scale != 0 && previous != 0)
-      ++sum.pairs, sum.equal += std::fabs(scale - previous) <= 0x1p-9f * std::fabs(scale);
+      ++sum.pairs, sum.equal += std::fabs(scale - previous) <= 0x1p-9f * scale;
     previous = scale;
     if (scale == 0) continue;
     ++sum.blocks;
