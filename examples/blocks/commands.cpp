@@ -8,6 +8,7 @@
 #include "json.hpp"
 #include "quantal/checked.hpp"
 #include "quantal/executor.hpp"
+#include "quantal/lattice.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/quantize/range.hpp"
 #include "quantal/runtime/ops.hpp"
@@ -90,7 +91,7 @@ float scale_of(const format_info& f, const input& in) {
   if (f.gguf_id != nvfp4::gguf_id) return 1.0f;
   float largest = 0;
   for (const float v : in.values) largest = std::isfinite(v) ? std::max(largest, std::fabs(v)) : largest;
-  return tensor_scale_for(f.gguf_id, largest);
+  return tensor_scale_of(f.gguf_id, largest_of_groups(in.values), largest);
 }
 
 void divide(std::vector<float>& values, float scale) {

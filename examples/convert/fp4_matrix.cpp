@@ -51,12 +51,13 @@ class nvfp4_matrix final : public stored_matrix {
   /// `divides`: the tensor's scale divides (compressed-tensors, which also rounds to bf16), or else
   /// multiplies (ModelOpt).
   nvfp4_matrix(const stored_tensor& weights, const stored_tensor& scales, const stored_tensor& global,
-               bool divides, std::int64_t cols)
+               bool divides, float input_scale, std::int64_t cols)
       : stored_matrix(cols),
         codes_{use(weights), cols / 2},
         scales_(use(scales)),
         divides_(divides),
-        global_(number_at(dtype::f32, use(global), 0)) {}
+        global_(number_at(dtype::f32, use(global), 0)),
+        input_scale_(input_scale) {}
 
   void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
     for (std::int64_t c = first; c < first + n; ++c) {
@@ -86,6 +87,7 @@ class nvfp4_matrix final : public stored_matrix {
     }
   }
   float tensor_scale() const noexcept override { return divides_ ? 1 / global_ : global_; }
+  float input_scale() const noexcept override { return input_scale_; }
 
  private:
   std::uint8_t scale(std::int64_t r, std::int64_t g) const noexcept {
@@ -94,7 +96,7 @@ class nvfp4_matrix final : public stored_matrix {
   packed_codes codes_;
   const std::byte* scales_;
   bool divides_;
-  float global_;
+  float global_, input_scale_;
 };
 
 /// One finite positive number, of shape [] or [1].
@@ -109,6 +111,15 @@ result<const stored_tensor*> one_scale(const weight_place& w, const char* suffix
     return error{describe(**found) +
                  text::format(": the scale %g is not positive and finite", static_cast<double>(v))};
   return (*found)->tensor;
+}
+
+/// The scale of inputs, 0 if there is none that means something: weights do not depend on it.
+float input_scale_of(const weight_place& w, bool divides) {
+  const char* suffix = divides ? ".input_global_scale" : ".input_scale";
+  const auto t = w.find(suffix) ? one_scale(w, suffix) : result<const stored_tensor*>(nullptr);
+  if (!t || !*t) return 0;
+  const float v = number_at(dtype::f32, (*t)->bytes.data(), 0);
+  return divides ? 1 / v : v;
 }
 
 /// The first of these tensors that there is.
@@ -137,7 +148,8 @@ result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::plac
     const bool divides = t.name.ends_with("_packed");
     const auto global = one_scale(w, divides ? ".weight_global_scale" : ".weight_scale_2");
     if (!global) return global.error();
-    return matrix_ptr(std::make_unique<nvfp4_matrix>(t, *(*scales)->tensor, **global, divides, w.cols));
+    return matrix_ptr(std::make_unique<nvfp4_matrix>(t, *(*scales)->tensor, **global, divides,
+                                                     input_scale_of(w, divides), w.cols));
   }
   const auto scales = w.need(suffix, {dtype::f8_e8m0, dtype::u8}, {w.rows, w.cols / group});
   if (!scales) return scales.error();

@@ -69,7 +69,7 @@ class row_maker {
         lease_(std::make_shared<lease>(std::move(parts))) {}
 
   const std::byte* operator()(std::int64_t r, std::byte* scratch) const {
-    if (how_ == assembly::scales) return scale(r, scratch);
+    if (how_ == assembly::scales || how_ == assembly::input_scales) return scale(r, scratch);
     if (how_ == assembly::keys) return key_row(r, scratch);
     const auto [m, row] = place_of(r);
     if (m->natural_type() == type_) {
@@ -109,7 +109,7 @@ class row_maker {
   const std::byte* scale(std::int64_t, std::byte* scratch) const {
     std::size_t i = 0;
     for (const auto& p : lease_->parts()) {
-      const float s = p->tensor_scale();
+      const float s = how_ == assembly::scales ? p->tensor_scale() : p->input_scale();
       std::memcpy(scratch + 4 * i++, &s, 4);
     }
     return scratch;
@@ -176,7 +176,8 @@ result<gguf::row_source> hf_model::rows(const gguf::tensor_info& t) const {
   auto parts = parts_of(mapped);
   if (!parts) return parts.error();
   row_maker make(mapped, config_.hyper, std::move(*parts));
-  const bool weights = mapped.how != assembly::scales && mapped.how != assembly::vector;
+  const bool weights = mapped.how != assembly::scales && mapped.how != assembly::input_scales &&
+                       mapped.how != assembly::vector;
   if (!natural_ || !weights) return gguf::row_source(std::move(make));
   return gguf::row_source(make, [make](std::int64_t r, float* out) { make.exact(r, out); });
 }
@@ -220,15 +221,27 @@ result<void> hf_model::take(mapped_tensor m, presentation types) {
   tensors_.push_back(m.out);
   mapped_.push_back(m);
   if (m.out.type != nvfp4::gguf_id) return {};
-  m.how = assembly::scales;
-  m.out.name.replace(m.out.name.size() - 6, 6, "scale");
+  take_scales(m, assembly::scales, ".scale");
+  if (!std::all_of(parts->begin(), parts->end(), [](const matrix_ptr& p) { return p->input_scale() > 0; }))
+    return {};
+  for (const auto& part : m.parts) {
+    const auto module = part.substr(0, part.size() - std::string_view(".weight").size());
+    for (const char* end : {".input_scale", ".input_global_scale"}) used_.insert(module + end);
+  }
+  take_scales(m, assembly::input_scales, gguf::input_scale_end);
+  return {};
+}
+
+void hf_model::take_scales(mapped_tensor m, assembly how, std::string_view end) {
+  constexpr std::string_view weight = ".weight";
+  m.how = how;
+  m.out.name.replace(m.out.name.size() - weight.size(), weight.size(), end);
   m.out.type = f32::gguf_id, m.out.n_dims = 1;
   m.out.ne = {static_cast<std::int64_t>(m.parts.size()), 1, 1, 1};
   m.out.nbytes = 4 * m.parts.size();
   by_name_.emplace(m.out.name, tensors_.size());
   tensors_.push_back(m.out);
   mapped_.push_back(std::move(m));
-  return {};
 }
 
 result<void> hf_model::take_tensors(const import_options& options) {
@@ -300,7 +313,7 @@ result<hf_model> hf_model::open(const std::filesystem::path& directory, const im
   double parameters = 0;  // attn_kv_b holds attn_k_b and attn_v_b once more
   for (const auto& t : m.tensors_)
     if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with(".scale") &&
-        !t.name.ends_with("attn_kv_b.weight"))
+        !t.name.ends_with(gguf::input_scale_end) && !t.name.ends_with("attn_kv_b.weight"))
       parameters += static_cast<double>(t.elements());
   m.meta_ = model_metadata(m.config_, options.layout,
                            {options.name.empty() ? directory_name(directory) : options.name,

@@ -10,6 +10,7 @@
 
 #include "checkpoint.hpp"
 #include "hf_config.hpp"
+#include "quantal/gguf/input_scale.hpp"
 #include "quantal/gguf/model_view.hpp"
 #include "stored_matrix.hpp"
 #include "tensor_map.hpp"
@@ -53,6 +54,8 @@ class hf_model final : public gguf::model_view {
   void find_prefixes();
   result<void> take_tensors(const import_options& options);
   result<void> take(mapped_tensor t, presentation types);
+  /// The scales beside matrix `m`, whose names end so.
+  void take_scales(mapped_tensor m, assembly how, std::string_view end);
   result<std::vector<matrix_ptr>> parts_of(const mapped_tensor& t) const;
   result<void> check_leftovers();
   void set_file_type();

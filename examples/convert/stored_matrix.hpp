@@ -40,6 +40,8 @@ class stored_matrix {
   virtual const std::byte* stored_row(std::int64_t) const noexcept { return nullptr; }
   /// What encoded weights are to be multiplied by (nvfp4).
   virtual float tensor_scale() const noexcept { return 1; }
+  /// What divides the inputs of FP4 products (nvfp4); 0 if the checkpoint does not say.
+  virtual float input_scale() const noexcept { return 0; }
   /// The weights are more precise than bf16 and not quantized.
   virtual bool is_wide() const noexcept { return false; }
 

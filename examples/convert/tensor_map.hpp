@@ -11,12 +11,13 @@ namespace quantal::hf {
 
 /// How a GGUF tensor comes out of stored matrices.
 enum class assembly {
-  matrix,  ///< one matrix, row by row
-  vector,  ///< one vector, as f32
-  stack,   ///< one matrix per expert, a slice each
-  keys,    ///< attn_k_b: per head, the transpose of the first rows of kv_b_proj
-  values,  ///< attn_v_b: per head, the remaining rows of kv_b_proj
-  scales,  ///< what the encoded parts are multiplied by, one f32 each
+  matrix,        ///< one matrix, row by row
+  vector,        ///< one vector, as f32
+  stack,         ///< one matrix per expert, a slice each
+  keys,          ///< attn_k_b: per head, the transpose of the first rows of kv_b_proj
+  values,        ///< attn_v_b: per head, the remaining rows of kv_b_proj
+  scales,        ///< what the encoded parts are multiplied by, one f32 each
+  input_scales,  ///< what their inputs are divided by, one f32 each
 };
 
 struct mapped_tensor {

@@ -3,7 +3,9 @@
 
 #include "cli.hpp"
 #include "file_plan.hpp"
+#include "hf_model.hpp"
 #include "json.hpp"
+#include "lattices.hpp"
 #include "program.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/imatrix/io.hpp"
@@ -158,6 +160,53 @@ void print_imatrix(const std::string& path, const imatrix::store& s, bool as_jso
   }
 }
 
+json lattice_json(const plan::lattice_finding& f) {
+  if (!f) return nullptr;
+  json out = {{"levels", to_string(f.of)},
+              {"bits", f.of.bits},
+              {"group", f.of.group},
+              {"low", f.fit.low},
+              {"high", f.fit.high},
+              {"groups", f.fit.groups},
+              {"fitting", f.fit.fitting},
+              {"scales", plan::scales_of(f)},
+              {"type", nullptr},
+              {"lossless", f.lossless},
+              {"nmse", json_number(f.nmse)}};
+  if (f.type) out["type"] = f.type->name;
+  return out;
+}
+
+/// One line per matrix, as each is read.
+result<void> print_lattices(const gguf::model_view& model, bool as_json, int threads) {
+  thread_pool pool(threads);
+  json tensors = json::array();
+  for (const auto& t : model.tensors()) {
+    if (!plan::may_have_lattice(t)) continue;
+    const auto f = plan::examine(model, t, plan::dialect::llama_cpp, pool);
+    if (!f) return f.error();
+    if (as_json) {
+      tensors.push_back({{"name", t.name}, {"type", gguf::type_name(t.type)}, {"lattice", lattice_json(*f)}});
+      continue;
+    }
+    std::printf("%-40s %-6s %-24s %s\n", text::printable(t.name).c_str(), gguf::type_name(t.type).c_str(),
+                shape_of(t).c_str(), plan::describe(*f, t).c_str());
+    std::fflush(stdout);
+  }
+  if (as_json) print_json({{"file", model.path()}, {"tensors", tensors}});
+  return {};
+}
+
+/// Of a GGUF model or a checkpoint's directory.
+result<void> show_lattices(const std::string& path, bool as_json, int threads) {
+  if (std::filesystem::is_directory(path)) {
+    const auto model = hf::hf_model::open(path, {mla::layout::heads, {}, hf::presentation::f32});
+    return model ? print_lattices(*model, as_json, threads) : model.error();
+  }
+  const auto model = gguf::reader::open(path);
+  return model ? print_lattices(*model, as_json, threads) : model.error();
+}
+
 /// Importance matrices are GGUF files that say so, or legacy files without the magic.
 bool is_imatrix(const std::string& path, const result<gguf::reader>& r) {
   if (r) {
@@ -169,18 +218,29 @@ bool is_imatrix(const std::string& path, const result<gguf::reader>& r) {
 
 int run(int argc, char** argv) {
   std::string path;
-  bool as_json = false;
+  bool as_json = false, lattices = false;
+  int threads = 0;
   cli::parser p(
       "quantal-inspect",
       "Shows metadata, tensors, types and sizes of a GGUF file, or the entries of an importance matrix.");
   p.positional("FILE", "GGUF model (first shard), or importance matrix (.gguf, .dat)", path).required();
+  p.flag({"--lattice"},
+         "what lattice the weights of each matrix lie on (int2 to int8, FP4, iq4_nl's table), and the type "
+         "that holds "
+         "it; FILE may be a checkpoint's directory, too",
+         lattices);
   p.flag({"--json"}, "print JSON", as_json);
+  p.option({"-t", "--threads"}, "N", "threads of --lattice, 0 = all", threads, {0, 1024});
   if (const auto code = p.run(argc, argv)) return *code;
   const auto fail = [](const std::string& m) {
     std::fprintf(stderr, "quantal-inspect: %s\n", m.c_str());
     return cli::exit_failure;
   };
   if (auto ok = file_plan().input("FILE", path).check(); !ok) return fail(ok.error().message);
+  if (lattices) {
+    const auto shown = show_lattices(path, as_json, text::thread_count(threads));
+    return shown ? cli::exit_ok : fail(shown.error().message);
+  }
   const auto r = gguf::reader::open(path);
   if (is_imatrix(path, r)) {
     const auto s = imatrix::load(path);

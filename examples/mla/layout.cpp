@@ -1,6 +1,7 @@
 #include "layout.hpp"
 
 #include "file_plan.hpp"
+#include "quantal/gguf/input_scale.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/gguf/writer.hpp"
 #include "quantal/runtime/ops.hpp"
@@ -132,10 +133,13 @@ class converter {
 
   result<void> plan_tensor(const gguf::tensor_info& t, std::vector<step>& steps) const {
     constexpr std::string_view k = "attn_k_b.weight", v = "attn_v_b.weight", kv = "attn_kv_b.weight";
-    // Rows of attn_kv_b that become attn_v_b keep their scale.
+    // Rows of attn_kv_b that become attn_v_b keep their scale, and that of their inputs.
     if (const auto* scaled = gguf::scaled_tensor(model_, t);
         scaled && scaled->name.ends_with("." + std::string(kv)))
-      return plan_scale(t, *scaled, steps);
+      return plan_scale(t, *scaled, ".scale", steps);
+    if (const auto* scaled = gguf::input_scaled_tensor(model_, t);
+        scaled && scaled->name.ends_with("." + std::string(kv)))
+      return plan_scale(t, *scaled, gguf::input_scale_end, steps);
     if (t.name.ends_with("." + std::string(k)))
       return plan_keys(t, sibling(t, k, v.data()), sibling(t, k, kv.data()), steps);
     if (t.name.ends_with("." + std::string(v))) {
@@ -150,13 +154,13 @@ class converter {
   }
 
   /// The scale of attn_kv_b, in layouts that keep the tensor and for the attn_v_b that is cut from it.
-  result<void> plan_scale(const gguf::tensor_info& t, const gguf::tensor_info& kv,
+  result<void> plan_scale(const gguf::tensor_info& t, const gguf::tensor_info& kv, std::string_view end,
                           std::vector<step>& steps) const {
     if (t.elements() != 1) return fail(t, "one scale for each slice has no place in another layout");
     if (to_ == layout::rows_kv_b) steps.push_back({step::source::copy, planned(t.name, t.type, t.ne), &t});
     const std::string block = kv.name.substr(0, kv.name.rfind("attn_kv_b"));
     if (!model_.find(block + "attn_v_b.weight"))
-      steps.push_back({step::source::copy, planned(block + "attn_v_b.scale", t.type, t.ne), &t});
+      steps.push_back({step::source::copy, planned(block + "attn_v_b" + std::string(end), t.type, t.ne), &t});
     return {};
   }
 

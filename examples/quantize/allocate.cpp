@@ -10,9 +10,11 @@
 #include "json.hpp"
 #include "output_gain.hpp"
 #include "progress.hpp"
+#include "quantal/lattice.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "text.hpp"
+#include "weight_rows.hpp"
 
 namespace quantal::plan {
 namespace {
@@ -28,25 +30,14 @@ struct sample {
 };
 
 result<sample> draw(const gguf::model_view& model, const gguf::tensor_info& t, const imatrix::importance& w) {
-  const auto source = model.rows(t);
-  if (!source) return source.error();
-  const auto scale = gguf::read_scale(model, t);
-  if (!scale) return scale.error();
+  auto reader = weight_rows::open(model, t);
+  if (!reader) return reader.error();
   const std::int64_t rows = t.rows() * t.slices();
   const std::int64_t wanted = std::min(rows, std::max<std::int64_t>(sampled_elements / t.cols(), 32));
   sample s{t.cols(), std::vector<float>(static_cast<std::size_t>(wanted * t.cols())), {}};
-  std::vector<std::byte> scratch(static_cast<std::size_t>(find_format(t.type)->row_bytes(t.cols())));
   for (std::int64_t i = 0; i < wanted; ++i) {
     const std::int64_t r = i * rows / wanted;
-    float* x = s.weights.data() + i * t.cols();
-    if (const auto failed = runtime::dequantize_row(t.type, source->row(r, scratch.data()), x, t.cols());
-        failed != status::ok)
-      return error{model.path() + ": tensor '" + text::printable(t.name) +
-                   "': " + std::string(to_string(failed))};
-    if (!std::all_of(x, x + t.cols(), [](float v) { return std::isfinite(v); }))
-      return error{model.path() + ": tensor '" + text::printable(t.name) + "', row " + std::to_string(r) +
-                   " is not finite"};
-    scale->apply(r / t.rows(), x, t.cols());
+    if (auto read = reader->read(r, s.weights.data() + i * t.cols()); !read) return read.error();
     s.importance.push_back(w ? w.row(r / t.rows(), r % t.rows(), t.rows()) : nullptr);
   }
   return s;
@@ -61,7 +52,7 @@ double error_with(const sample& s, const format_info& type, executor_ref threads
   if (has_tensor_scale(type.gguf_id)) {
     float largest = 0;
     for (const float v : s.weights) largest = std::max(largest, std::fabs(v));
-    unit = tensor_scale_for(type.gguf_id, largest);
+    unit = tensor_scale_of(type.gguf_id, largest_of_groups(s.weights), largest);
   }
   std::vector<quantization_error> parts(static_cast<std::size_t>(items));
   threads.for_each(items, [&](int i, int) {
@@ -130,15 +121,6 @@ void drop_dominated(std::vector<choice_of_type>& choices) {
   for (const auto& c : choices)
     if (kept.empty() || c.loss < kept.back().loss) kept.push_back(c);
   choices = std::move(kept);
-}
-
-std::string escaped(const std::string& name) {
-  std::string out;
-  for (const char c : name) {
-    if (std::string_view(".^$|()[]{}*+?\\").find(c) != std::string_view::npos) out += '\\';
-    out += c;
-  }
-  return out;
 }
 
 std::uint64_t total(const std::vector<std::vector<choice_of_type>>& tensors,
@@ -289,12 +271,7 @@ result<open_tensors> find_open(const gguf::model_view& model, const type_options
     out.spent = plan.bytes;
   }
   for (const auto& s : plan.steps) {
-    const auto* f = find_format(s.tensor->type);
-    const bool free = is_quantized(*s.tensor, fixed.family) &&
-                      !(fixed.leave_output && s.tensor->name == "output.weight") &&
-                      s.to.decided != reason::rule && s.to.decided != reason::option && f &&
-                      (f->is_float || fixed.allow_requantize);
-    if (!free || s.tensor->elements() == 0) continue;
+    if (!is_open(s, fixed)) continue;
     out.steps.push_back(&s);
     out.spent -= out.padded(s.bytes);
   }
@@ -350,6 +327,75 @@ class error_curve {
   std::optional<output_gain> gain_;
 };
 
+/// Divergence per unit of error of each tensor that a table has measurements of, -1 of the others.
+class measured_weight {
+ public:
+  explicit measured_weight(const measured_losses& table) : table_(table) {}
+
+  /// Compares the measurements of a tensor with its errors.
+  result<void> add(const gguf::tensor_info& t, const error_curve& curve) {
+    double loss = 0, nmse = 0;
+    for (const auto& [type, measured] : table_.of(t.name)) {
+      const auto& f = *find_format(type);
+      if (!runtime::can_quantize(type) || t.cols() % f.layout.elements != 0) continue;
+      const auto e = curve.loss(f);
+      if (!e) return e.error();
+      loss += measured, nmse += *e;
+    }
+    of_.push_back(nmse > 0 ? loss / nmse : -1);
+    if (nmse > 0) sum_ += of_.back(), ++known_;
+    return {};
+  }
+  bool any() const noexcept { return known_ > 0; }
+  /// Of the i-th tensor that was added; an average one if nothing was measured of it.
+  double operator[](std::size_t i) const { return of_[i] >= 0 ? of_[i] : sum_ / static_cast<double>(known_); }
+
+ private:
+  const measured_losses& table_;
+  std::vector<double> of_;
+  double sum_ = 0;
+  std::int64_t known_ = 0;
+};
+
+/// What every open tensor loses with every candidate that fits it.
+result<std::vector<std::vector<choice_of_type>>> all_losses(
+    const gguf::model_view& model, const type_options& fixed, const imatrix::store* statistics,
+    const imatrix::moments_file* moments, const allocation_options& options, const open_tensors& open,
+    const imatrix::model_shape& shape, executor_ref threads) {
+  const auto weights = weights_of(open.steps, options.sensitivities);
+  if (!weights) return weights.error();
+  measured_weight measured(options.measured);
+  std::vector<std::vector<choice_of_type>> out;
+  progress bar("error curves", static_cast<std::int64_t>(open.steps.size()));
+  for (std::size_t i = 0; i < open.steps.size(); ++i) {
+    const auto& t = *open.steps[i]->tensor;
+    error_curve curve(model, *open.steps[i], threads);
+    if (auto ready = curve.prepare(statistics, shape, moments); !ready) return ready.error();
+    auto& mine = out.emplace_back();
+    for (const auto* f : options.types) {
+      if (t.cols() % f->layout.elements != 0 ||
+          (needs_importance(*f, *fixed.type, fixed.family) && !curve.has_importance()))
+        continue;
+      const auto loss = curve.loss(*f);
+      if (!loss) return loss.error();
+      mine.push_back({f, open.padded(*gguf::tensor_bytes(f->gguf_id, t.ne)), *loss});
+    }
+    if (mine.empty())
+      return error{model.path() + ": tensor '" + text::printable(t.name) + "': no candidate type fits its " +
+                   std::to_string(t.cols()) + " columns; add some with --target-types"};
+    if (auto compared = measured.add(t, curve); !compared) return compared.error();
+    bar.update(static_cast<std::int64_t>(i + 1), t.name);
+  }
+  if (!options.measured.empty() && !measured.any())
+    return error{"--sensitivity: no tensor of " + model.path() + " whose type is open was measured"};
+  for (std::size_t i = 0; i < out.size(); ++i)
+    for (auto& c : out[i]) {
+      const auto known = options.measured.of(open.steps[i]->tensor->name, c.type->gguf_id);
+      c.loss = known ? *known : c.loss * (measured.any() ? measured[i] : (*weights)[i]);
+    }
+  return out;
+}
+
 }  // namespace
 
 result<std::vector<sensitivity>> parse_sensitivities(std::string_view content, const std::string& origin) {
@@ -401,32 +447,13 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
   if (!open) return open.error();
   if (open->steps.empty())
     return error{model.path() + ": " + option + ": rules and options decide every tensor"};
-  const auto weights = weights_of(open->steps, options.sensitivities);
-  if (!weights) return weights.error();
-
-  std::vector<std::vector<choice_of_type>> choices;
-  progress bar("error curves", static_cast<std::int64_t>(open->steps.size()));
+  auto losses = all_losses(model, fixed, statistics, moments, options, *open, plan->shape, threads);
+  if (!losses) return losses.error();
+  auto& choices = *losses;
   std::uint64_t least = open->spent;
-  for (std::size_t i = 0; i < open->steps.size(); ++i) {
-    const auto& t = *open->steps[i]->tensor;
-    error_curve curve(model, *open->steps[i], threads);
-    if (auto ready = curve.prepare(statistics, plan->shape, moments); !ready) return ready.error();
-    std::vector<choice_of_type> mine;
-    for (const auto* f : options.types) {
-      if (t.cols() % f->layout.elements != 0 ||
-          (needs_importance(*f, *fixed.type, fixed.family) && !curve.has_importance()))
-        continue;
-      const auto loss = curve.loss(*f);
-      if (!loss) return loss.error();
-      mine.push_back({f, open->padded(*gguf::tensor_bytes(f->gguf_id, t.ne)), (*weights)[i] * *loss});
-    }
-    if (mine.empty())
-      return error{model.path() + ": tensor '" + text::printable(t.name) + "': no candidate type fits its " +
-                   std::to_string(t.cols()) + " columns; add some with --target-types"};
-    drop_dominated(mine);
-    least += mine.front().bytes;
-    choices.push_back(std::move(mine));
-    bar.update(static_cast<std::int64_t>(i + 1), t.name);
+  for (auto& c : choices) {
+    drop_dominated(c);
+    least += c.front().bytes;
   }
   const auto taken =
       open->budget > open->spent ? solve(choices, open->budget - open->spent) : std::vector<std::size_t>{};
@@ -440,8 +467,7 @@ result<std::string> allocate(const gguf::model_view& model, type_options fixed,
                               8 * static_cast<double>(least) / static_cast<double>(plan->elements))};
   std::string rules;
   for (std::size_t i = 0; i < open->steps.size(); ++i)
-    rules += (i ? ",^" : "^") + escaped(open->steps[i]->tensor->name) +
-             "$=" + std::string(choices[i][taken[i]].type->name);
+    rules += (i ? "," : "") + rule_for(open->steps[i]->tensor->name, *choices[i][taken[i]].type);
   return rules;
 }
 

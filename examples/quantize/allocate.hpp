@@ -1,7 +1,8 @@
 // Types for a size: which tensor gets which type so that a model of a given size loses least.
 //
 // Every tensor has an error curve, its weighted NMSE with each candidate type, and a sensitivity, the KL
-// divergence of the model per unit of that error (examples/study measures it). Where codes are chosen by second
+// divergence of the model per unit of that error (examples/study measures it). Or the divergences themselves are known, from a table of
+// somebody's measurements: the curve then fills what the table lacks. Where codes are chosen by second
 // moments, the curve is multiplied by what that leaves of the output error. Losses of tensors add up while they
 // are small. Which types give the least sum within the bytes is a knapsack with one choice per tensor: solved
 // exactly, byte for byte, unless the table would be too large; then for a price per byte every tensor picks
@@ -15,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "measured_losses.hpp"
 #include "pattern.hpp"
 #include "plan.hpp"
 #include "quantal/executor.hpp"
@@ -50,6 +52,8 @@ struct allocation_options {
   std::function<result<std::uint64_t>(const model_plan&)> output_bytes = {};
   std::vector<const format_info*> types;
   std::vector<sensitivity> sensitivities = {};  ///< empty: a tensor weighs by its share of the weights
+  measured_losses measured =
+      {};  ///< instead of sensitivities: losses of the model with one tensor in one type
 };
 
 /// The candidates if the user names none: types that every engine of the family reads.

@@ -42,8 +42,8 @@ struct scale_pair {
   gguf::tensor_scale from, to;
 };
 
-/// The scale that a tensor gets beside it in a type that needs one (nvfp4): its largest weight becomes the
-/// largest of the type. Of tensors of experts one for each.
+/// The scale that a tensor gets beside it in a type that needs one (nvfp4), as of tensor_scale_of(). Of tensors of experts
+/// one for each.
 result<gguf::tensor_scale> measure_scale(const gguf::tensor_info& t, const gguf::row_source& source,
                                          const gguf::tensor_scale& from, std::uint32_t type,
                                          executor_ref threads);

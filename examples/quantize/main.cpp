@@ -1,6 +1,7 @@
 // quantal-quantize: a GGUF model to another type, with importance.
 #include <optional>
 
+#include "explain.hpp"
 #include "mixes.hpp"
 #include "options.hpp"
 #include "program.hpp"
@@ -10,6 +11,20 @@
 namespace {
 
 using quantal::plan::run_options;
+
+/// IN [TYPE] with a recipe, which is a file or, with an '=' in it, the rules themselves.
+quantal::result<void> take_recipe(const std::string& recipe, const std::vector<std::string>& a,
+                                  run_options& o) {
+  if (a.empty() || a.size() > 2) return quantal::error{"--explain RECIPE expects IN [TYPE]"};
+  o.in = a[0];
+  if (a.size() == 2) o.type = a[1];
+  std::error_code ignored;
+  if (recipe.find('=') != std::string::npos && !std::filesystem::exists(recipe, ignored))
+    o.rules.push_back(recipe);
+  else
+    o.rule_files.push_back(recipe);
+  return {};
+}
 
 /// IN OUT TYPE [THREADS], or IN TYPE [THREADS] with the output beside the input.
 quantal::result<void> take_arguments(const std::vector<std::string>& a, run_options& o) {
@@ -37,6 +52,7 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
 
 int body(int argc, char** argv) {
   run_options o;
+  std::string recipe;
   std::vector<std::string> arguments;
   quantal::cli::parser p(
       "quantal-quantize",
@@ -48,10 +64,16 @@ int body(int argc, char** argv) {
            o.target_bpw, {0, 32});
   p.option({"--target-size"}, "BYTES", "the same for an output of at most so many bytes, metadata included",
            o.target_size);
-  p.option({"--sensitivity"}, "FILE", "study.json of examples/study: what errors in which tensors cost",
+  p.option({"--sensitivity"}, "FILE",
+           "what errors cost: study.json of examples/study, or a CSV table of losses (tensor, type, value)",
            o.sensitivity);
   p.option({"--target-types"}, "T,...",
            "candidates of --target-bpw and --target-size instead of the usual ones", o.target_types);
+  p.option({"--explain"}, "RECIPE",
+           "only tell what every tensor of IN gets by a recipe, by which rule, and the recipe as quantal, "
+           "ik_llama.cpp "
+           "and llama.cpp write it; RECIPE: a file in any of these ways, or rules; TYPE may be left out",
+           recipe);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);
   p.flag({"--allow-requantize"}, "take quantized tensors as input", o.allow_requantize);
@@ -61,6 +83,12 @@ int body(int argc, char** argv) {
       .required();
   p.epilogue("types: " + quantal::plan::known_file_types());
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
+  if (!recipe.empty()) {
+    if (const auto taken = take_recipe(recipe, arguments, o); !taken)
+      return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
+    const auto done = quantal::plan::explain(o);
+    return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());
+  }
   if (const auto taken = take_arguments(arguments, o); !taken)
     return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
   if (o.target_bpw > 0 && o.target_size > 0)

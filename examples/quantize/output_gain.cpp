@@ -4,9 +4,7 @@
 #include <cmath>
 
 #include "output_aware.hpp"
-#include "quantal/gguf/tensor_scale.hpp"
-#include "quantal/runtime/ops.hpp"
-#include "text.hpp"
+#include "weight_rows.hpp"
 
 namespace quantal::plan {
 namespace {
@@ -41,13 +39,8 @@ imatrix::moments some_slices(const imatrix::moments& m, const std::vector<std::i
 
 result<output_gain> output_gain::sample(const gguf::model_view& model, const gguf::tensor_info& t,
                                         const imatrix::importance* importance, const imatrix::moments& m) {
-  const auto fail = [&](const std::string& why) {
-    return error{model.path() + ": tensor '" + text::printable(t.name) + "'" + why};
-  };
-  const auto source = model.rows(t);
-  if (!source) return source.error();
-  const auto scale = gguf::read_scale(model, t);
-  if (!scale) return scale.error();
+  auto reader = weight_rows::open(model, t);
+  if (!reader) return reader.error();
   const auto slices = slices_of(m);
   const std::int64_t cols = t.cols(), all = t.rows() * t.slices() / m.slices,
                      count = static_cast<std::int64_t>(slices.size());
@@ -62,17 +55,11 @@ result<output_gain> output_gain::sample(const gguf::model_view& model, const ggu
     g.importance_ = *importance;
     g.importance_.weights.clear(), g.importance_.vectors = rows * count, g.importance_.rows_per_vector = 1;
   }
-  std::vector<std::byte> scratch(static_cast<std::size_t>(find_format(t.type)->row_bytes(cols)));
   float* x = g.weights_.data();
   for (const auto s : slices)
     for (std::int64_t i = 0; i < rows; ++i, x += cols) {
       const std::int64_t r = s * all + i * all / rows;
-      if (const auto failed = runtime::dequantize_row(t.type, source->row(r, scratch.data()), x, cols);
-          failed != status::ok)
-        return fail(": " + std::string(to_string(failed)));
-      if (!std::all_of(x, x + cols, [](float v) { return std::isfinite(v); }))
-        return fail(", row " + std::to_string(r) + " is not finite");
-      scale->apply(r / t.rows(), x, cols);
+      if (auto read = reader->read(r, x); !read) return read.error();
       if (importance) {
         const float* w = importance->row(r / t.rows(), r % t.rows(), t.rows());
         g.importance_.weights.insert(g.importance_.weights.end(), w, w + cols);

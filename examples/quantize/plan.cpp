@@ -63,7 +63,20 @@ std::string counted(std::int64_t n, const char* what) {
   return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
 }
 
+/// Quantized tensors that are quantized from because they are the source of truth.
+void note_released(const type_options& options, model_plan& p) {
+  if (options.allow_requantize) return;
+  std::map<std::string, std::int64_t> taken;
+  for (const auto& s : p.steps)
+    if (!s.to.copy && s.to.type != s.tensor->type && !find_format(s.tensor->type)->is_float)
+      ++taken[gguf::type_name(s.tensor->type)];
+  for (const auto& [type, n] : taken)
+    p.notes.push_back(counted(n, "tensor") + " of " + type +
+                      " are quantized from: the checkpoint was released so, as far as their scales tell");
+}
+
 void add_notes(const type_options& options, model_plan& p) {
+  note_released(options, p);
   const auto& a = p.traits.architecture;
   if (!options.type->is_float() && !options.type->is_copy() && !is_known_architecture(a))
     p.notes.push_back("architecture '" + text::printable(a) + "' was not compared with " +
@@ -107,6 +120,12 @@ void add_scale(model_plan& p, const gguf::tensor_info& t) {
 }
 
 }  // namespace
+
+bool is_open(const step& s, const type_options& options) {
+  return !s.scale_of && is_quantized(*s.tensor, options.family) &&
+         !(options.leave_output && s.tensor->name == "output.weight") && s.to.decided != reason::rule &&
+         s.to.decided != reason::option && may_be_source(*s.tensor, options) && s.tensor->elements() > 0;
+}
 
 result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
                              const imatrix::store* statistics, requirement needed) {

@@ -47,6 +47,9 @@ struct model_plan {
   }
 };
 
+/// Whether the step's type is open: a matrix that may be quantized, of which no rule or option decides.
+bool is_open(const step& s, const type_options& options);
+
 /// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
 result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
                              const imatrix::store* statistics, requirement needed);

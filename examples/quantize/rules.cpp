@@ -1,5 +1,6 @@
 #include "rules.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "text.hpp"
@@ -12,6 +13,53 @@ std::string_view without_comment(std::string_view line) {
   for (std::size_t i = 0; i < line.size(); ++i)
     if (line[i] == '#' && (i == 0 || line[i - 1] == ' ' || line[i - 1] == '\t')) return line.substr(0, i);
   return line;
+}
+
+constexpr std::string_view blanks = " \t\r";
+
+/// Quotes of a shell around a word.
+std::string_view unquoted(std::string_view word) {
+  for (const char q : {'\'', '"'})
+    if (word.size() >= 2 && word.front() == q && word.back() == q) return word.substr(1, word.size() - 2);
+  return word;
+}
+
+void add_items(std::string_view list, std::vector<std::string_view>& out) {
+  while (!list.empty()) {
+    const auto comma = list.find(',');
+    if (const auto item = text::trim(list.substr(0, comma)); !item.empty()) out.push_back(item);
+    list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
+  }
+}
+
+/// Words between white space, but "a = b" is one rule.
+bool is_words(std::string_view line) {
+  if (line.starts_with("-")) return true;
+  if (line.find_first_of(blanks) == std::string_view::npos) return unquoted(line) != line;
+  return line.front() == '\'' || line.front() == '"' ||
+         (line.find(',') == std::string_view::npos && std::count(line.begin(), line.end(), '=') > 1);
+}
+
+/// The rules of a line, of a list between commas, or of a part of a command line.
+std::vector<std::string_view> items_of(std::string_view line) {
+  std::vector<std::string_view> out;
+  line = text::trim(line);
+  if (line.ends_with("\\") && (line.size() == 1 || line[line.size() - 2] == ' '))
+    line = text::trim(line.substr(0, line.size() - 1));
+  if (line.empty()) return out;
+  if (!is_words(line)) return add_items(line, out), out;
+  while (!line.empty()) {
+    const auto end = std::min(line.find_first_of(blanks), line.size());
+    auto word = line.substr(0, end);
+    line = text::trim(line.substr(end));
+    for (const std::string_view option : {"--custom-q", "--tensor-type"}) {
+      if (word == option) word = {};
+      if (word.starts_with(option) && word.size() > option.size() && word[option.size()] == '=')
+        word = word.substr(option.size() + 1);
+    }
+    add_items(unquoted(word), out);
+  }
+  return out;
 }
 
 result<rule> parse_rule(std::string_view item, const std::string& where) {
@@ -43,24 +91,24 @@ result<const format_info*> parse_type(std::string_view s) {
 
 result<void> parse_rules(std::string_view input, const std::string& origin, bool numbered,
                          std::vector<rule>& out) {
-  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
-  if (input.starts_with(byte_order_mark)) input.remove_prefix(byte_order_mark.size());
-  for (std::int64_t number = 1; !input.empty(); ++number) {
-    const auto line_end = input.find('\n');
-    auto line = without_comment(input.substr(0, line_end));
-    input = line_end == std::string_view::npos ? std::string_view{} : input.substr(line_end + 1);
+  return for_each_line(input, [&](std::string_view line, std::int64_t number) -> result<void> {
     const std::string where = numbered ? origin + ":" + std::to_string(number) : origin;
-    while (!line.empty()) {
-      const auto comma = line.find(',');
-      const auto item = text::trim(line.substr(0, comma));
-      line = comma == std::string_view::npos ? std::string_view{} : line.substr(comma + 1);
-      if (item.empty()) continue;
+    for (const auto& item : items_of(without_comment(line))) {
       auto r = parse_rule(item, where);
       if (!r) return r.error();
       out.push_back(std::move(*r));
     }
+    return {};
+  });
+}
+
+std::string rule_for(const std::string& tensor, const format_info& type) {
+  std::string out = "^";
+  for (const char c : tensor) {
+    if (std::string_view(".^$|()[]{}*+?\\").find(c) != std::string_view::npos) out += '\\';
+    out += c;
   }
-  return {};
+  return out + "$=" + std::string(type.name);
 }
 
 result<rule_matches> rule_matches::find(std::vector<rule>& rules,

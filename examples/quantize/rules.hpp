@@ -29,10 +29,28 @@ struct rule {
 /// A format that can be stored in a model, by name (any case) or GGUF type number; the error lists all names.
 result<const format_info*> parse_type(std::string_view text);
 
+/// Calls f(line, number) for every line of a file, numbered from 1, without a byte order mark; stops at an error.
+template <class F>
+result<void> for_each_line(std::string_view content, F&& f) {
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+  if (content.starts_with(byte_order_mark)) content.remove_prefix(byte_order_mark.size());
+  for (std::int64_t number = 1; !content.empty(); ++number) {
+    const auto end = content.find('\n');
+    if (auto ok = f(content.substr(0, end), number); !ok) return ok;
+    content = end == std::string_view::npos ? std::string_view{} : content.substr(end + 1);
+  }
+  return {};
+}
+
 /// Appends the rules of `text`: items separated by commas or line ends, the first '=' splits, '#' starts a
-/// comment at the start of a line or after white space. Errors name `origin` (and the line if `numbered`).
+/// comment at the start of a line or after white space. Items of which several stand between white space are read, too, and so are
+/// command lines: --custom-q and --tensor-type, quotes and the backslash at the end of a line are skipped. Errors name `origin`
+/// (and the line if `numbered`).
 result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered,
                          std::vector<rule>& out);
+
+/// "^blk\.0\.ffn_up\.weight$=q4_0": the rule that gives one tensor a type.
+std::string rule_for(const std::string& tensor, const format_info& type);
 
 /// Which rules match which tensors; counts them in the rules.
 class rule_matches {

@@ -6,11 +6,13 @@
 #include "allocate.hpp"
 #include "convert.hpp"
 #include "file.hpp"
+#include "lattices.hpp"
 #include "output.hpp"
 #include "output_aware.hpp"
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "released.hpp"
 #include "summary.hpp"
 
 namespace quantal::plan {
@@ -37,30 +39,6 @@ result<void> choose_family(const std::string& types, type_options& t) {
   return {};
 }
 
-result<type_options> read_type_options(const run_options& o) {
-  type_options t;
-  t.type = find_file_type(o.type);
-  if (!t.type) return error{"unknown type '" + o.type + "'; known: " + known_file_types()};
-  if (auto chosen = choose_family(o.types, t); !chosen) return chosen.error();
-  for (const auto& r : o.rules)
-    if (auto parsed = parse_rules(r, "--custom-q", false, t.rules); !parsed) return parsed.error();
-  for (const auto& path : o.rule_files) {
-    const auto content = file::read_text(path);
-    if (!content) return content.error();
-    if (auto parsed = parse_rules(*content, path, true, t.rules); !parsed) return parsed.error();
-  }
-  const auto embedding = optional_type(o.token_embedding_type, "--token-embedding-type");
-  if (!embedding) return embedding.error();
-  const auto output = optional_type(o.output_type, "--output-tensor-type");
-  if (!output) return output.error();
-  t.token_embedding = *embedding;
-  t.output = *output;
-  t.pure = o.pure;
-  t.leave_output = o.leave_output;
-  t.allow_requantize = o.allow_requantize;
-  return t;
-}
-
 /// Candidate types and sensitivities as the command line names them.
 result<allocation_options> read_allocation_options(const run_options& o, const type_options& types) {
   allocation_options a;
@@ -84,6 +62,12 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   if (o.sensitivity.empty()) return a;
   const auto content = file::read_text(o.sensitivity);
   if (!content) return content.error();
+  if (!text::trim(*content).starts_with('{')) {
+    auto measured = parse_measured_losses(*content, o.sensitivity);
+    if (!measured) return measured.error();
+    a.measured = std::move(*measured);
+    return a;
+  }
   auto classes = parse_sensitivities(*content, o.sensitivity);
   if (!classes) return classes.error();
   a.sensitivities = std::move(*classes);
@@ -125,6 +109,19 @@ result<std::string> add_allocation(const gguf::model_view& model, const run_opti
   if (!rules) return rules.error();
   const char* origin = o.target_size ? "--target-size" : "--target-bpw";
   if (auto parsed = parse_rules(*rules, origin, false, types.rules); !parsed) return parsed.error();
+  return rules;
+}
+
+/// Adds the rules for tensors on lattices behind those of the user; answers their text.
+result<std::string> add_lattices(const gguf::model_view& model, const run_options& o, type_options& types) {
+  if (!o.lattice) return std::string();
+  if (types.type->is_copy())
+    return error{"--lattice has no effect with type " + std::string(types.type->name) +
+                 "; type BF16 keeps the other tensors of a bf16 model as they are"};
+  thread_pool pool(text::thread_count(o.threads));
+  auto rules = lattice_rules(model, types, pool);
+  if (!rules) return rules.error();
+  if (auto parsed = parse_rules(*rules, "--lattice", false, types.rules); !parsed) return parsed.error();
   return rules;
 }
 
@@ -197,7 +194,7 @@ class reporter {
   }
 
   const run_options& options_;
-  std::string allocated_;  ///< rules of an allocation
+  std::string allocated_;  ///< rules of lattices and of an allocation
   const model_plan& plan_;
   const type_options& types_;
   progress bar_;
@@ -286,6 +283,30 @@ result<void> execute(const gguf::model_view& model, const model_plan& plan, cons
 
 }  // namespace
 
+result<type_options> read_type_options(const run_options& o) {
+  type_options t;
+  t.type = find_file_type(o.type);
+  if (!t.type) return error{"unknown type '" + o.type + "'; known: " + known_file_types()};
+  if (auto chosen = choose_family(o.types, t); !chosen) return chosen.error();
+  for (const auto& r : o.rules)
+    if (auto parsed = parse_rules(r, "--custom-q", false, t.rules); !parsed) return parsed.error();
+  for (const auto& path : o.rule_files) {
+    const auto content = file::read_text(path);
+    if (!content) return content.error();
+    if (auto parsed = parse_rules(*content, path, true, t.rules); !parsed) return parsed.error();
+  }
+  const auto embedding = optional_type(o.token_embedding_type, "--token-embedding-type");
+  if (!embedding) return embedding.error();
+  const auto output = optional_type(o.output_type, "--output-tensor-type");
+  if (!output) return output.error();
+  t.token_embedding = *embedding;
+  t.output = *output;
+  t.pure = o.pure;
+  t.leave_output = o.leave_output;
+  t.allow_requantize = o.allow_requantize;
+  return t;
+}
+
 file_plan inputs_of(const run_options& o) {
   file_plan files;
   files.input("IN", o.in).input("--imatrix", o.imatrix).input("--hessian", o.hessian);
@@ -309,6 +330,8 @@ result<void> run(const run_options& o) {
 result<void> run(const gguf::model_view& model, const run_options& o, const placement& place) {
   auto types = read_type_options(o);
   if (!types) return types.error();
+  if (!types->allow_requantize)
+    if (auto found = find_released(model, types->released); !found) return found;
   std::optional<imatrix::store> statistics;
   if (!o.imatrix.empty()) {
     auto loaded = imatrix::load(o.imatrix);
@@ -321,8 +344,11 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     if (!opened) return opened.error();
     moments.emplace(std::move(*opened));
   }
-  const auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
+  const auto on_lattices = add_lattices(model, o, *types);
+  if (!on_lattices) return on_lattices.error();
+  auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
+  if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
   auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
   if (!plan) return plan.error();
   if (moments)

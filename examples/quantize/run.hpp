@@ -27,9 +27,13 @@ struct run_options {
   double target_bpw = 0;          ///< 0: types come from the mix; else from an allocation (allocate.hpp)
   std::uint64_t target_size = 0;  ///< the same, for bytes of the output
   std::string sensitivity;        ///< file of a study, or empty
+  bool lattice = false;           ///< tensors on a lattice get the type that holds it
   std::string target_types;       ///< candidates, comma-separated; empty: the default ones
   int threads = 0;                ///< 0: all
 };
+
+/// Type, rules and tensor options, checked. Errors name the option, or the file and the line of a rule.
+result<type_options> read_type_options(const run_options& options);
 
 /// The files that the options name as inputs, for checks of outputs.
 file_plan inputs_of(const run_options& options);

@@ -85,7 +85,7 @@ class chooser {
     const format_info* f = find_format(t.type);
     if (!f || f->usage != role::weight)
       return error{named(t) + ": " + gguf::type_name(t.type) + " cannot be converted"};
-    if (!f->is_float && !options_.allow_requantize)
+    if (!may_be_source(t, options_))
       return error{named(t) + ": requantizing from type " + std::string(f->name) +
                    " is disabled (--allow-requantize)"};
     return {};
@@ -127,6 +127,11 @@ std::vector<std::size_t> passing_order(const std::vector<gguf::tensor_info>& ten
 }
 
 }  // namespace
+
+bool may_be_source(const gguf::tensor_info& t, const type_options& options) {
+  const auto* f = find_format(t.type);
+  return f && (f->is_float || options.allow_requantize || options.released.contains(t.name));
+}
 
 std::string_view to_string(reason r) {
   constexpr std::array<std::string_view, 6> names{"kept", "base", "mix", "rule", "option", "no data"};

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "kept.hpp"
@@ -23,7 +24,12 @@ struct type_options {
   bool pure = false;                             ///< base type instead of the mix; rules still count
   bool leave_output = false;                     ///< output.weight stays as it is
   bool allow_requantize = false;
+  std::unordered_set<std::string>
+      released;  ///< quantized tensors that are a source without that (released.hpp)
 };
+
+/// Whether a tensor of this type may be quantized from.
+bool may_be_source(const gguf::tensor_info& t, const type_options& options);
 
 /// What decided a tensor's type.
 enum class reason : std::uint8_t { kept, base, mix, rule, option, no_data };

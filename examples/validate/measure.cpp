@@ -6,6 +6,7 @@
 #include <random>
 
 #include "moments_error.hpp"
+#include "quantal/gguf/input_scale.hpp"
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "quantal/testing/accuracy.hpp"
@@ -163,6 +164,7 @@ result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& refe
   for (const auto& t : model.tensors()) {
     if (gguf::scaled_tensor(model, t)) continue;  // part of what it scales
     const auto* source = reference.find(t.name);
+    if (!source && gguf::input_scaled_tensor(model, t)) continue;  // no weights; compared where both have it
     if (!source) {
       p.only_in_model.push_back(t.name);
       continue;
@@ -179,7 +181,8 @@ result<pairing> pair_tensors(const gguf::reader& model, const gguf::reader& refe
     p.both.emplace_back(&t, source);
   }
   for (const auto& t : reference.tensors())
-    if (!model.find(t.name) && !gguf::scaled_tensor(reference, t)) p.only_in_reference.push_back(t.name);
+    if (!model.find(t.name) && !gguf::scaled_tensor(reference, t) && !gguf::input_scaled_tensor(reference, t))
+      p.only_in_reference.push_back(t.name);
   return p;
 }
 

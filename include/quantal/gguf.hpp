@@ -1,6 +1,7 @@
 // GGUF files: read, written, mapped. Needs nothing but the standard library.
 #pragma once
 
+#include "quantal/gguf/input_scale.hpp"
 #include "quantal/gguf/mapped_file.hpp"
 #include "quantal/gguf/metadata.hpp"
 #include "quantal/gguf/model_view.hpp"

@@ -8,6 +8,7 @@
 #include "quantal/formats.hpp"
 #include "quantal/gguf.hpp"
 #include "quantal/imatrix.hpp"
+#include "quantal/lattice.hpp"
 #include "quantal/mul_mat.hpp"
 #include "quantal/mul_mat_id.hpp"
 #include "quantal/mul_mat_many.hpp"

@@ -240,7 +240,10 @@ class quantized_checkpoint {
       }
     add(how_ == stored_as::nvfp4_modelopt ? ".weight" : ".weight_packed", "U8", {rows_, cols_ / 2}, codes);
     add(".weight_scale", mx ? "U8" : "F8_E4M3", {rows_, n}, scales);
-    if (divides) add(".weight_global_scale", "F32", {1}, bytes_of(std::vector<float>{global}));
+    if (divides) {
+      add(".weight_global_scale", "F32", {1}, bytes_of(std::vector<float>{global}));
+      add(".input_global_scale", "F32", {1}, bytes_of(std::vector<float>{2.0f}));
+    }
     if (how_ == stored_as::nvfp4_modelopt) {
       add(".weight_scale_2", "F32", {}, bytes_of(std::vector<float>{global}));
       add(".input_scale", "F32", {}, bytes_of(std::vector<float>{0.5f}));

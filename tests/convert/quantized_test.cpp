@@ -90,6 +90,10 @@ TEST_P(EveryCoding, IsKeptWithTypeAuto) {
       EXPECT_EQ(s->elements(), t->slices());
       const float scale = decoded(*r, s->name)[0];
       for (auto& v : got) v *= scale;
+      const auto* inputs = r->find(to.substr(0, to.size() - 6) + "input_scale");
+      ASSERT_TRUE(inputs) << to;
+      EXPECT_EQ(inputs->elements(), t->slices());
+      for (const float v : decoded(*r, inputs->name)) EXPECT_EQ(v, 0.5f) << to;
     } else {
       EXPECT_NE(gguf::type_name(t->type), "nvfp4") << to;
     }

@@ -131,6 +131,34 @@ TEST(Lattices, FormatsThatHoldThemFindThem) {
   }
 }
 
+float to_bf16(float v) {
+  const std::uint32_t u = detail::bits_from_float(v);
+  return detail::float_from_bits((u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u);
+}
+float to_f16(float v) { return detail::half_to_float(detail::float_to_half(v)); }
+
+/// What was rounded when the weights were stored does not hide the levels: no more is lost than that.
+TEST(Lattices, AreFoundInRoundedWeights) {
+  const auto w = test::importances(1024);
+  const auto check = [&](std::uint32_t id, const char* what, auto draw) {
+    for (const bool one : {false, true})
+      for (const bool half : {false, true})
+        for (const float* importance : {static_cast<const float*>(nullptr), w.data()}) {
+          draws d;
+          auto x = lattice(d.g, 8 * 1024, one, [&] { return draw(d); });
+          for (auto& v : x) v = half ? to_f16(v) : to_bf16(v);
+          EXPECT_LE(relative_error(id, x, importance), half ? of_halves : 2e-3)
+              << find_format(id)->name << what << (one ? " rows" : " groups") << (half ? " f16" : " bf16");
+        }
+  };
+  for (const auto id :
+       {q4_0::gguf_id, q4_1::gguf_id, q5_0::gguf_id, q5_1::gguf_id, q6_0::gguf_id, q8_0::gguf_id})
+    check(id, " int4", [](draws& d) { return d.int4(); });
+  check(q4_1::gguf_id, " int4 with zero points", [](draws& d) { return d.int4() + 5; });
+  check(q8_0::gguf_id, " int8",
+        [](draws& d) { return std::clamp(std::nearbyint(42 * d.normal(d.g)), -127.0f, 127.0f); });
+}
+
 /// A format's own output comes back; groups that are zero or hold one weight too.
 TEST(Lattices, DecodedWeightsComeBack) {
   rng g(5);

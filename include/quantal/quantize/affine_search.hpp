@@ -163,7 +163,8 @@ void refit(const affine_group<F>& g, bool non_positive, affine_lanes& at) noexce
 /// Starts from several ranges, alternating codes and least squares. `at` holds the last pairs on return. On a
 /// lattice all of them are its coarsest step and its lowest weight.
 template <class F>
-void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice, affine_lanes& at) noexcept {
+void search_affine(const affine_group<F>& g, bool non_positive, const row_state& row,
+                   affine_lanes& at) noexcept {
   constexpr float top = codebook<F>::size - 1;
   constexpr int rounds = codebook<F>::size < 8 ? 2 : 4;
   const float low = non_positive && g.low > 0.0f ? 0.0f : g.low, range = g.high - low;
@@ -175,10 +176,10 @@ void search_affine(const affine_group<F>& g, bool non_positive, bool on_lattice,
     add_up(g, at);
     refit(g, non_positive, at);
   }
-  if (!on_lattice) return;
+  if (!row.on_lattice) return;
   alignas(64) float x[affine_group<F>::size];
   for (int i = 0; i < affine_group<F>::size; ++i) x[i] = g.x[i] + g.centre;
-  if (const float step = lattice_step<F, codebook<F>::size - 1>(x, low, g.high); step > 0.0f) {
+  if (const float step = lattice_step<F, codebook<F>::size - 1>(x, low, g.high, row.rounding); step > 0.0f) {
     std::fill_n(at.scale, lane_count, step);
     std::fill_n(at.offset, lane_count, low - g.centre);
     add_up(g, at);

@@ -40,6 +40,7 @@ struct error_balance {
 struct row_state {
   error_balance balance;
   bool on_lattice = false;  ///< its weights may be levels of the format
+  float rounding = 0.0f;    ///< of the row
 };
 
 /// Subnormals are not, whatever a host makes of them.

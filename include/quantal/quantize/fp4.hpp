@@ -266,7 +266,8 @@ template <fp4_format F>
 requires(!detail::power_scaled<F>) void encode_block(const float* x, const float* w, const quantize_policy&,
                                                      typename F::block& out) noexcept {
   using coder = group_coder<F>;
-  constexpr int n = F::layout.group, total = 2 * lane_count, above = 4;
+  // A group whose largest element is 4 has 1.5 times the scale that clips nothing: five codes above it.
+  constexpr int n = F::layout.group, total = 2 * lane_count, above = 5;
   for (int g = 0; g < F::layout.groups(); ++g) {
     alignas(64) float wx[std::size_t{n}], inverse[total], scale[total], xq[total], qq[total];
     float largest = 0;

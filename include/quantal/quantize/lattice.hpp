@@ -3,6 +3,9 @@
 // such weights were made with. Here every scale is tried at which the largest weight is a level; one at which
 // all the others are levels too is found with a few weights of most groups.
 //
+// Weights that were stored as bf16 or f16 are off their levels by what that rounded: up to half a step of 8-bit
+// codes, too much for a fixed tolerance and too little to hide the lattice.
+//
 // Rows are asked first, by their first groups: those of ordinary weights pay for no more than that.
 #pragma once
 
@@ -15,6 +18,14 @@
 #include "quantal/quantize/row.hpp"
 
 namespace quantal::quantize {
+
+/// Share of the distance of two levels that a weight may be off.
+inline constexpr float lattice_tolerance = 0.02f;
+
+/// How far a scale that was found in rounded weights may be off a multiple of a shared one: roundings average out.
+QUANTAL_INLINE float multiple_tolerance(float times, float rounding) noexcept {
+  return lattice_tolerance + mul(0.25f * rounding, std::fabs(times));
+}
 
 /// Levels that the largest weight can have, with the shift of their table; a multiple of lane_count.
 template <class F>
@@ -52,11 +63,15 @@ struct lattice_fit {
   bool shifted = false;  ///< levels of the second table
 };
 
-/// Share of the distance of two levels that a weight may be off.
-inline constexpr float lattice_tolerance = 0.02f;
+/// How far each weight of a group may be off under the scale that the weight `end` gives, times 1 over a scale.
+template <int n>
+QUANTAL_INLINE void roundings_of(const float* x, float end_error, float rounding, float* out) noexcept {
+  for (int i = 0; i < n; ++i) out[i] = half_ulp(x[i], rounding) + mul(std::fabs(x[i]), end_error);
+}
 
+/// `rounding` of the row.
 template <single_codes F>
-lattice_fit lattice_of(const group_view& g) noexcept {
+lattice_fit lattice_of(const group_view& g, float rounding) noexcept {
   using batch = lanes<F>;
   using codes = codebook<F>;
   constexpr const auto& ends = lattice_ends_of<F>;
@@ -64,15 +79,17 @@ lattice_fit lattice_of(const group_view& g) noexcept {
   const float extreme = extreme_of<F, n>(g.x), unit = safe_inverse(extreme);
   if (unit == 0.0f) return {};
   const batch limit(lattice_tolerance * ends.narrowest);
+  alignas(64) float off[std::size_t{n}];
+  roundings_of<n>(g.x, half_ulp(extreme, rounding) * std::fabs(unit), rounding, off);
   for (int k = 0; k < ends.count; k += width) {
     const batch t = batch::load_aligned(ends.level + k) * batch(unit),
-                s = batch::load_aligned(ends.shift + k);
+                s = batch::load_aligned(ends.shift + k), size = xsimd::abs(t);
     batch worst(0.0f);
     std::uint64_t found = 1;
     for (int i = 0; i < n && found; i += some) {
       for (int j = i; j < i + some; ++j) {
         const batch v = t * batch(g.x[j]) - s;
-        worst = xsimd::max(worst, xsimd::abs(v - codes::nearest_level(v)));
+        worst = xsimd::max(worst, xsimd::abs(v - codes::nearest_level(v)) - size * batch(off[j]));
       }
       found = static_cast<std::uint64_t>((worst < limit).mask());
     }
@@ -103,7 +120,7 @@ bool starts_on_lattice(const row_view& row) noexcept {
       largest = std::fabs(x[e]) > largest ? std::fabs(x[e]) : largest;
     }
     if (!(largest > 1e-30f)) continue;
-    if (lattice_of<F>({x, one, x}).scale == 0.0f) return false;
+    if (lattice_of<F>({x, one, x}, row.rounding).scale == 0.0f) return false;
     ++found;
   }
   return found > 0;
@@ -111,7 +128,7 @@ bool starts_on_lattice(const row_view& row) noexcept {
 
 /// The step of weights that are all `low` plus 0..top steps, 0 if there is none. The coarsest one.
 template <class F, int top>
-float lattice_step(const float* x, float low, float high) noexcept {
+float lattice_step(const float* x, float low, float high, float rounding) noexcept {
   using batch = lanes<F>;
   constexpr int n = F::layout.group, width = static_cast<int>(batch::size), some = 4;
   static constexpr auto numbers = [] {
@@ -121,14 +138,15 @@ float lattice_step(const float* x, float low, float high) noexcept {
   }();
   const float unit = safe_inverse(high - low);
   if (unit == 0.0f) return 0.0f;
+  const float ends = std::max(half_ulp(low, rounding), half_ulp(high, rounding));
   for (int k = 0; k < static_cast<int>(numbers.size()); k += width) {
     const batch t = batch::load_unaligned(numbers.data() + k) * batch(unit);
     batch worst(0.0f);
     std::uint64_t found = 1;
     for (int i = 0; i < n && found; i += some) {
       for (int j = i; j < i + some; ++j) {
-        const batch v = batch(x[j] - low) * t;
-        worst = xsimd::max(worst, xsimd::abs(v - simd::nearest(v)));
+        const batch v = batch(x[j] - low) * t, off = t * batch(half_ulp(x[j], rounding) + ends);
+        worst = xsimd::max(worst, xsimd::abs(v - simd::nearest(v)) - off);
       }
       found = static_cast<std::uint64_t>((worst < batch(lattice_tolerance)).mask());
     }
@@ -146,8 +164,8 @@ bool starts_on_affine_lattice(const row_view& row) noexcept {
     const float* x = row.x + i;
     const auto [low, high] = std::minmax_element(x, x + n);
     if (!(*high - *low > 1e-30f)) continue;
-    if (lattice_step<F, F::max_code>(x, *low, *high) == 0.0f &&
-        lattice_step<F, F::max_code>(x, 0.0f, *high) == 0.0f)
+    if (lattice_step<F, F::max_code>(x, *low, *high, row.rounding) == 0.0f &&
+        lattice_step<F, F::max_code>(x, 0.0f, *high, row.rounding) == 0.0f)
       return false;
     ++found;
   }

@@ -58,6 +58,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   row_view here = row;
   if constexpr (wide_blocks<F>) here.unit = unit_of(row.largest);
   row_state state;
+  state.rounding = row.rounding;
   if constexpr (coded_in_row<F>) state.balance = balance_of(row);
   if constexpr (simple_symmetric<F>) state.on_lattice = starts_on_lattice<F>(row);
   if constexpr (simple_affine<F> || super_affine<F>) state.on_lattice = starts_on_affine_lattice<F>(row);

@@ -33,7 +33,14 @@ struct row_view {
   float mean_square = 0.0f;  ///< of x; needed where the policy weighs by magnitude
   float largest = 0.0f;      ///< |x|
   float unit = 1.0f;         ///< encoders see x times this; they take it out of what they store
+  float rounding = 0.0f;     ///< of weights that were stored as bf16 or f16: see half_ulp()
 };
+
+/// How far the rounding to bf16 or f16 may have moved a weight. `rounding`: half of the last place of 1, 0 of float32, whose
+/// places are too small to matter.
+QUANTAL_INLINE float half_ulp(float x, float rounding) noexcept {
+  return quantal::detail::float_from_bits(quantal::detail::bits_from_float(x) & 0x7f800000u) * rounding;
+}
 
 /// Weights i .. i + n of a row, clamped, and their error weights with a mean of 1, so that no sum under- or
 /// overflows. Returns the importance per column that a mean of 1 stands for. Columns without importance keep
@@ -88,13 +95,15 @@ QUANTAL_INLINE status check_importance(row_view& row) noexcept {
   return status::ok;
 }
 
-/// Finite weights, whose largest magnitude is found on the way.
+/// Finite weights, whose largest magnitude is found on the way, and the 16-bit type that holds all of them.
 QUANTAL_INLINE status check_weights(row_view& row) noexcept {
-  std::uint32_t most = 0;
+  std::uint32_t most = 0, used = 0;
   for (std::int64_t i = 0; i < row.cols; ++i) {
     const std::uint32_t v = quantal::detail::bits_from_float(row.x[i]) & 0x7fffffffu;
     most = v > most ? v : most;
+    used |= v;
   }
+  row.rounding = (used & 0xffffu) == 0 ? 0x1p-8f : (used & 0x1fffu) == 0 ? 0x1p-11f : 0.0f;
   row.largest = quantal::detail::float_from_bits(most);
   return most >= 0x7f800000u ? status::not_finite : status::ok;
 }

@@ -173,7 +173,7 @@ float search_scale(const group_view& g, const quantize_policy& p, Stored&& store
   if constexpr (coder::codes::size <= 64 && coder::size <= 32)
     if (p.searches_longer()) hint = search_scale_exact<typename coder::codes>(g.x, g.w, coder::size).scale;
   if (row.on_lattice)
-    if (const float scale = lattice_of<F>(g).scale; scale != 0.0f) hint = scale;
+    if (const float scale = lattice_of<F>(g, row.rounding).scale; scale != 0.0f) hint = scale;
   return search_scale_fast<F>(g, stored, hint, &row.balance);
 }
 

@@ -107,9 +107,9 @@ group_wishes wishes_of(const group_view& g) noexcept {
 
 /// Puts the scale of a lattice first, if the group lies on one.
 template <class F>
-void prefer_lattice(const group_view& g, group_wishes& wish) noexcept {
+void prefer_lattice(const group_view& g, float rounding, group_wishes& wish) noexcept {
   if constexpr (single_codes<F>)
-    if (const lattice_fit fit = lattice_of<F>(g); fit.scale != 0.0f) {
+    if (const lattice_fit fit = lattice_of<F>(g, rounding); fit.scale != 0.0f) {
       wish.scale[1] = wish.scale[0];
       wish.scale[0] = group_wishes::packed(fit.scale, fit.shifted);
     }
@@ -118,15 +118,16 @@ void prefer_lattice(const group_view& g, group_wishes& wish) noexcept {
 /// The shared scale of which the first wishes of nearly all groups, wish(0) .. wish(count - 1), are
 /// multiples; 0 if there is none. Groups of one weight or two may lie on several lattices.
 template <class F, class Wish>
-float common_scale(std::int64_t count, float extreme, Wish&& wish) noexcept {
+float common_scale(std::int64_t count, float extreme, float rounding, Wish&& wish) noexcept {
   constexpr int step = sub_scale_step<F>();
   const auto fits = [&](int at) {
     const float unit = static_cast<float>(at) / extreme;
     std::int64_t misses = 0;
     for (std::int64_t g = 0; g < count && misses <= count / 8; ++g) {
       const float v = wish(g) * unit, off = (v - F::min_sub_scale) * (1.0f / step);
-      const bool multiple = v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
-                            std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < lattice_tolerance;
+      const bool multiple =
+          v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
+          std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < multiple_tolerance(v, rounding);
       misses += v != 0.0f && !multiple;
     }
     return misses <= count / 8;
@@ -377,13 +378,13 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
     float extreme = 0;
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
-      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
-    const float hint =
-        state.on_lattice && extreme != 0.0f
-            ? detail::common_scale<F>(groups, extreme, [&](std::int64_t g) { return wish[g].scale[0]; })
-            : 0.0f;
+    const float hint = state.on_lattice && extreme != 0.0f
+                           ? detail::common_scale<F>(groups, extreme, row.rounding,
+                                                     [&](std::int64_t g) { return wish[g].scale[0]; })
+                           : 0.0f;
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
@@ -449,7 +450,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
     detail::group_wishes wish[std::size_t{groups}];
     for (int g = 0; g < groups; ++g) {
       wish[g] = detail::wishes_of<F>(source.view(g));
-      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), wish[g]);
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, wish[g]);
       if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
     }
     std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
@@ -457,7 +458,7 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   const std::int64_t stride = (count + sample - 1) / sample;
   const float hint =
       state.on_lattice && extreme != 0.0f
-          ? detail::common_scale<F>(count * groups, extreme,
+          ? detail::common_scale<F>(count * groups, extreme, row.rounding,
                                     [&](std::int64_t i) {
                                       detail::group_wishes wish[std::size_t{groups}];
                                       std::memcpy(static_cast<void*>(wish), blocks + i / groups, sizeof wish);

@@ -132,7 +132,7 @@ void encode_block(const float* x, const float* w, const quantize_policy&, row_st
   affine_group<F> g;
   g.load(x, w);
   affine_lanes at;
-  search_affine(g, false, row.on_lattice, at);
+  search_affine(g, false, row, at);
   if (row.on_lattice) detail::spread_lattice(g, at);
   const float range = g.high - g.low;
   const bool coarse = range < coarse_half * F::max_code;

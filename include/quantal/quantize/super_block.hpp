@@ -101,13 +101,14 @@ affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, con
 
 /// The unit of which nearly all values are 0 .. most times; 0 if there is none.
 template <class F, std::size_t count>
-float common_unit(const std::array<float, count>& value, int most) noexcept {
+float common_unit(const std::array<float, count>& value, int most, float rounding) noexcept {
   const float top = *std::max_element(value.begin(), value.end());
   for (int k = most; k > 0 && top > 0.0f; --k) {
     std::size_t misses = 0;
     for (const float v : value) {
       const float times = v * static_cast<float>(k) / top;
-      misses += std::fabs(times - static_cast<float>(rounded(times, 0, most))) > lattice_tolerance;
+      misses += std::fabs(times - static_cast<float>(rounded(times, 0, most))) >
+                multiple_tolerance(times, rounding);
     }
     if (misses <= count / 8) return top / static_cast<float>(k);
   }
@@ -117,17 +118,19 @@ float common_unit(const std::array<float, count>& value, int most) noexcept {
 /// On a lattice: the pair that all wishes are multiples of. The lowest weight of a group need not have had
 /// code 0; its wish moves down by whole steps to where it is a multiple.
 template <class F>
-super_pair lattice_pair(const affine_group<F>* g, affine_fit* wish) noexcept {
+super_pair lattice_pair(const affine_group<F>* g, float rounding, affine_fit* wish) noexcept {
   constexpr std::size_t groups = F::layout.groups();
   std::array<float, groups> scale{}, min{};
   for (std::size_t i = 0; i < groups; ++i) scale[i] = wish[i].scale, min[i] = -wish[i].offset;
-  const super_pair unit{common_unit<F>(scale, F::max_sub_scale), common_unit<F>(min, F::max_sub_min)};
+  const super_pair unit{common_unit<F>(scale, F::max_sub_scale, rounding),
+                        common_unit<F>(min, F::max_sub_min, rounding)};
   if (unit.min > 0.0f)
     for (std::size_t i = 0; i < groups; ++i) {
       const int used = rounded((g[i].high - g[i].low) * safe_inverse(scale[i]), 0, F::max_code);
       for (int t = 0; t <= F::max_code - used; ++t) {
         const float m = min[i] + mul(static_cast<float>(t), scale[i]), times = m / unit.min;
-        if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) > lattice_tolerance)
+        if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) >
+            multiple_tolerance(times, rounding))
           continue;
         wish[i].offset = -m;
         break;
@@ -158,7 +161,7 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
   for (int i = 0; i < groups; ++i) {
     affine_lanes at;
     g[i].load(x + i * n, w + i * n);
-    search_affine(g[i], true, row.on_lattice, at);
+    search_affine(g[i], true, row, at);
     wish[i] = best_affine(g[i], at);
     top = std::max(top, wish[i].scale), top_min = std::max(top_min, -wish[i].offset);
   }
@@ -171,7 +174,7 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
     return better;
   };
   if (row.on_lattice)
-    if (const auto pair = detail::lattice_pair<F>(g, wish); pair.scale > 0.0f) consider(pair);
+    if (const auto pair = detail::lattice_pair<F>(g, row.rounding, wish); pair.scale > 0.0f) consider(pair);
   for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
     consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
               stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
