@@ -366,14 +366,14 @@ struct grid_plan {
 };
 
 template <class F>
-inline grid_plan<F> plan_grid(const grid_group<F>* group, const float* wish, float d, bool exact) noexcept {
+inline grid_plan<F> plan_grid(const grid_group<F>* group, const float* own, float d, bool exact) noexcept {
   constexpr int units = F::layout.group / unit_weights;
   grid_plan<F> plan;
   plan.super = stored_half(d);
   plan.error = 0;
   for (int g = 0; g < F::layout.groups(); ++g) {
     const float unit = plan.super * F::scale_unit;
-    const float ideal = unit > 0.0f ? (wish[g] / unit - 1.0f) * 0.5f : 0.0f;
+    const float ideal = unit > 0.0f ? (own[g] / unit - 1.0f) * 0.5f : 0.0f;
     const int low = rounded(std::floor(ideal), 0, F::max_sub_scale),
               high = std::min(low + 1, static_cast<int>(F::max_sub_scale));
     float best = std::numeric_limits<float>::max();
@@ -463,22 +463,22 @@ inline void encode_block(const float* x, const float* w, const quantize_policy& 
                          typename F::block& out) noexcept {
   constexpr int groups = F::layout.groups(), n = F::layout.group;
   detail::grid_group<F> group[std::size_t{groups}];
-  float wish[std::size_t{groups}], top = 0;
+  float own[std::size_t{groups}], top = 0;
   for (int g = 0; g < groups; ++g) {
     group[g].load(x + g * n, w + g * n);
-    top = std::fmax(top, wish[g] = detail::search_group_scale<F>(group[g], p.searches_longer()));
+    top = std::fmax(top, own[g] = detail::search_group_scale<F>(group[g], p.searches_longer()));
   }
   detail::grid_plan<F> best = detail::plan_grid<F>(
-      group, wish, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.searches_longer());
+      group, own, top / (F::scale_unit * (2 * F::max_sub_scale + 1)), p.searches_longer());
   if (best.xq > 0 && best.qq > 0) {
     const auto refitted =
-        detail::plan_grid<F>(group, wish, static_cast<float>(best.xq / best.qq), p.searches_longer());
+        detail::plan_grid<F>(group, own, static_cast<float>(best.xq / best.qq), p.searches_longer());
     if (refitted.error < best.error) best = refitted;
   }
   if (const float wanted = top / (F::scale_unit * (2 * F::max_sub_scale + 1)); wanted < coarse_half) {
     for (int k = 0; k < 6; ++k) {
       const float d = (half_units(wanted) + static_cast<float>(k)) * smallest_half;
-      const auto coarse = detail::plan_grid<F>(group, wish, d, p.searches_longer());
+      const auto coarse = detail::plan_grid<F>(group, own, d, p.searches_longer());
       if (coarse.error < best.error) best = coarse;
     }
     if (!(best.error < 0.0f)) return;

@@ -2,8 +2,8 @@
 // .. iq6_k) or with the row (iq2_ks .. iq5_ks, iq4_kss, iq2_kl). Where a format has two tables each group
 // chooses one.
 //
-// Each group is searched alone first and keeps its two best free scales, its wishes. A shared scale then
-// turns wishes into integers: for every candidate each group takes, among the integers around its wishes, the
+// Each group is searched alone first and keeps its two best scales, its own ones. A shared scale then turns
+// them into integers: for every candidate each group takes, among the integers around its own scales, the
 // one with the least error of the codes it really gets. Their sums refit the shared scale by least squares;
 // an increase is never accepted.
 #pragma once
@@ -41,8 +41,8 @@ concept scaled_by_row = scaled_groups<F> && F::layout.row_meta > 0 && requires(s
 namespace detail {
 
 /// The free scales that suit a group best, of two different kinds (sign of the scale, table). The table is
-/// the lowest bit of the mantissa: four bytes a wish.
-struct group_wishes {
+/// the lowest bit of the mantissa: four bytes a scale.
+struct free_scales {
   static constexpr int count = 2;
   float scale[count] = {};
 
@@ -50,8 +50,8 @@ struct group_wishes {
     return quantal::detail::float_from_bits((quantal::detail::bits_from_float(scale) & ~1u) |
                                             static_cast<std::uint32_t>(table));
   }
-  static QUANTAL_INLINE int table(float wish) noexcept {
-    return static_cast<int>(quantal::detail::bits_from_float(wish) & 1u);
+  static QUANTAL_INLINE int table(float own) noexcept {
+    return static_cast<int>(quantal::detail::bits_from_float(own) & 1u);
   }
 };
 
@@ -64,12 +64,12 @@ constexpr int sub_scale_step() noexcept {
 }
 
 template <class F>
-group_wishes wishes_of(const group_view& g) noexcept {
+free_scales free_scales_of(const group_view& g) noexcept {
   using coder = group_coder<F>;
-  // Eight starts a kind: the integers around a wish refine it anyway.
+  // Eight starts a kind: the integers around a scale refine it anyway.
   constexpr int kinds = 2 * coder::tables, each = 8, total = kinds * each;
   const float extreme = extreme_of<F, coder::size>(g.x);
-  group_wishes out;
+  free_scales out;
   if (std::fabs(extreme) < 1e-30f) return out;
   alignas(64) float inverse[std::size_t{total}], shifts[std::size_t{total}], xq[std::size_t{total}],
       qq[std::size_t{total}];
@@ -88,13 +88,13 @@ group_wishes wishes_of(const group_view& g) noexcept {
     loss[k] = -xq[k] * f;
     xq[k] = f;
   }
-  float gain[group_wishes::count] = {};
+  float gain[free_scales::count] = {};
   for (int kind = 0; kind < kinds; ++kind) {
     int at = kind * each;
     for (int k = at + 1; k < (kind + 1) * each; ++k) at = loss[k] < loss[at] ? k : at;
     const float best = -loss[at];
     float scale = xq[at];
-    scale = group_wishes::packed(scale, kind / 2);
+    scale = free_scales::packed(scale, kind / 2);
     if (best > gain[0]) {
       gain[1] = gain[0], out.scale[1] = out.scale[0];
       gain[0] = best, out.scale[0] = scale;
@@ -107,24 +107,24 @@ group_wishes wishes_of(const group_view& g) noexcept {
 
 /// Puts the scale of a lattice first, if the group lies on one.
 template <class F>
-void prefer_lattice(const group_view& g, float rounding, group_wishes& wish) noexcept {
+void prefer_lattice(const group_view& g, float rounding, free_scales& own) noexcept {
   if constexpr (single_codes<F>)
     if (const lattice_fit fit = lattice_of<F>(g, rounding); fit.scale != 0.0f) {
-      wish.scale[1] = wish.scale[0];
-      wish.scale[0] = group_wishes::packed(fit.scale, fit.shifted);
+      own.scale[1] = own.scale[0];
+      own.scale[0] = free_scales::packed(fit.scale, fit.shifted);
     }
 }
 
-/// The shared scale of which the first wishes of nearly all groups, wish(0) .. wish(count - 1), are
+/// The shared scale of which the first own scales of nearly all groups, own(0) .. own(count - 1), are
 /// multiples; 0 if there is none. Groups of one weight or two may lie on several lattices.
-template <class F, class Wish>
-float common_scale(std::int64_t count, float extreme, float rounding, Wish&& wish) noexcept {
+template <class F, class FreeScale>
+float common_scale(std::int64_t count, float extreme, float rounding, FreeScale&& own) noexcept {
   constexpr int step = sub_scale_step<F>();
   const auto fits = [&](int at) {
     const float unit = static_cast<float>(at) / extreme;
     std::int64_t misses = 0;
     for (std::int64_t g = 0; g < count && misses <= count / 8; ++g) {
-      const float v = wish(g) * unit, off = (v - F::min_sub_scale) * (1.0f / step);
+      const float v = own(g) * unit, off = (v - F::min_sub_scale) * (1.0f / step);
       const bool multiple =
           v > F::min_sub_scale - 0.02f && v < F::max_sub_scale + 0.02f &&
           std::fabs(off - static_cast<float>(rounded(off, 0, 255))) < multiple_tolerance(v, rounding);
@@ -146,21 +146,21 @@ struct group_choice {
   float error = 0.0f, xq = 0.0f, qq = 0.0f;
 };
 
-/// The sub-scales that a group tries under a shared scale: the integers around its wishes.
+/// The sub-scales that a group tries under a shared scale: the integers around its own scales.
 struct sub_scale_trials {
   alignas(64) float sub[lane_count], shifts[lane_count];
 };
 template <class F>
-QUANTAL_INLINE sub_scale_trials trials_around(const group_wishes& wish, float unit) noexcept {
+QUANTAL_INLINE sub_scale_trials trials_around(const free_scales& own, float unit) noexcept {
   using coder = group_coder<F>;
-  constexpr int step = sub_scale_step<F>(), each = lane_count / group_wishes::count;
+  constexpr int step = sub_scale_step<F>(), each = lane_count / free_scales::count;
   constexpr int top = (F::max_sub_scale - F::min_sub_scale) / step;
   sub_scale_trials t;
-  for (int c = 0; c < group_wishes::count; ++c) {
-    const float at = (mul(wish.scale[c], unit) - F::min_sub_scale) * (1.0f / step);
+  for (int c = 0; c < free_scales::count; ++c) {
+    const float at = (mul(own.scale[c], unit) - F::min_sub_scale) * (1.0f / step);
     const int first = std::clamp(rounded(at, 0, top) - (each / 2 - 1), 0, std::max(top + 1 - each, 0));
     const float start = static_cast<float>(F::min_sub_scale + step * first);
-    const float shift = group_wishes::table(wish.scale[c]) ? coder::shift : 0.0f;
+    const float shift = free_scales::table(own.scale[c]) ? coder::shift : 0.0f;
     for (int k = 0; k < each; ++k) {
       t.sub[c * each + k] = start + static_cast<float>(step * k);
       t.shifts[c * each + k] = shift;
@@ -180,11 +180,11 @@ QUANTAL_INLINE void errors_of(const float* scale, const float* xq, const float* 
 }
 
 template <class F>
-group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, float shared) noexcept {
+group_choice choose_sub_scale(const group_view& g, const free_scales& own, float shared) noexcept {
   using coder = group_coder<F>;
   alignas(64) float scale[lane_count], inverse[lane_count];
   alignas(64) float xq[lane_count], qq[lane_count], error[lane_count];
-  const sub_scale_trials t = trials_around<F>(wish, safe_inverse(shared));
+  const sub_scale_trials t = trials_around<F>(own, safe_inverse(shared));
   for (int k = 0; k < lane_count; ++k) scale[k] = shared * t.sub[k];
   for (int k = 0; k < lane_count; ++k) inverse[k] = safe_inverse(scale[k]);
   coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
@@ -194,10 +194,10 @@ group_choice choose_sub_scale(const group_view& g, const group_wishes& wish, flo
   return {static_cast<int>(s), t.shifts[best] != 0.0f, error[best], s * xq[best], s * s * qq[best]};
 }
 
-/// The same with what the sum of the errors costs the row. The negatives of the wishes are tried too: their
+/// The same with what the sum of the errors costs the row. The negatives of the own scales are tried too: their
 /// errors are of the opposite sign where the levels are not symmetric.
 template <class F>
-group_choice choose_balanced_sub_scale(const group_view& g, const group_wishes& wish, float shared,
+group_choice choose_balanced_sub_scale(const group_view& g, const free_scales& own, float shared,
                                        error_balance& balance) noexcept {
   using coder = group_coder<F>;
   alignas(64) float scale[lane_count], inverse[lane_count];
@@ -205,11 +205,11 @@ group_choice choose_balanced_sub_scale(const group_view& g, const group_wishes& 
   const group_view plain{g.x, g.w, ones<coder::size>::at.data()};
   float total = 0, norm = 0;
   for (int i = 0; i < coder::size; ++i) total += g.x[i], norm += g.wx[i] * g.x[i];
-  group_choice best = choose_sub_scale<F>(g, wish, shared);
+  group_choice best = choose_sub_scale<F>(g, own, shared);
   const float limit = error_balance::limit(best.error, norm, norm);
   float least = std::numeric_limits<float>::max(), bias = 0;
   for (const float sign : {1.0f, -1.0f}) {
-    const sub_scale_trials t = trials_around<F>(wish, sign * safe_inverse(shared));
+    const sub_scale_trials t = trials_around<F>(own, sign * safe_inverse(shared));
     for (int k = 0; k < lane_count; ++k) scale[k] = shared * t.sub[k], inverse[k] = safe_inverse(scale[k]);
     coder::template sums<lane_count>(g, inverse, t.shifts, xq, qq);
     coder::template sums<lane_count>(plain, inverse, t.shifts, sum, unused);
@@ -247,13 +247,13 @@ struct group_source {
 };
 
 template <class F>
-void plan_groups(const group_source<F>& source, const group_wishes* wish, float shared, group_plan<F>& plan,
+void plan_groups(const group_source<F>& source, const free_scales* own, float shared, group_plan<F>& plan,
                  error_balance* balance = nullptr) noexcept {
   plan.error = plan.xq = plan.qq = 0;
   for (int g = 0; g < F::layout.groups(); ++g) {
     const auto& c = plan.choice[g] =
-        balance ? choose_balanced_sub_scale<F>(source.view(g), wish[g], shared, *balance)
-                : choose_sub_scale<F>(source.view(g), wish[g], shared);
+        balance ? choose_balanced_sub_scale<F>(source.view(g), own[g], shared, *balance)
+                : choose_sub_scale<F>(source.view(g), own[g], shared);
     plan.error += c.error, plan.xq += c.xq, plan.qq += c.qq;
   }
 }
@@ -280,7 +280,7 @@ void store_groups(const group_source<F>& source, const group_plan<F>& plan, floa
   }
 }
 
-/// Shared scales to try, as the sub-scale that the largest wish would become: the ends of the range and a
+/// Shared scales to try, as the sub-scale that the largest own scale would become: the ends of the range and a
 /// little beyond, which clips that group. The finer the integers the fewer are worth trying; the exact policy
 /// tries all.
 template <class F>
@@ -328,7 +328,7 @@ float search_shared(float extreme, float hint, bool mirrored, const quantize_pol
   if (hint != 0.0f) follow(stored(hint));
   if (const float wanted = extreme / ends[0];
       F::layout.row_meta < 4 && std::fabs(wanted) < coarse_half && wanted != 0.0f) {
-    // Both ends of the range, from the first half that reaches the largest wish on.
+    // Both ends of the range, from the first half that reaches the largest own scale on.
     for (const float end : {ends[0], ends[1]})
       for (int k = 0; k < 6; ++k)
         follow(std::copysign((half_units(extreme / end) + static_cast<float>(k)) * smallest_half,
@@ -374,27 +374,27 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
   for (std::int64_t b = 0; b < row.cols / F::layout.elements; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[std::size_t{groups}];
+    detail::free_scales own[std::size_t{groups}];
     float extreme = 0;
     for (int g = 0; g < groups; ++g) {
-      wish[g] = detail::wishes_of<F>(source.view(g));
-      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, wish[g]);
-      if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
+      own[g] = detail::free_scales_of<F>(source.view(g));
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, own[g]);
+      if (std::fabs(own[g].scale[0]) > std::fabs(extreme)) extreme = own[g].scale[0];
     }
     const float hint = state.on_lattice && extreme != 0.0f
                            ? detail::common_scale<F>(groups, extreme, row.rounding,
-                                                     [&](std::int64_t g) { return wish[g].scale[0]; })
+                                                     [&](std::int64_t g) { return own[g].scale[0]; })
                            : 0.0f;
     detail::group_plan<F> best, next;
     best.error = std::numeric_limits<double>::max();
     const auto plan = [&](float d) -> detail::shared_fit {
-      plan_groups(source, wish, d, next);
+      plan_groups(source, own, d, next);
       if (next.error < best.error) best = next;
       return {next.error, next.xq, next.qq};
     };
     const float shared = detail::search_shared<F>(extreme, hint, state.balance.active, p, plan, plan,
                                                   [](float d) { return stored_half(d); });
-    if (state.balance.active) plan_groups(source, wish, shared, best, &state.balance);
+    if (state.balance.active) plan_groups(source, own, shared, best, &state.balance);
     blocks[b] = typename F::block{};
     F::set_super(blocks[b], shared);
     store_groups(source, best, shared, blocks[b]);
@@ -403,7 +403,7 @@ void encode_row(const row_view& row, const quantize_policy& p, std::byte* out) n
 
 namespace detail {
 
-/// Plans the wishes that lie in every `stride`th block of a row.
+/// Plans the own scales that lie in every `stride`th block of a row.
 template <class F>
 shared_fit fit_row(const row_view& row, const quantize_policy& p, const std::byte* out, float shared,
                    std::int64_t stride) noexcept {
@@ -412,11 +412,11 @@ shared_fit fit_row(const row_view& row, const quantize_policy& p, const std::byt
   for (std::int64_t b = 0; b < row.cols / F::layout.elements; b += stride) {
     group_source<F> source;
     const double mass = load_groups(row, b, p, source);
-    group_wishes wish[F::layout.groups()];
-    static_assert(sizeof wish <= sizeof blocks[b]);
-    std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
+    free_scales own[F::layout.groups()];
+    static_assert(sizeof own <= sizeof blocks[b]);
+    std::memcpy(static_cast<void*>(own), blocks + b, sizeof own);
     group_plan<F> plan;
-    plan_groups(source, wish, shared, plan);
+    plan_groups(source, own, shared, plan);
     sum.error += mul(mass, plan.error), sum.xq += mul(mass, plan.xq), sum.qq += mul(mass, plan.qq);
   }
   return sum;
@@ -431,7 +431,7 @@ float stored_row_scale(float d, std::byte* out) noexcept {
 
 }  // namespace detail
 
-/// The wishes of a block wait in its own bytes until the scale of the row is known: no allocation, one
+/// The own scales of a block wait in its bytes until the scale of the row is known: no allocation, one
 /// search.
 template <scaled_by_row F>
 void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out) noexcept {
@@ -447,22 +447,22 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[std::size_t{groups}];
+    detail::free_scales own[std::size_t{groups}];
     for (int g = 0; g < groups; ++g) {
-      wish[g] = detail::wishes_of<F>(source.view(g));
-      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, wish[g]);
-      if (std::fabs(wish[g].scale[0]) > std::fabs(extreme)) extreme = wish[g].scale[0];
+      own[g] = detail::free_scales_of<F>(source.view(g));
+      if (state.on_lattice) detail::prefer_lattice<F>(source.view(g), row.rounding, own[g]);
+      if (std::fabs(own[g].scale[0]) > std::fabs(extreme)) extreme = own[g].scale[0];
     }
-    std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
+    std::memcpy(static_cast<void*>(blocks + b), own, sizeof own);
   }
   const std::int64_t stride = (count + sample - 1) / sample;
   const float hint =
       state.on_lattice && extreme != 0.0f
           ? detail::common_scale<F>(count * groups, extreme, row.rounding,
                                     [&](std::int64_t i) {
-                                      detail::group_wishes wish[std::size_t{groups}];
-                                      std::memcpy(static_cast<void*>(wish), blocks + i / groups, sizeof wish);
-                                      return wish[i % groups].scale[0];
+                                      detail::free_scales own[std::size_t{groups}];
+                                      std::memcpy(static_cast<void*>(own), blocks + i / groups, sizeof own);
+                                      return own[i % groups].scale[0];
                                     })
           : 0.0f;
   const float shared = detail::search_shared<F>(
@@ -473,10 +473,10 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   for (std::int64_t b = 0; b < count; ++b) {
     detail::group_source<F> source;
     detail::load_groups(row, b, p, source);
-    detail::group_wishes wish[std::size_t{groups}];
-    std::memcpy(static_cast<void*>(wish), blocks + b, sizeof wish);
+    detail::free_scales own[std::size_t{groups}];
+    std::memcpy(static_cast<void*>(own), blocks + b, sizeof own);
     detail::group_plan<F> plan;
-    plan_groups(source, wish, shared, plan, state.balance.active ? &state.balance : nullptr);
+    plan_groups(source, own, shared, plan, state.balance.active ? &state.balance : nullptr);
     blocks[b] = typename F::block{};
     store_groups(source, plan, shared, blocks[b]);
   }

@@ -1,8 +1,8 @@
 // Super-blocks with offsets (q2_K, q4_K, q5_K): integer sub-scales and sub-mins of the groups under a stored
 // super-scale and super-min.
 //
-// Each group is searched alone; a pair of super-scales then turns the wishes of the groups into integers. For
-// every candidate pair each group picks, among the integers around its wish, those with the least error of
+// Each group is searched alone; a pair of super-scales then turns the groups' own scales into integers. For
+// every candidate pair each group picks, among the integers around its own scale, those with the least error of
 // the codes it really gets; their sums refit the pair by least squares over the whole block; an increase is
 // never accepted.
 #pragma once
@@ -49,13 +49,13 @@ struct affine_plan {
 };
 
 template <class F>
-void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super_pair& super, int group,
+void choose_affine(const affine_group<F>& g, const affine_fit& own, const super_pair& super, int group,
                    bool on_lattice, error_balance* balance, affine_plan<F>& plan) noexcept {
   constexpr int side = 4;
   static_assert(side * side == lane_count);
-  const int s0 = std::min(rounded(wish.scale * safe_inverse(super.scale), 1, F::max_sub_scale) - 1,
+  const int s0 = std::min(rounded(own.scale * safe_inverse(super.scale), 1, F::max_sub_scale) - 1,
                           F::max_sub_scale - side + 1);
-  const int m0 = std::clamp(rounded(-wish.offset * safe_inverse(super.min), 0, F::max_sub_min) - 1, 0,
+  const int m0 = std::clamp(rounded(-own.offset * safe_inverse(super.min), 0, F::max_sub_min) - 1, 0,
                             F::max_sub_min - side + 1);
   affine_lanes at;
   alignas(64) float m[lane_count];
@@ -90,12 +90,12 @@ void choose_affine(const affine_group<F>& g, const affine_fit& wish, const super
 
 /// With a balance, choices count what they cost the row.
 template <class F>
-affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* wish, const super_pair& super,
+affine_plan<F> plan_affine(const affine_group<F>* g, const affine_fit* own, const super_pair& super,
                            bool on_lattice, error_balance* balance = nullptr) noexcept {
   affine_plan<F> plan;
   plan.error = 0;
   for (int i = 0; i < F::layout.groups(); ++i)
-    choose_affine(g[i], wish[i], super, i, on_lattice, balance, plan);
+    choose_affine(g[i], own[i], super, i, on_lattice, balance, plan);
   return plan;
 }
 
@@ -115,13 +115,13 @@ float common_unit(const std::array<float, count>& value, int most, float roundin
   return 0.0f;
 }
 
-/// On a lattice: the pair that all wishes are multiples of. The lowest weight of a group need not have had
-/// code 0; its wish moves down by whole steps to where it is a multiple.
+/// On a lattice: the pair that all own scales are multiples of. The lowest weight of a group need not have had
+/// code 0; its own scale moves down by whole steps to where it is a multiple.
 template <class F>
-super_pair lattice_pair(const affine_group<F>* g, float rounding, affine_fit* wish) noexcept {
+super_pair lattice_pair(const affine_group<F>* g, float rounding, affine_fit* own) noexcept {
   constexpr std::size_t groups = F::layout.groups();
   std::array<float, groups> scale{}, min{};
-  for (std::size_t i = 0; i < groups; ++i) scale[i] = wish[i].scale, min[i] = -wish[i].offset;
+  for (std::size_t i = 0; i < groups; ++i) scale[i] = own[i].scale, min[i] = -own[i].offset;
   const super_pair unit{common_unit<F>(scale, F::max_sub_scale, rounding),
                         common_unit<F>(min, F::max_sub_min, rounding)};
   if (unit.min > 0.0f)
@@ -132,14 +132,14 @@ super_pair lattice_pair(const affine_group<F>* g, float rounding, affine_fit* wi
         if (std::fabs(times - static_cast<float>(rounded(times, 0, F::max_sub_min))) >
             multiple_tolerance(times, rounding))
           continue;
-        wish[i].offset = -m;
+        own[i].offset = -m;
         break;
       }
     }
   return {stored_half(unit.scale), stored_half(unit.min)};
 }
 
-/// Pairs to try, relative to those that just reach the largest wishes. Few integers (q2_K has 16) make it
+/// Pairs to try, relative to those that just reach the largest own scales. Few integers (q2_K has 16) make it
 /// worth clipping the largest group; the exact policy tries more.
 inline constexpr std::array super_factors{super_pair{1, 1}, super_pair{0.85f, 0.9f}, super_pair{0.9f, 0.8f},
                                           super_pair{0.8f, 1.0f}, super_pair{1.1f, 1.0f}};
@@ -156,25 +156,25 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
   constexpr int groups = F::layout.groups(), n = F::layout.group;
   const int refits = p.searches_longer() ? 6 : F::max_sub_scale < 32 ? 1 : 3;
   affine_group<F> g[std::size_t{groups}];
-  affine_fit wish[std::size_t{groups}];
+  affine_fit own[std::size_t{groups}];
   float top = 0, top_min = 0;
   for (int i = 0; i < groups; ++i) {
     affine_lanes at;
     g[i].load(x + i * n, w + i * n);
     search_affine(g[i], true, row, at);
-    wish[i] = best_affine(g[i], at);
-    top = std::max(top, wish[i].scale), top_min = std::max(top_min, -wish[i].offset);
+    own[i] = best_affine(g[i], at);
+    top = std::max(top, own[i].scale), top_min = std::max(top_min, -own[i].offset);
   }
   detail::affine_plan<F> best;
   detail::super_pair super;
   const auto consider = [&](const detail::super_pair& s) {
-    const auto plan = detail::plan_affine<F>(g, wish, s, row.on_lattice);
+    const auto plan = detail::plan_affine<F>(g, own, s, row.on_lattice);
     const bool better = plan.error < best.error;
     if (better) best = plan, super = s;
     return better;
   };
   if (row.on_lattice)
-    if (const auto pair = detail::lattice_pair<F>(g, row.rounding, wish); pair.scale > 0.0f) consider(pair);
+    if (const auto pair = detail::lattice_pair<F>(g, row.rounding, own); pair.scale > 0.0f) consider(pair);
   for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
     consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
               stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
@@ -193,7 +193,7 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
     for (const auto& group : g) zeros += group.zeros();
     if (!(best.error < zeros)) return;
   }
-  if (row.balance.active) best = detail::plan_affine<F>(g, wish, super, row.on_lattice, &row.balance);
+  if (row.balance.active) best = detail::plan_affine<F>(g, own, super, row.on_lattice, &row.balance);
 
   F::set_super(out, super.scale);
   F::set_super_min(out, super.min);

@@ -357,14 +357,14 @@ struct trellis_levels {
     return m;
   }();
 
-  /// The `tried` levels whose magnitudes are nearest to `wish` (>= 0) under the row's float d > 0, nearest
+  /// The `tried` levels whose magnitudes are nearest to `own` (>= 0) under the row's float d > 0, nearest
   /// first.
   static constexpr int tried = trellis_effort<F>::levels;
-  QUANTAL_INLINE static void nearest(float wish, float d, int* out) noexcept {
+  QUANTAL_INLINE static void nearest(float own, float d, int* out) noexcept {
     float distance[std::size_t{tried}];
     for (int t = 0; t < tried; ++t) distance[t] = std::numeric_limits<float>::max(), out[t] = 0;
     for (int i = 0; i < count; ++i) {
-      const float off = std::fabs(std::fabs(d * static_cast<float>(level(i))) - wish);
+      const float off = std::fabs(std::fabs(d * static_cast<float>(level(i))) - own);
       if (!(off < distance[tried - 1])) continue;
       int t = tried - 1;
       for (; t > 0 && off < distance[t - 1]; --t) distance[t] = distance[t - 1], out[t] = out[t - 1];
@@ -379,7 +379,7 @@ struct trellis_levels {
   }
 };
 
-/// The row's float under which the wishes of all groups are met best, each weighed by what a miss costs it.
+/// The row's float under which the own scales of all groups are met best, each weighed by what a miss costs it.
 template <class F>
 float choose_row_scale(const row_view& row, const quantize_policy& p, const std::byte* out,
                        float largest) noexcept {
@@ -393,15 +393,15 @@ float choose_row_scale(const row_view& row, const quantize_policy& p, const std:
   for (std::int64_t b = 0; b < row.cols / n; ++b) {
     alignas(64) float x[std::size_t{n}], w[std::size_t{n}];
     const float mass = load_block<F, n>(row, b * n, p, x, w);
-    float wish[std::size_t{groups}];
-    std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
+    float own[std::size_t{groups}];
+    std::memcpy(own, static_cast<const void*>(blocks + b), sizeof own);
     for (int g = 0; g < groups; ++g) {
       float weight = 0;
       for (int e = 0; e < F::layout.group; ++e) weight += w[g * F::layout.group + e];
       for (int t = 0; t < tries; ++t) {
         int at[levels::tried];
-        levels::nearest(wish[g], candidate(t), at);
-        const double miss = std::fabs(mul(candidate(t), static_cast<float>(levels::level(at[0])))) - wish[g];
+        levels::nearest(own[g], candidate(t), at);
+        const double miss = std::fabs(mul(candidate(t), static_cast<float>(levels::level(at[0])))) - own[g];
         error[t] += mul(static_cast<double>(mass) * weight * miss, miss);
       }
     }
@@ -460,27 +460,27 @@ void encode_row(const row_view& whole, const quantize_policy& p, std::byte* out)
   float largest = 0;
   for (std::int64_t b = 0; b < count; ++b) {
     load_block<F, n>(row, b * n, p, x, w);
-    float wish[std::size_t{groups}];
-    static_assert(sizeof wish <= sizeof blocks[b]);
+    float own[std::size_t{groups}];
+    static_assert(sizeof own <= sizeof blocks[b]);
     for (int g = 0; g < groups; ++g) {
       group.load(x + g * size, w + g * size);
-      wish[g] = detail::free_trellis_scale<F>(group, reach.compare);
-      largest = std::fmax(largest, wish[g]);
+      own[g] = detail::free_trellis_scale<F>(group, reach.compare);
+      largest = std::fmax(largest, own[g]);
     }
-    std::memcpy(static_cast<void*>(blocks + b), wish, sizeof wish);
+    std::memcpy(static_cast<void*>(blocks + b), own, sizeof own);
   }
   const float d = largest > 0 ? detail::choose_row_scale<F>(row, p, out, largest) : 0.0f;
   double xq = 0, qq = 0;
   error_balance balance;
   for (std::int64_t b = 0; b < count; ++b) {
     const double mass = load_block<F, n>(row, b * n, p, x, w);
-    float wish[std::size_t{groups}];
-    std::memcpy(wish, static_cast<const void*>(blocks + b), sizeof wish);
+    float own[std::size_t{groups}];
+    std::memcpy(own, static_cast<const void*>(blocks + b), sizeof own);
     blocks[b] = typename F::block{};
     for (int g = 0; g < groups; ++g) {
       group.load(x + g * size, w + g * size);
       int at[levels::tried];
-      levels::nearest(wish[g], d, at);
+      levels::nearest(own[g], d, at);
       detail::trellis_choice<F> best;
       float least = std::numeric_limits<float>::max();
       int level = at[0];
