@@ -1,0 +1,54 @@
+// Gemma 3: text models, and the text part of those that see.
+#include "families/decoder.hpp"
+#include "families/rope.hpp"
+
+namespace quantal::hf {
+namespace {
+
+constexpr auto keys = join(decoder_keys, feed_forward_keys,
+                           std::to_array<key_row>({{"sliding_window", "attention.sliding_window"}}));
+
+/// Norms are stored less one.
+constexpr tensor_row norm(std::string_view out, std::string_view stored, size width = size::embedding) {
+  return {.out = out,
+          .stored = stored,
+          .rows = size::one,
+          .cols = width,
+          .how = assembly::vector,
+          .plus_one = true};
+}
+
+constexpr auto own = std::to_array<tensor_row>({
+    {"token_embd.weight", "embed_tokens.weight", size::vocabulary, size::embedding},
+    {"output.weight", head_name, size::vocabulary, size::embedding, trait::untied},
+    norm("output_norm.weight", "norm.weight"),
+    norm("blk.#.attn_norm.weight", "layers.#.input_layernorm.weight"),
+    norm("blk.#.attn_q_norm.weight", "layers.#.self_attn.q_norm.weight", size::head),
+    norm("blk.#.attn_k_norm.weight", "layers.#.self_attn.k_norm.weight", size::head),
+    norm("blk.#.post_attention_norm.weight", "layers.#.post_attention_layernorm.weight"),
+    norm("blk.#.ffn_norm.weight", "layers.#.pre_feedforward_layernorm.weight"),
+    norm("blk.#.post_ffw_norm.weight", "layers.#.post_feedforward_layernorm.weight"),
+});
+constexpr auto tensors = join(own, attention_tensors, feed_forward_tensors);
+
+void read_rest(key_reader& k, model_config& m) {
+  set_head_width(m);
+  read_rope(k, m, "full_attention");
+  check_pattern(k, m, 6, 5);
+  k.only("sliding_window_pattern", 6);
+  k.only("_sliding_window_pattern", 6);
+  k.only("rope_local_base_freq", 10000.0);
+  k.only("attention_bias", false);
+  k.only("hidden_activation", "gelu_pytorch_tanh");
+  k.only("use_bidirectional_attention", false);
+}
+
+constexpr auto families = std::to_array<family>({
+    {"Gemma3ForCausalLM", "gemma3_text", "gemma3", keys, tensors, read_rest, true},
+});
+
+}  // namespace
+
+std::span<const family> gemma_families() { return families; }
+
+}  // namespace quantal::hf
