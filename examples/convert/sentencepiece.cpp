@@ -94,7 +94,6 @@ class model_reader {
       return fail("is cut off or no SentencePiece model, behind piece " + std::to_string(count_));
     if (count_ == 0) return fail("has no pieces");
     if (!out_.add_space_prefix) out_.add_space_prefix = true;
-    out_.fill();
     return std::move(out_);
   }
 

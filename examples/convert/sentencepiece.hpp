@@ -5,7 +5,7 @@
 
 namespace quantal::hf {
 
-/// The pieces with their scores and types, for `size` tokens. Errors name the file and the piece: a message
+/// The pieces with their scores and types, for `size` tokens; numbers behind them are free. Errors name the file and the piece: a message
 /// that is cut off or contradicts itself, a piece twice or of no known type, more than `size` pieces, spaces
 /// that are not written as U+2581, models of words or characters.
 result<vocabulary> read_sentencepiece(const std::filesystem::path& path, std::int64_t size);

@@ -134,6 +134,7 @@ result<vocabulary> read_pieces(const std::filesystem::path& directory, const doc
   auto v = read_sentencepiece(directory / "tokenizer.model", size);
   if (!v) return v;
   if (auto ok = add_tokens(directory, config, *v); !ok) return ok.error();
+  v->fill();
   return v;
 }
 

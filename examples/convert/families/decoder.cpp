@@ -49,10 +49,13 @@ void check_pattern(key_reader& k, const model_config& m, std::int64_t every, std
   const auto layers = m.sizes[size::layers];
   if (!kinds->is_array() || static_cast<std::int64_t>(kinds->size()) != layers)
     return k.fail("layer_types", "does not name every layer");
-  for (std::int64_t i = 0; i < layers; ++i)
-    if ((*kinds)[static_cast<std::size_t>(i)] != (i % every == at ? "full_attention" : "sliding_attention"))
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const auto& kind = (*kinds)[static_cast<std::size_t>(i)];
+    const std::string_view want = i % every == at ? "full_attention" : "sliding_attention";
+    if (!kind.is_string() || kind.get_ref<const std::string&>() != want)
       return k.fail("layer_types", "layer " + std::to_string(i) + " is not what a " +
                                        std::string(m.kind->architecture) + " GGUF takes it for");
+  }
 }
 
 void set_head_width(model_config& m) {

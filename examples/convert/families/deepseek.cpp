@@ -134,12 +134,34 @@ void read_yarn(key_reader& k, mla::yarn& y) {
   y.log_multiplier = 0.1 * all;
 }
 
+/// Mistral Large 3: queries grow with their position, from yarn's original context on.
+void read_temperature(key_reader& k, rope_reader& rope, model_config& m) {
+  if (rope.parameters().has("llama_4_scaling_beta"))
+    m.temperature = rope.parameters().number("llama_4_scaling_beta", 0.0);
+  const auto* own = k.get("llama_4_scaling");
+  if (own && !own->is_object()) return k.fail("llama_4_scaling", "is no object");
+  if (own) {
+    key_reader t(*own, k.where() + ": llama_4_scaling");
+    m.temperature = t.number("beta", 0.0);
+    const auto from = t.integer("original_max_position_embeddings", 1, longest);
+    if (static_cast<double>(from) != m.hyper.scaling.original_context)
+      t.fail("original_max_position_embeddings",
+             std::to_string(from) + " is not that of yarn, which the GGUF has for both");
+    k.adopt(t);
+  }
+  if (m.temperature != 0.0)
+    m.notices.push_back("the programs here leave out that queries grow with their position (" +
+                        text::format("%g", m.temperature) + "), which is the same for up to " +
+                        text::format("%g", m.hyper.scaling.original_context) + " tokens");
+}
+
 void read_rotation(key_reader& k, model_config& m) {
   rope_reader rope(k);
   m.hyper.rope_base = rope.base();
   const auto type = rope.type();
   if (type == "yarn") {
     read_yarn(rope.parameters(), m.hyper.scaling);
+    read_temperature(k, rope, m);
     rope.note_unused(m);
   } else if (type != "default") {
     rope.refuse(type, "yarn");
@@ -187,6 +209,7 @@ void set_attention(model_config& m) {
   if (c.q_rank) m.set_integer("attention.q_lora_rank", c.q_rank);
   m.set_integer("attention.kv_lora_rank", c.kv_rank);
   mla::set_layout_keys(m.keys, c, m.layout);
+  if (m.temperature != 0.0) m.set_number("attention.temperature_scale", m.temperature);
 }
 
 void set_rope(model_config& m) {

@@ -139,6 +139,7 @@ struct model_config {
   /// GLM: further end tokens are the end of a turn and of a message.
   bool is_glm = false;
   bool tied_embeddings = false;
+  double temperature = 0;  ///< of attention, latent attention only; 0: none
   /// Special tokens by number; tokenizer files may say more.
   std::optional<std::int64_t> bos, eos, pad, eot, eom;
   /// What was ignored and why, for the user.

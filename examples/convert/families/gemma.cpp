@@ -31,13 +31,24 @@ constexpr auto own = std::to_array<tensor_row>({
 });
 constexpr auto tensors = join(own, attention_tensors, feed_forward_tensors);
 
+/// The base of the layers with a window, which nothing scales.
+double window_base(key_reader& k) {
+  if (k.has("rope_local_base_freq")) return k.number("rope_local_base_freq", 1.0);
+  const auto* parameters = k.get("rope_parameters");
+  if (!parameters || !member(*parameters, "sliding_attention")) return 10000;
+  rope_reader rope(k, "sliding_attention");
+  if (rope.type() != "default") rope.refuse(rope.type(), "default in layers with a window");
+  return rope.base(10000);
+}
+
 void read_rest(key_reader& k, model_config& m) {
   set_head_width(m);
   read_rope(k, m, "full_attention");
+  m.set_number("rope.freq_base_swa", window_base(k));
   check_pattern(k, m, 6, 5);
   k.only("sliding_window_pattern", 6);
   k.only("_sliding_window_pattern", 6);
-  k.only("rope_local_base_freq", 10000.0);
+  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) k.only(key, nullptr);
   k.only("attention_bias", false);
   k.only("hidden_activation", "gelu_pytorch_tanh");
   k.only("use_bidirectional_attention", false);

@@ -7,6 +7,7 @@ namespace {
 
 constexpr auto keys =
     join(decoder_keys, std::to_array<key_row>({
+                           {"intermediate_size", "feed_forward_length"},
                            {"intermediate_size", "expert_feed_forward_length", size::expert_hidden},
                            {"num_local_experts", "expert_count", size::experts},
                            {"num_experts_per_tok", "expert_used_count", size::experts_used},

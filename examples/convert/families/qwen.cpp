@@ -17,8 +17,11 @@ constexpr auto shared_expert_keys =
                                                "expert_shared_feed_forward_length", size::shared_hidden}}));
 
 constexpr auto shared_expert = std::to_array<tensor_row>({
-    {"blk.#.ffn_gate_inp_shexp.weight", "layers.#.mlp.shared_expert_gate.weight", size::one, size::embedding,
-     trait::none, assembly::vector},
+    {.out = "blk.#.ffn_gate_inp_shexp.weight",
+     .stored = "layers.#.mlp.shared_expert_gate.weight",
+     .rows = size::one,
+     .cols = size::embedding,
+     .as_f32 = true},
     {"blk.#.ffn_gate_shexp.weight", "layers.#.mlp.shared_expert.gate_proj.weight", size::shared_hidden,
      size::embedding},
     {"blk.#.ffn_up_shexp.weight", "layers.#.mlp.shared_expert.up_proj.weight", size::shared_hidden,

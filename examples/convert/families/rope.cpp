@@ -30,7 +30,8 @@ void set_yarn(key_reader& r, model_config& m) {
     if (r.has(config)) m.set_number(gguf, r.number(config, 0.0));
 }
 
-/// Llama 3.1: long waves are stretched by the factor, short ones stay, those between are blended.
+/// Llama 3.1: long waves are stretched by the factor, short ones stay, those between are blended. Frequencies
+/// are floats, as in the checkpoint's own library.
 void set_factors(key_reader& r, model_config& m, double base) {
   const double factor = r.number("factor", 1e-6), low = r.number("low_freq_factor", 0.0),
                high = r.number("high_freq_factor", 0.0);
@@ -38,8 +39,9 @@ void set_factors(key_reader& r, model_config& m, double base) {
   if (high <= low) return r.fail("high_freq_factor", "is not above low_freq_factor");
   const std::int64_t width = m.sizes[size::head];
   for (std::int64_t i = 0; i < width; i += 2) {
-    const double wave =
-        2 * std::numbers::pi * std::pow(base, static_cast<double>(i) / static_cast<double>(width));
+    const float frequency =
+        1 / std::pow(static_cast<float>(base), static_cast<float>(i) / static_cast<float>(width));
+    const double wave = 2 * std::numbers::pi / static_cast<double>(frequency);
     const double turns = context / wave;
     const double share = std::clamp((turns - low) / (high - low), 0.0, 1.0);
     m.rope_factors.push_back(static_cast<float>(1 / ((1 - share) / factor + share)));
