@@ -23,9 +23,15 @@ bool vocabulary::put(std::size_t number, const std::string& token, token_type ty
 }
 
 bool vocabulary::put_added(std::size_t number, const std::string& token, bool is_control) {
-  const bool is_new = number < tokens.size() && !taken_[number];
+  if (number >= tokens.size()) {
+    notices.push_back("added token " + text::in_quotes(token) + " is left out: its number " +
+                      std::to_string(number) + " is behind the " + std::to_string(tokens.size()) +
+                      " of config.json");
+    return true;
+  }
+  const bool is_new = !taken_[number];
   auto type = is_control ? token_type::control : token_type::user_defined;
-  if (!is_new && number < tokens.size())
+  if (!is_new)
     for (const auto kept : {token_type::unknown, token_type::byte, token_type::control})
       if (types[number] == static_cast<std::int32_t>(kept)) type = kept;
   if (!put(number, token, type)) return false;
@@ -108,8 +114,7 @@ result<void> add_tokens(const std::filesystem::path& directory, const document& 
                        bool is_control) -> result<void> {
     if (v.put_added(number, token, is_control)) return {};
     return error{from.string() + ": added token " + text::in_quotes(token) + ": number " +
-                 std::to_string(number) + " belongs to another token or lies outside the " +
-                 std::to_string(v.tokens.size()) + " of config.json"};
+                 std::to_string(number) + " belongs to another token"};
   };
   const auto own = directory / "added_tokens.json", common = directory / "tokenizer_config.json";
   std::error_code ignored;

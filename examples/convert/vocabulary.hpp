@@ -43,6 +43,7 @@ struct vocabulary {
   /// False if the number is taken by another token or out of range.
   bool put(std::size_t number, const std::string& token, token_type type);
   /// A token that is found as a whole. One that is there keeps its score, and its type if it is one of a kind.
+  /// One behind the last number of the model is left out with a notice: no row of its matrices is for it.
   bool put_added(std::size_t number, const std::string& token, bool is_control);
   /// Names what is still unused "[PADn]".
   void fill();

@@ -260,6 +260,13 @@ TEST_F(Families, GemmaAddsOneToNorms) {
   EXPECT_EQ(number("gemma3.rope.freq_base"), 1e6);
   EXPECT_EQ(number("gemma3.rope.freq_base_swa"), 20000);
   EXPECT_EQ(number("gemma3.rope.scaling.factor"), 8);
+  for (const char* key : {"rms_norm_eps", "max_position_embeddings", "rope_theta", "rope_local_base_freq"})
+    c.config.erase(key);
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(integer("gemma3.context_length"), 131072);
+  EXPECT_NEAR(number("gemma3.attention.layer_norm_rms_epsilon"), 1e-6, 1e-12);
+  EXPECT_EQ(number("gemma3.rope.freq_base"), 1e6);
+  EXPECT_EQ(number("gemma3.rope.freq_base_swa"), 1e4);
   c.config["layer_types"] = {"full_attention", "sliding_attention"};
   expect_failure(c, {"layer_types", "layer 0"});
 }

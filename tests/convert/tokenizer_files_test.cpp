@@ -309,7 +309,7 @@ TEST_F(SentencePiece, AddedTokensThatDoNotFit) {
   c.sizes[hf::size::vocabulary] = 8;
   gguf::metadata meta;
   std::vector<std::string> notices;
-  for (const auto& [number, content] : {std::pair{"3", "<end>"}, {"8", "<end>"}, {"x", "<end>"}}) {
+  for (const auto& [number, content] : {std::pair{"3", "<end>"}, {"x", "<end>"}}) {
     write_file(dir / "tokenizer_config.json",
                json{{"added_tokens_decoder", {{number, {{"content", content}}}}}}.dump());
     const auto done = hf::add_vocabulary(dir / "", c, meta, notices);
@@ -317,6 +317,10 @@ TEST_F(SentencePiece, AddedTokensThatDoNotFit) {
     EXPECT_NE(done.error().message.find("tokenizer_config.json: added token"), std::string::npos);
   }
   std::filesystem::remove(dir / "tokenizer_config.json");
+  write_file(dir / "added_tokens.json", R"({"<image>": 8})");
+  EXPECT_TRUE(hf::add_vocabulary(dir / "", c, meta, notices));
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("'<image>' is left out"), std::string::npos) << notices[0];
   write_file(dir / "added_tokens.json", R"({"<end>": "five"})");
   EXPECT_FALSE(hf::add_vocabulary(dir / "", c, meta, notices));
   write_file(dir / "added_tokens.json", R"({"<end>": 5})");

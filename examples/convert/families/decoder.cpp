@@ -39,7 +39,9 @@ void read_keys(key_reader& k, model_config& m) {
     const auto& row = m.kind->keys[i];
     if (row.gguf) m.set_integer(row.gguf, row.to == size::one ? numbers[i] : s[row.to]);
   }
-  m.set_number("attention.layer_norm_rms_epsilon", k.number("rms_norm_eps", 0.0));
+  const double epsilon = m.kind->epsilon;
+  m.set_number("attention.layer_norm_rms_epsilon",
+               epsilon > 0 ? k.number_or("rms_norm_eps", epsilon, 0.0) : k.number("rms_norm_eps", 0.0));
   m.dense_layers = s[size::layers];
 }
 

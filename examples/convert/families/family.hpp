@@ -159,6 +159,7 @@ struct family {
   /// Reads what the keys do not say, after them.
   void (*read_rest)(key_reader&, model_config&);
   bool ties_embeddings = false;  ///< where config.json does not say
+  double epsilon = 0;            ///< likewise; 0: it must say
 };
 
 /// Each in the file of its name.

@@ -77,10 +77,10 @@ void rope_reader::note_unused(model_config& m) const {
       m.notices.push_back("rope scaling: key " + text::in_quotes(key) + " is ignored");
 }
 
-void read_rope(key_reader& k, model_config& m, const char* kind) {
+void read_rope(key_reader& k, model_config& m, double otherwise, const char* kind) {
   rope_reader rope(k, kind);
   auto& r = rope.parameters();
-  const double base = rope.base(10000);
+  const double base = rope.base(otherwise);
   m.set_number("rope.freq_base", base);
   const auto type = rope.type();
   r.only("partial_rotary_factor", 1.0);
