@@ -112,7 +112,8 @@ result<const checkpoint::place*> weight_place::need(const char* suffix, std::ini
 result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
                                const matrix_shape& shape) {
   const std::string module = without_suffix(name);
-  const auto scheme = name.ends_with(".weight") ? q.find(module) : result<const weight_scheme*>(nullptr);
+  const bool is_weight = name.ends_with(".weight") || shape.slices > 1;
+  const auto scheme = is_weight ? q.find(module) : result<const weight_scheme*>(nullptr);
   if (!scheme)
     return error{c.directory().string() + ": config.json: quantization_config: " + text::in_quotes(module) +
                  ": " + scheme.error().message};
