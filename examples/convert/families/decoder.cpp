@@ -3,10 +3,10 @@
 namespace quantal::hf {
 namespace {
 
-constexpr std::int64_t widest = 1 << 20, longest = std::int64_t{1} << 31;
-
 std::int64_t most_of(const key_row& row) {
-  return row.to == size::layers ? 1024 : row.to == size::one || row.to == size::vocabulary ? longest : widest;
+  return row.to == size::layers                              ? 1024
+         : row.to == size::one || row.to == size::vocabulary ? longest_context
+                                                             : largest_size;
 }
 
 /// What a config.json leaves out because it follows.

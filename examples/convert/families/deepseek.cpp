@@ -3,10 +3,8 @@
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
 
-namespace quantal::hf {
+namespace quantal::hf::deepseek {
 namespace {
-
-constexpr std::int64_t wide = 1 << 20, longest = std::int64_t{1} << 31;
 
 constexpr auto attention = std::to_array<tensor_row>({
     {"blk.#.attn_norm.weight", "layers.#.input_layernorm.weight", size::one, size::embedding, trait::none,
@@ -55,16 +53,16 @@ bool has_indexer(variant v) { return v == variant::sparse || v == variant::spars
 
 void read_sizes(key_reader& k, mla::config& c) {
   c.layers = k.integer("num_hidden_layers", 1, 1024);
-  c.embedding = k.integer("hidden_size", 1, wide);
-  c.vocabulary = k.integer("vocab_size", 1, longest);
-  c.context = k.integer("max_position_embeddings", 1, longest);
+  c.embedding = k.integer("hidden_size", 1, largest_size);
+  c.vocabulary = k.integer("vocab_size", 1, longest_context);
+  c.context = k.integer("max_position_embeddings", 1, longest_context);
   c.heads = k.integer("num_attention_heads", 1, 4096);
-  c.nope = k.integer("qk_nope_head_dim", 1, wide);
-  c.rope = k.integer("qk_rope_head_dim", 2, wide);
-  c.value = k.integer("v_head_dim", 1, wide);
-  c.kv_rank = k.integer("kv_lora_rank", 1, wide);
-  c.q_rank = k.integer_or("q_lora_rank", 0, 0, wide);
-  c.dense_hidden = k.integer("intermediate_size", 1, wide);
+  c.nope = k.integer("qk_nope_head_dim", 1, largest_size);
+  c.rope = k.integer("qk_rope_head_dim", 2, largest_size);
+  c.value = k.integer("v_head_dim", 1, largest_size);
+  c.kv_rank = k.integer("kv_lora_rank", 1, largest_size);
+  c.q_rank = k.integer_or("q_lora_rank", 0, 0, largest_size);
+  c.dense_hidden = k.integer("intermediate_size", 1, largest_size);
   c.rms_epsilon = k.number("rms_norm_eps", 0.0);
   if (c.rope % 2) k.fail("qk_rope_head_dim", "is odd");
 }
@@ -102,7 +100,7 @@ void read_routing(key_reader& k, variant v, model_config& m) {
   if (c.experts == 0) return;
   c.experts_used = k.integer("num_experts_per_tok", 1, c.experts);
   c.experts_shared = k.integer_or("n_shared_experts", 0, 0, 64);
-  c.expert_hidden = k.integer("moe_intermediate_size", 1, wide);
+  c.expert_hidden = k.integer("moe_intermediate_size", 1, largest_size);
   c.weights_scale = k.number("routed_scaling_factor", 0.0);
   c.normalise_weights = k.flag_or("norm_topk_prob", v != variant::v2);
   if (method != "greedy" && method != "group_limited_greedy" && method != "noaux_tc")
@@ -122,7 +120,7 @@ void read_routing(key_reader& k, variant v, model_config& m) {
 
 void read_yarn(key_reader& k, mla::yarn& y) {
   y.factor = k.number("factor", 1e-6);
-  y.original_context = static_cast<double>(k.integer("original_max_position_embeddings", 1, longest));
+  y.original_context = static_cast<double>(k.integer("original_max_position_embeddings", 1, longest_context));
   y.beta_fast = k.number_or("beta_fast", 32, 0.0);
   y.beta_slow = k.number_or("beta_slow", 1, 0.0);
   y.ext_factor = 1;
@@ -143,7 +141,7 @@ void read_temperature(key_reader& k, rope_reader& rope, model_config& m) {
   if (own) {
     key_reader t(*own, k.where() + ": llama_4_scaling");
     m.temperature = t.number("beta", 0.0);
-    const auto from = t.integer("original_max_position_embeddings", 1, longest);
+    const auto from = t.integer("original_max_position_embeddings", 1, longest_context);
     if (static_cast<double>(from) != m.hyper.scaling.original_context)
       t.fail("original_max_position_embeddings",
              std::to_string(from) + " is not that of yarn, which the GGUF has for both");
@@ -169,7 +167,7 @@ void read_rotation(key_reader& k, model_config& m) {
 }
 
 void read_indexer(key_reader& k, model_config& m) {
-  m.sparse_from = k.integer("index_topk", 1, longest);
+  m.sparse_from = k.integer("index_topk", 1, longest_context);
   for (const char* key : {"index_head_dim", "index_n_heads", "indexer_rope_interleave", "index_topk_freq",
                           "index_topk_pattern", "indexer_types"})
     k.get(key);
@@ -280,7 +278,10 @@ constexpr auto families = std::to_array<family>({
 });
 
 }  // namespace
+}  // namespace quantal::hf::deepseek
 
-std::span<const family> deepseek_families() { return families; }
+namespace quantal::hf {
+
+std::span<const family> deepseek_families() { return deepseek::families; }
 
 }  // namespace quantal::hf

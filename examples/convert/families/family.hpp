@@ -18,6 +18,9 @@
 
 namespace quantal::hf {
 
+/// Beyond these a config.json is damaged.
+inline constexpr std::int64_t largest_size = 1 << 20, longest_context = std::int64_t{1} << 31;
+
 /// Sizes that shapes are made of.
 enum class size : std::uint8_t {
   one,

@@ -2,7 +2,7 @@
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
 
-namespace quantal::hf {
+namespace quantal::hf::gemma {
 namespace {
 
 /// Published files leave out what Gemma3TextConfig of transformers has by default.
@@ -70,7 +70,10 @@ constexpr auto families = std::to_array<family>({
 });
 
 }  // namespace
+}  // namespace quantal::hf::gemma
 
-std::span<const family> gemma_families() { return families; }
+namespace quantal::hf {
+
+std::span<const family> gemma_families() { return gemma::families; }
 
 }  // namespace quantal::hf

@@ -2,7 +2,7 @@
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
 
-namespace quantal::hf {
+namespace quantal::hf::gpt_oss {
 namespace {
 
 constexpr auto keys =
@@ -89,7 +89,10 @@ constexpr auto families = std::to_array<family>({
 });
 
 }  // namespace
+}  // namespace quantal::hf::gpt_oss
 
-std::span<const family> gpt_oss_families() { return families; }
+namespace quantal::hf {
+
+std::span<const family> gpt_oss_families() { return gpt_oss::families; }
 
 }  // namespace quantal::hf

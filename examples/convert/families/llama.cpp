@@ -2,7 +2,7 @@
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
 
-namespace quantal::hf {
+namespace quantal::hf::llama {
 namespace {
 
 constexpr auto keys = join(decoder_keys, feed_forward_keys);
@@ -76,7 +76,10 @@ constexpr auto families = std::to_array<family>({
 });
 
 }  // namespace
+}  // namespace quantal::hf::llama
 
-std::span<const family> llama_families() { return families; }
+namespace quantal::hf {
+
+std::span<const family> llama_families() { return llama::families; }
 
 }  // namespace quantal::hf

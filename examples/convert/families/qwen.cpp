@@ -2,7 +2,7 @@
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
 
-namespace quantal::hf {
+namespace quantal::hf::qwen {
 namespace {
 
 constexpr auto dense_keys = join(decoder_keys, feed_forward_keys);
@@ -79,7 +79,10 @@ constexpr auto families = std::to_array<family>({
 });
 
 }  // namespace
+}  // namespace quantal::hf::qwen
 
-std::span<const family> qwen_families() { return families; }
+namespace quantal::hf {
+
+std::span<const family> qwen_families() { return qwen::families; }
 
 }  // namespace quantal::hf

@@ -6,7 +6,7 @@
 namespace quantal::hf {
 namespace {
 
-const document none = document::object();
+const document no_parameters = document::object();
 
 /// The object that holds the parameters; one without keys if there is none.
 const document& parameters_of(key_reader& k, const char* kind) {
@@ -14,16 +14,14 @@ const document& parameters_of(key_reader& k, const char* kind) {
   const auto* found = newer ? newer : older;
   if (found && found->is_object() && kind && member(*found, kind)) found = member(*found, kind);
   if (found && !found->is_object()) k.fail("rope_scaling", "is no object");
-  return found && found->is_object() ? *found : none;
+  return found && found->is_object() ? *found : no_parameters;
 }
-
-constexpr std::int64_t longest = std::int64_t{1} << 31;
 
 void set_yarn(key_reader& r, model_config& m) {
   m.set("rope.scaling.type", std::string("yarn"));
   m.set_number("rope.scaling.factor", r.number("factor", 1e-6));
   m.set_integer("rope.scaling.original_context_length",
-                r.integer("original_max_position_embeddings", 1, longest));
+                r.integer("original_max_position_embeddings", 1, longest_context));
   for (const auto& [config, gguf] : {std::pair{"beta_fast", "rope.scaling.yarn_beta_fast"},
                                      std::pair{"beta_slow", "rope.scaling.yarn_beta_slow"},
                                      std::pair{"attention_factor", "rope.scaling.yarn_attn_factor"}})
@@ -35,7 +33,7 @@ void set_yarn(key_reader& r, model_config& m) {
 void set_factors(key_reader& r, model_config& m, double base) {
   const double factor = r.number("factor", 1e-6), low = r.number("low_freq_factor", 0.0),
                high = r.number("high_freq_factor", 0.0);
-  const auto context = static_cast<double>(r.integer("original_max_position_embeddings", 1, longest));
+  const auto context = static_cast<double>(r.integer("original_max_position_embeddings", 1, longest_context));
   if (high <= low) return r.fail("high_freq_factor", "is not above low_freq_factor");
   const std::int64_t width = m.sizes[size::head];
   for (std::int64_t i = 0; i < width; i += 2) {
