@@ -156,4 +156,19 @@ result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::plac
   return matrix_ptr(std::make_unique<mxfp4_matrix>(t, *(*scales)->tensor, w.cols));
 }
 
+result<matrix_ptr> read_mxfp4_slices(const weight_place& w) {
+  const std::int64_t rows = w.rows / w.slices, groups = w.cols / 32;
+  const auto where = describe(*w.find("_blocks"));
+  if (!w.scheme || w.scheme->how != coding::mxfp4)
+    return error{where +
+                 ": packed weights, but config.json has no quantization_config of method mxfp4 for them"};
+  if (w.cols % 32)
+    return error{where + ": groups of 32 do not divide " + std::to_string(w.cols) + " columns"};
+  const auto blocks = w.need("_blocks", {dtype::u8}, {w.slices, rows, groups, 16});
+  if (!blocks) return blocks.error();
+  const auto scales = w.need("_scales", {dtype::f8_e8m0, dtype::u8}, {w.slices, rows, groups});
+  if (!scales) return scales.error();
+  return matrix_ptr(std::make_unique<mxfp4_matrix>(*(*blocks)->tensor, *(*scales)->tensor, w.cols));
+}
+
 }  // namespace quantal::hf

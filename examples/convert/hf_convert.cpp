@@ -88,6 +88,17 @@ result<mla::layout> layout_of(const convert_options& o) {
   return *found;
 }
 
+/// Options that only models with latent attention have.
+result<void> check_options(const hf_model& model, const convert_options& o, mla::layout to) {
+  const auto name = model.meta().string("general.architecture");
+  if (name && *name == "deepseek2") return {};
+  const std::string which = model.path() + ": architecture " + text::in_quotes(name ? *name : "");
+  if (to != mla::layout::heads) return error{which + ": --mla-layout is for models with latent attention"};
+  if (!o.imatrix_text.empty())
+    return error{which + ": --imatrix-text is for deepseek2, the only one that runs here; give --imatrix"};
+  return {};
+}
+
 }  // namespace
 
 result<std::uint64_t> parse_size(std::string_view s) {
@@ -119,6 +130,7 @@ result<void> convert(const convert_options& o) {
                                      : exact ? presentation::f32
                                              : presentation::bf16});
   if (!model) return model.error();
+  if (auto ok = check_options(*model, o, *to); !ok) return ok;
   if (!q.quiet)
     for (const auto& n : model->notices()) std::fprintf(stderr, "note: %s\n", text::printable(n).c_str());
   if (!o.imatrix_text.empty() && !q.dry_run) {

@@ -57,56 +57,87 @@ void encode(std::uint32_t type, const float* x, std::int64_t n, std::byte* out) 
   }
 }
 
+/// Where in the checkpoint element or row `i` of a tensor comes from; `head`: the width of a head.
+std::int64_t source_of(order taken, std::int64_t i, std::int64_t head) noexcept {
+  switch (taken) {
+    case order::rotary:
+      return i / head * head + i % 2 * (head / 2) + i % head / 2;
+    case order::even:
+      return 2 * i;
+    case order::odd:
+      return 2 * i + 1;
+    default:
+      return i;
+  }
+}
+
 /// Makes the rows of one GGUF tensor.
 class row_maker {
  public:
-  row_maker(const mapped_tensor& t, const mla::config& c, std::vector<matrix_ptr> parts)
+  row_maker(const mapped_tensor& t, const model_config& c, std::vector<matrix_ptr> parts)
       : how_(t.how),
+        taken_(t.taken),
+        plus_one_(t.plus_one),
         type_(t.out.type),
-        rows_(t.rows),
+        part_(t.shape),
         cols_(t.out.cols()),
-        shape_(c),
+        head_(c.sizes[size::head]),
+        shape_(c.hyper),
         lease_(std::make_shared<lease>(std::move(parts))) {}
 
   const std::byte* operator()(std::int64_t r, std::byte* scratch) const {
-    if (how_ == assembly::scales || how_ == assembly::input_scales) return scale(r, scratch);
-    if (how_ == assembly::keys) return key_row(r, scratch);
-    const auto [m, row] = place_of(r);
-    if (m->natural_type() == type_) {
-      if (const auto* stored = m->stored_row(row)) return stored;
-      if (!is_float_type(type_)) return m->encode(row, scratch), scratch;
-    }
-    auto* x = floats();
-    m->decode(row, 0, cols_, x);
+    if (how_ == assembly::scales || how_ == assembly::input_scales) return scale(scratch);
+    if (const auto* same = stored(r, scratch)) return same;
+    auto* x = floats(cols_);
+    read(r, x, false);
     encode(type_, x, cols_, scratch);
     return scratch;
   }
 
   /// What the checkpoint says before anything is rounded.
-  void exact(std::int64_t r, float* out) const {
-    if (how_ == assembly::keys) return read_keys(r, out);
-    const auto [m, row] = place_of(r);
-    m->exact_row(row, out);
-  }
+  void exact(std::int64_t r, float* out) const { read(r, out, true); }
 
  private:
   static bool is_float_type(std::uint32_t type) {
     return type == f32::gguf_id || type == f16::gguf_id || type == bf16::gguf_id;
   }
-
-  std::pair<const stored_matrix*, std::int64_t> place_of(std::int64_t r) const {
-    const auto& parts = lease_->parts();
-    if (how_ == assembly::values)
-      return {parts[0].get(), r / shape_.value * shape_.head_rows() + shape_.nope + r % shape_.value};
-    return {parts[static_cast<std::size_t>(r / rows_)].get(), r % rows_};
-  }
-  float* floats() const {
+  static float* floats(std::int64_t n) {
     thread_local std::vector<float> x;
-    x.resize(static_cast<std::size_t>(cols_));
+    x.resize(static_cast<std::size_t>(n));
     return x.data();
   }
+  const stored_matrix& only() const { return *lease_->parts()[0]; }
+  bool takes_rows() const { return how_ != assembly::keys && how_ != assembly::transposed; }
+  bool takes_elements() const { return how_ == assembly::vector && (taken_ != order::same || plus_one_); }
+
+  /// The row in the tensor's type, if it is stored so or has an encoding of its own.
+  const std::byte* stored(std::int64_t r, std::byte* scratch) const {
+    if (!takes_rows() || takes_elements()) return nullptr;
+    const auto [m, row] = place_of(r);
+    if (m->natural_type() != type_) return nullptr;
+    if (const auto* bytes = m->stored_row(row)) return bytes;
+    if (is_float_type(type_)) return nullptr;
+    m->encode(row, scratch);
+    return scratch;
+  }
+
+  void read(std::int64_t r, float* out, bool exact) const {
+    if (how_ == assembly::keys) return read_keys(r, out);
+    if (how_ == assembly::transposed) return read_column(r, out);
+    if (takes_elements()) return read_elements(r, out);
+    const auto [m, row] = place_of(r);
+    exact ? m->exact_row(row, out) : m->decode(row, 0, cols_, out);
+  }
+
+  std::pair<const stored_matrix*, std::int64_t> place_of(std::int64_t r) const {
+    if (how_ == assembly::values)
+      return {&only(), r / shape_.value * shape_.head_rows() + shape_.nope + r % shape_.value};
+    if (how_ == assembly::stack)
+      return {lease_->parts()[static_cast<std::size_t>(r / part_.rows)].get(), r % part_.rows};
+    return {&only(), how_ == assembly::vector ? r : source_of(taken_, r, head_)};
+  }
   /// The scales of all parts are the only row.
-  const std::byte* scale(std::int64_t, std::byte* scratch) const {
+  const std::byte* scale(std::byte* scratch) const {
     std::size_t i = 0;
     for (const auto& p : lease_->parts()) {
       const float s = how_ == assembly::scales ? p->tensor_scale() : p->input_scale();
@@ -116,20 +147,25 @@ class row_maker {
   }
   /// Row c of head h of attn_k_b is column c of the head's first rows of kv_b_proj.
   void read_keys(std::int64_t r, float* out) const {
-    const auto& kv_b = *lease_->parts()[0];
     const std::int64_t first = r / shape_.rank * shape_.head_rows(), c = r % shape_.rank;
-    for (std::int64_t n = 0; n < shape_.nope; ++n) out[n] = kv_b.at(first + n, c);
+    for (std::int64_t n = 0; n < shape_.nope; ++n) out[n] = only().at(first + n, c);
   }
-  const std::byte* key_row(std::int64_t r, std::byte* scratch) const {
-    auto* x = floats();
-    read_keys(r, x);
-    encode(type_, x, cols_, scratch);
-    return scratch;
+  /// A column of the slice that it lies in.
+  void read_column(std::int64_t r, float* out) const {
+    const std::int64_t all = source_of(taken_, r, head_), first = all / part_.cols * part_.rows;
+    for (std::int64_t n = 0; n < cols_; ++n) out[n] = only().at(first + n, all % part_.cols);
+  }
+  void read_elements(std::int64_t r, float* out) const {
+    const float more = plus_one_ ? 1.0f : 0.0f;
+    for (std::int64_t c = 0; c < cols_; ++c) out[c] = only().at(r, source_of(taken_, c, head_)) + more;
   }
 
   assembly how_;
+  order taken_;
+  bool plus_one_;
   std::uint32_t type_;
-  std::int64_t rows_, cols_;
+  matrix_shape part_;
+  std::int64_t cols_, head_;
   mla::up_projection_shape shape_;
   std::shared_ptr<const lease> lease_;
 };
@@ -162,7 +198,7 @@ const gguf::tensor_info* hf_model::find(std::string_view name) const {
 result<std::vector<matrix_ptr>> hf_model::parts_of(const mapped_tensor& t) const {
   std::vector<matrix_ptr> out;
   for (const auto& name : t.parts) {
-    auto m = find_matrix(source_, config_.quantized, name, t.rows, t.cols);
+    auto m = find_matrix(source_, config_.quantized, name, t.shape);
     if (!m) return m.error();
     out.push_back(std::move(*m));
   }
@@ -173,9 +209,11 @@ result<gguf::row_source> hf_model::rows(const gguf::tensor_info& t) const {
   const auto it = by_name_.find(t.name);
   if (it == by_name_.end()) return error{path_ + ": no tensor " + text::in_quotes(t.name)};
   const auto& mapped = mapped_[it->second];
+  if (mapped.how == assembly::computed)
+    return gguf::row_source(std::as_bytes(std::span(config_.rope_factors)), mapped.out.nbytes);
   auto parts = parts_of(mapped);
   if (!parts) return parts.error();
-  row_maker make(mapped, config_.hyper, std::move(*parts));
+  row_maker make(mapped, config_, std::move(*parts));
   const bool weights = mapped.how != assembly::scales && mapped.how != assembly::input_scales &&
                        mapped.how != assembly::vector;
   if (!natural_ || !weights) return gguf::row_source(std::move(make));
@@ -199,7 +237,8 @@ std::uint32_t natural_type(const mapped_tensor& t, const std::vector<matrix_ptr>
   const bool same =
       std::all_of(parts.begin(), parts.end(), [&](const matrix_ptr& p) { return p->natural_type() == type; });
   const bool is_float = type == f16::gguf_id || type == f32::gguf_id;
-  return same && (t.how != assembly::keys || is_float) ? type : bf16::gguf_id;
+  const bool turned = t.how == assembly::keys || t.how == assembly::transposed;
+  return same && (!turned || is_float) ? type : bf16::gguf_id;
 }
 
 }  // namespace
@@ -246,7 +285,7 @@ void hf_model::take_scales(mapped_tensor m, assembly how, std::string_view end) 
 
 result<void> hf_model::take_tensors(const import_options& options) {
   natural_ = options.types == presentation::natural;
-  for (auto& m : map_tensors(config_, options.layout, prefixes_))
+  for (auto& m : map_tensors(config_, prefixes_))
     if (auto ok = take(std::move(m), options.types); !ok) return ok;
   if (rounded_ && options.types == presentation::bf16)
     notices_.push_back(std::to_string(rounded_) + " tensors stored as F16 or F32 are rounded to bf16");
@@ -266,8 +305,8 @@ result<void> hf_model::check_leftovers() {
     if (left++ == 0) first = describe(p);
   }
   if (left)
-    return error{first + (left > 1 ? " and " + std::to_string(left - 1) + " more" : "") +
-                 ": no place in a deepseek2 model with this config.json"};
+    return error{first + (left > 1 ? " and " + std::to_string(left - 1) + " more" : "") + ": no place in a " +
+                 std::string(config_.kind->architecture) + " model with this config.json"};
   if (dropped)
     notices_.push_back(
         std::to_string(dropped) +
@@ -299,7 +338,7 @@ void hf_model::set_file_type() {
 }
 
 result<hf_model> hf_model::open(const std::filesystem::path& directory, const import_options& options) {
-  auto config = read_config(directory);
+  auto config = read_config(directory, options.layout);
   if (!config) return config.error();
   auto source = checkpoint::open(directory);
   if (!source) return source.error();
@@ -315,9 +354,8 @@ result<hf_model> hf_model::open(const std::filesystem::path& directory, const im
     if (!t.name.ends_with("exp_probs_b.bias") && !t.name.ends_with(".scale") &&
         !t.name.ends_with(gguf::input_scale_end) && !t.name.ends_with("attn_kv_b.weight"))
       parameters += static_cast<double>(t.elements());
-  m.meta_ = model_metadata(m.config_, options.layout,
-                           {options.name.empty() ? directory_name(directory) : options.name,
-                            license_of(directory), size_label(parameters)});
+  m.meta_ = model_metadata(m.config_, {options.name.empty() ? directory_name(directory) : options.name,
+                                       license_of(directory), size_label(parameters)});
   if (m.natural_) m.set_file_type();
   if (auto ok = add_vocabulary(directory, m.config_, m.meta_, m.notices_); !ok) return ok.error();
   return m;

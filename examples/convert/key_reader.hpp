@@ -73,6 +73,12 @@ class key_reader {
     if (message_.empty()) message_ = where_ + ": " + why;
   }
 
+  /// The first complaint about a part, whose name begins with this one's, is one about the whole.
+  void adopt(const key_reader& part) {
+    if (!part.message_.empty()) fail(part.message_.substr(where_.size() + 2));
+  }
+
+  const std::string& where() const { return where_; }
   const std::string& message() const { return message_; }
   /// Keys that nobody asked for.
   std::vector<std::string> unused() const {

@@ -1,4 +1,4 @@
-// quantal-convert: a Hugging Face checkpoint of the DeepSeek family to GGUF, quantized on the way if asked.
+// quantal-convert: a Hugging Face checkpoint to GGUF, quantized on the way if asked.
 #include "hf_convert.hpp"
 #include "mixes.hpp"
 #include "options.hpp"
@@ -13,9 +13,9 @@ int body(int argc, char** argv) {
   std::string split;
   quantal::cli::parser p(
       "quantal-convert",
-      "Converts a Hugging Face checkpoint of the DeepSeek V2 and V3 families (also Kimi-K2, "
-      "GLM-4.7-Flash, Youtu) to GGUF in one pass: safetensors in bf16, f16, f32, fp8, packed "
-      "integers, mxfp4, nvfp4, GPTQ or AWQ. Everything is planned and checked before a byte is written.");
+      "Converts a Hugging Face checkpoint (DeepSeek, Kimi, GLM, Youtu, Llama, Mistral, Qwen, Gemma 3, "
+      "gpt-oss) to GGUF in one pass: safetensors in bf16, f16, f32, fp8, packed integers, mxfp4, nvfp4, "
+      "GPTQ or AWQ. Everything is planned and checked before a byte is written.");
   p.option(
       {"--type"}, "TYPE",
       "file type to quantize to; without it bf16; auto: what the checkpoint holds as it is, in the type that "

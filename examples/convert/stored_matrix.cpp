@@ -11,8 +11,8 @@ namespace {
 bool is_float(dtype t) { return t == dtype::bf16 || t == dtype::f16 || t == dtype::f32; }
 
 /// Vectors may be stored with one dimension.
-bool has_shape(const stored_tensor& t, std::int64_t rows, std::int64_t cols) {
-  return t.shape == std::vector{rows, cols} || (rows == 1 && t.shape == std::vector{cols});
+bool has_shape(const stored_tensor& t, const weight_place& w) {
+  return t.shape == w.stored_shape() || (w.rows == 1 && t.shape == std::vector{w.cols});
 }
 
 class float_matrix final : public stored_matrix {
@@ -68,9 +68,9 @@ result<matrix_ptr> read_words(const weight_place& w, const checkpoint::place& wo
 
 result<matrix_ptr> read_floats(const weight_place& w, const checkpoint::place& p) {
   const auto& t = *p.tensor;
-  if (!has_shape(t, w.rows, w.cols))
+  if (!has_shape(t, w))
     return error{describe(p) + ": " + t.shape_text() + " where config.json implies " +
-                 dimensions({w.rows, w.cols})};
+                 dimensions(w.stored_shape())};
   if (w.scheme && w.scheme->rounds && is_projection(w.module))
     return error{describe(p) + ": type " + std::string(to_string(t.type)) + " where " + w.scheme->where +
                  " says " + std::string(to_string(w.scheme->how)) + " (" + std::to_string(w.scheme->bits) +
@@ -84,6 +84,11 @@ std::string dimensions(const std::vector<std::int64_t>& shape) {
   stored_tensor t;
   t.shape = shape;
   return t.shape_text();
+}
+
+std::vector<std::int64_t> weight_place::stored_shape() const {
+  if (slices > 1) return {slices, rows / slices, cols};
+  return {rows, cols};
 }
 
 result<const checkpoint::place*> weight_place::need(const char* suffix, std::initializer_list<dtype> types,
@@ -105,19 +110,24 @@ result<const checkpoint::place*> weight_place::need(const char* suffix, std::ini
 }
 
 result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
-                               std::int64_t rows, std::int64_t cols) {
+                               const matrix_shape& shape) {
   const std::string module = without_suffix(name);
-  const auto scheme = name.ends_with(".weight") ? q.find(module) : result<const weight_scheme*>(nullptr);
+  const bool is_weight = name.ends_with(".weight") || shape.slices > 1;
+  const auto scheme = is_weight ? q.find(module) : result<const weight_scheme*>(nullptr);
   if (!scheme)
     return error{c.directory().string() + ": config.json: quantization_config: " + text::in_quotes(module) +
                  ": " + scheme.error().message};
-  const weight_place w{c, module, rows, cols, *scheme};
+  const weight_place w{c, module, shape.all_rows(), shape.cols, *scheme, shape.slices};
   const auto *plain = c.find(name), *packed = w.find(".weight_packed"), *words = w.find(".qweight");
   if ((plain && packed) || (plain && words) || (packed && words))
     return error{describe(packed ? *packed : *words) + ": the same weight is also stored as " +
                  text::in_quotes((plain ? plain : words)->tensor->name)};
   if (packed) return read_packed(w, *packed);
   if (words) return read_words(w, *words);
+  if (shape.slices > 1 && w.find("_blocks")) {
+    if (plain) return error{describe(*plain) + ": the same weight is also stored as blocks"};
+    return read_mxfp4_slices(w);
+  }
   if (!plain) return error{c.directory().string() + ": tensor " + text::in_quotes(name) + " is missing"};
   const auto type = plain->tensor->type;
   if (is_float(type)) return read_floats(w, *plain);

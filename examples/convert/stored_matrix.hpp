@@ -64,16 +64,26 @@ class stored_matrix {
   std::vector<std::string> names_;
 };
 
+/// What a stored tensor must be: a matrix, or as many as there are slices behind one another.
+struct matrix_shape {
+  std::int64_t rows, cols;  ///< of a slice
+  std::int64_t slices = 1;
+
+  std::int64_t all_rows() const noexcept { return slices * rows; }
+};
+
 using matrix_ptr = std::unique_ptr<const stored_matrix>;
 
 /// Where a weight is looked for.
 struct weight_place {
   const checkpoint& source;
-  std::string module;  ///< "model.layers.0.self_attn.o_proj"
-  std::int64_t rows, cols;
+  std::string module;           ///< "model.layers.0.self_attn.o_proj"
+  std::int64_t rows, cols;      ///< rows of all slices
   const weight_scheme* scheme;  ///< of config.json, or null
+  std::int64_t slices = 1;
 
   std::string name() const { return module + ".weight"; }
+  std::vector<std::int64_t> stored_shape() const;
   const checkpoint::place* find(const char* suffix) const { return source.find(module + suffix); }
   /// The tensor with this suffix, of one of these types and this shape.
   result<const checkpoint::place*> need(const char* suffix, std::initializer_list<dtype> types,
@@ -83,9 +93,9 @@ struct weight_place {
 /// Finds the weight `name` ("X.weight", or a vector of another name) however it is stored: as floats; fp8,
 /// packed integers, 4-bit floats, GPTQ or AWQ with their scales. Errors name the file and the tensor:
 /// missing, another shape, a type that holds no weights, missing or wrong scales, a contradiction to
-/// config.json. A vector is a matrix of one row.
+/// config.json. A vector is a matrix of one row; rows are counted through all slices.
 result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const std::string& name,
-                               std::int64_t rows, std::int64_t cols);
+                               const matrix_shape& shape);
 
 /// Readers of the single codings; used by find_matrix.
 result<matrix_ptr> read_fp8_matrix(const weight_place& w, const checkpoint::place& weights);
@@ -95,6 +105,8 @@ result<matrix_ptr> read_gptq_matrix(const weight_place& w);
 result<matrix_ptr> read_awq_matrix(const weight_place& w);
 /// Packed in `weights`; scales beside them.
 result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::place& weights);
+/// Slices of packed codes in X_blocks, groups of 32 in a dimension of their own; exponents in X_scales.
+result<matrix_ptr> read_mxfp4_slices(const weight_place& w);
 
 /// "[256, 128]".
 std::string dimensions(const std::vector<std::int64_t>& shape);

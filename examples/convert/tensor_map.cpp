@@ -7,108 +7,82 @@
 namespace quantal::hf {
 namespace {
 
+/// `name` with a number in place of `mark`.
+std::string numbered(std::string_view name, char mark, std::int64_t number) {
+  std::string out(name);
+  if (const auto at = out.find(mark); at != std::string::npos) out.replace(at, 1, std::to_string(number));
+  return out;
+}
+
+bool is_of_block(const tensor_row& row) { return row.out.find('#') != std::string_view::npos; }
+
 class mapper {
  public:
-  mapper(const model_config& m, mla::layout to, const name_prefixes& from)
-      : m_(m), c_(m.hyper), to_(to), from_(from) {}
+  mapper(const model_config& m, const name_prefixes& from) : m_(m), from_(from) {}
 
   std::vector<mapped_tensor> all() {
-    matrix("token_embd", from_.body + "embed_tokens", c_.vocabulary, c_.embedding);
-    vector("output_norm.weight", from_.body + "norm.weight", c_.embedding);
-    if (!m_.tied_embeddings) matrix("output", from_.head, c_.vocabulary, c_.embedding);
-    for (std::int64_t i = 0; i < c_.layers; ++i) {
-      to_prefix_ = "blk." + std::to_string(i) + ".";
-      from_prefix_ = from_.body + "layers." + std::to_string(i) + ".";
-      attention();
-      vector("ffn_norm.weight", "post_attention_layernorm.weight", c_.embedding);
-      if (i < c_.dense_layers)
-        feed_forward("", "mlp.", c_.dense_hidden);
-      else
-        experts();
-    }
+    add_rows(false, 0, m_.traits);
+    for (std::int64_t i = 0; i < m_.sizes[size::layers]; ++i)
+      add_rows(true, i, m_.traits | (i < m_.dense_layers ? trait::dense : trait::sparse));
     return std::move(tensors_);
   }
 
  private:
-  void add(assembly how, const std::string& to, std::uint32_t type, std::array<std::int64_t, 4> ne,
-           std::vector<std::string> parts, std::int64_t rows, std::int64_t cols) {
-    mapped_tensor t{{}, how, std::move(parts), rows, cols};
-    t.out.name = to_prefix_ + to;
-    t.out.type = type;
-    t.out.ne = ne;
-    t.out.n_dims = ne[2] > 1 ? 3 : ne[1] > 1 || how != assembly::vector ? 2 : 1;
+  void add_rows(bool of_block, std::int64_t block, std::uint32_t traits) {
+    for (const auto& row : m_.kind->tensors)
+      if (is_of_block(row) == of_block && (traits & row.needs) == row.needs) add(row, block);
+  }
+
+  void add(const tensor_row& row, std::int64_t block) {
+    const auto& s = m_.sizes;
+    mapped_tensor t{{}, row.how, row.taken, row.plus_one, {}, {s[row.rows], s[row.cols], s[row.slices]}};
+    t.out.name = numbered(row.out, '#', block);
+    const bool rounds = row.how != assembly::vector && row.how != assembly::computed && !row.as_f32;
+    t.out.type = rounds ? bf16::gguf_id : f32::gguf_id;
+    t.out.ne = extents(row, t.shape);
+    const auto& ne = t.out.ne;
+    t.out.n_dims = ne[2] > 1 ? 3 : ne[1] > 1 || rounds || row.as_f32 ? 2 : 1;
+    if (row.how != assembly::computed) t.parts = stored_names(row, block);
     tensors_.push_back(std::move(t));
   }
-  void matrix(const std::string& to, const std::string& from, std::int64_t rows, std::int64_t cols,
-              std::uint32_t type = bf16::gguf_id) {
-    add(assembly::matrix, to + ".weight", type, {cols, rows, 1, 1}, {from_prefix_ + from + ".weight"}, rows,
-        cols);
-  }
-  void vector(const std::string& to, const std::string& from, std::int64_t n) {
-    add(assembly::vector, to, f32::gguf_id, {n, 1, 1, 1}, {from_prefix_ + from}, 1, n);
-  }
-  void stack(const std::string& to, const std::string& from, std::int64_t rows, std::int64_t cols) {
-    std::vector<std::string> parts;
-    for (std::int64_t e = 0; e < c_.experts; ++e)
-      parts.push_back(from_prefix_ + "mlp.experts." + std::to_string(e) + "." + from + ".weight");
-    add(assembly::stack, to + ".weight", bf16::gguf_id, {cols, rows, c_.experts, 1}, std::move(parts), rows,
-        cols);
-  }
 
-  void attention() {
-    vector("attn_norm.weight", "input_layernorm.weight", c_.embedding);
-    if (c_.q_rank) {
-      matrix("attn_q_a", "self_attn.q_a_proj", c_.q_rank, c_.embedding);
-      vector("attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight", c_.q_rank);
-      matrix("attn_q_b", "self_attn.q_b_proj", c_.heads * c_.key(), c_.q_rank);
-    } else {
-      matrix("attn_q", "self_attn.q_proj", c_.heads * c_.key(), c_.embedding);
+  std::array<std::int64_t, 4> extents(const tensor_row& row, matrix_shape p) const {
+    if (row.how == assembly::transposed) std::swap(p.rows, p.cols);
+    const std::int64_t share = row.taken == order::even || row.taken == order::odd ? 2 : 1;
+    switch (row.how) {
+      case assembly::stack:
+        return {p.cols, p.rows, m_.sizes[size::experts], 1};
+      case assembly::keys:
+        return mla::k_b_extents(m_.hyper, m_.layout);
+      case assembly::values:
+        return mla::v_b_extents(m_.hyper, m_.layout);
+      case assembly::vector:
+        return {p.cols / share, p.rows, 1, 1};
+      case assembly::computed:
+        return {static_cast<std::int64_t>(m_.rope_factors.size()), 1, 1, 1};
+      default:
+        return {p.cols, p.rows / share, p.slices, 1};
     }
-    matrix("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa", c_.kv_rank + c_.rope, c_.embedding);
-    vector("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight", c_.kv_rank);
-    up_projections();
-    matrix("attn_output", "self_attn.o_proj", c_.embedding, c_.heads * c_.value);
   }
 
-  void up_projections() {
-    const mla::up_projection_shape s(c_);
-    const std::string from = from_prefix_ + "self_attn.kv_b_proj.weight";
-    const auto put = [&](assembly how, const char* to, const std::array<std::int64_t, 4>& ne) {
-      add(how, to, bf16::gguf_id, ne, {from}, s.heads * s.head_rows(), s.rank);
-    };
-    if (to_ == mla::layout::rows_kv_b) put(assembly::matrix, "attn_kv_b.weight", mla::kv_b_extents(s));
-    put(assembly::keys, "attn_k_b.weight", mla::k_b_extents(s, to_));
-    put(assembly::values, "attn_v_b.weight", mla::v_b_extents(s, to_));
-  }
-
-  void feed_forward(const std::string& suffix, const std::string& from, std::int64_t hidden) {
-    matrix("ffn_gate" + suffix, from + "gate_proj", hidden, c_.embedding);
-    matrix("ffn_up" + suffix, from + "up_proj", hidden, c_.embedding);
-    matrix("ffn_down" + suffix, from + "down_proj", c_.embedding, hidden);
-  }
-
-  void experts() {
-    matrix("ffn_gate_inp", "mlp.gate", c_.experts, c_.embedding, f32::gguf_id);
-    if (m_.routing_bias) vector("exp_probs_b.bias", "mlp.gate.e_score_correction_bias", c_.experts);
-    stack("ffn_gate_exps", "gate_proj", c_.expert_hidden, c_.embedding);
-    stack("ffn_up_exps", "up_proj", c_.expert_hidden, c_.embedding);
-    stack("ffn_down_exps", "down_proj", c_.embedding, c_.expert_hidden);
-    if (c_.experts_shared)
-      feed_forward("_shexp", "mlp.shared_experts.", c_.experts_shared * c_.expert_hidden);
+  std::vector<std::string> stored_names(const tensor_row& row, std::int64_t block) const {
+    if (row.stored == head_name) return {from_.head + ".weight"};
+    const std::string name = from_.body + numbered(row.stored, '#', block);
+    if (row.how != assembly::stack) return {name};
+    std::vector<std::string> names;
+    for (std::int64_t e = 0; e < m_.sizes[size::experts]; ++e) names.push_back(numbered(name, '*', e));
+    return names;
   }
 
   const model_config& m_;
-  const mla::config& c_;
-  mla::layout to_;
   const name_prefixes& from_;
-  std::string to_prefix_, from_prefix_;
   std::vector<mapped_tensor> tensors_;
 };
 
 }  // namespace
 
-std::vector<mapped_tensor> map_tensors(const model_config& c, mla::layout to, const name_prefixes& from) {
-  return mapper(c, to, from).all();
+std::vector<mapped_tensor> map_tensors(const model_config& c, const name_prefixes& from) {
+  return mapper(c, from).all();
 }
 
 bool is_dropped(const std::string& name, const model_config& c, const name_prefixes& from) {
@@ -129,7 +103,7 @@ bool is_dropped(const std::string& name, const model_config& c, const name_prefi
   if (!name.starts_with(layers)) return false;
   std::int64_t layer = -1;
   std::from_chars(name.data() + layers.size(), name.data() + name.size(), layer);
-  return layer >= c.hyper.layers;
+  return layer >= c.sizes[size::layers];
 }
 
 }  // namespace quantal::hf

@@ -1,30 +1,23 @@
-// Which tensors of a checkpoint make up which tensor of a deepseek2 GGUF (mla.md section 1).
+// Which tensors of a checkpoint make up which tensor of its GGUF: the rows of the family's table, block by
+// block.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "hf_config.hpp"
+#include "families/family.hpp"
 #include "quantal/gguf/tensor_info.hpp"
+#include "stored_matrix.hpp"
 
 namespace quantal::hf {
-
-/// How a GGUF tensor comes out of stored matrices.
-enum class assembly {
-  matrix,        ///< one matrix, row by row
-  vector,        ///< one vector, as f32
-  stack,         ///< one matrix per expert, a slice each
-  keys,          ///< attn_k_b: per head, the transpose of the first rows of kv_b_proj
-  values,        ///< attn_v_b: per head, the remaining rows of kv_b_proj
-  scales,        ///< what the encoded parts are multiplied by, one f32 each
-  input_scales,  ///< what their inputs are divided by, one f32 each
-};
 
 struct mapped_tensor {
   gguf::tensor_info out;  ///< type bf16 for matrices; f32 for vectors and the router
   assembly how;
+  order taken;
+  bool plus_one;
   std::vector<std::string> parts;  ///< names in the checkpoint
-  std::int64_t rows, cols;         ///< of every part; a vector has one row
+  matrix_shape shape;              ///< of every part
 };
 
 /// What names in the checkpoint begin with; wrappers put theirs before it.
@@ -34,7 +27,7 @@ struct name_prefixes {
 };
 
 /// Every tensor of the model in file order.
-std::vector<mapped_tensor> map_tensors(const model_config& c, mla::layout to, const name_prefixes& from);
+std::vector<mapped_tensor> map_tensors(const model_config& c, const name_prefixes& from);
 
 /// Tensors of a checkpoint that no GGUF has: layers behind the last (next-token prediction), rotary tables,
 /// an output matrix that is tied to the embeddings, the indexer of sparse attention, the vision tower and the

@@ -134,16 +134,13 @@ result<vocabulary> read_kimi_vocabulary(const std::filesystem::path& directory, 
   if (unreachable)
     notices.push_back(path.string() + ": " + std::to_string(unreachable) +
                       " tokens are no merge of two others");
-  if (const auto* named = member(config, "added_tokens_decoder"); named && named->is_object())
-    for (const auto& [number, t] : named->items()) {
-      std::size_t n = 0;
-      const auto* content = member(t, "content");
-      const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), n);
-      if (failed != std::errc{} || end != number.data() + number.size() || !content ||
-          !content->is_string() || !v.put(n, content->get<std::string>(), token_type::control))
-        return error{(directory / "tokenizer_config.json").string() + ": added token " +
-                     text::in_quotes(number) + " has no name, or its number is taken or out of range"};
-    }
+  const auto named = decoder_tokens(directory, config);
+  if (!named) return named.error();
+  for (const auto& t : *named)
+    if (!v.put(t.number, t.content, token_type::control))
+      return error{(directory / "tokenizer_config.json").string() + ": added token " +
+                   text::in_quotes(t.content) + ": number " + std::to_string(t.number) +
+                   " is taken or out of range"};
   for (std::size_t i = tokens->size(); i < v.tokens.size(); ++i)
     v.put(i, "<|reserved_token_" + std::to_string(i) + "|>", token_type::control);
   return v;

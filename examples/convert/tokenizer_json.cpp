@@ -1,8 +1,11 @@
 #include "tokenizer_json.hpp"
 
+#include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "pretokenizer.hpp"
+#include "sentencepiece.hpp"
 #include "text.hpp"
 
 namespace quantal::hf {
@@ -21,10 +24,14 @@ class json_tokenizer {
     const auto* model = member(document_, "model");
     if (!model || !model->is_object()) return fail("'model' is missing");
     if (auto ok = check_model(*model); !ok) return ok.error();
-    if (auto ok = read_pre_tokenizer(); !ok) return ok.error();
+    const auto* fallback = member(*model, "byte_fallback");
+    const bool pieces = fallback && *fallback == true;
+    if (auto ok = pieces ? read_spaces() : read_splits(); !ok) return ok.error();
     if (auto ok = read_vocab(*model); !ok) return ok.error();
-    if (auto ok = read_added(); !ok) return ok.error();
     if (auto ok = read_merges(*model); !ok) return ok.error();
+    if (pieces) make_scores(*model);
+    if (auto ok = read_added(); !ok) return ok.error();
+    read_template();
     out_.fill();
     return std::move(out_);
   }
@@ -32,19 +39,13 @@ class json_tokenizer {
  private:
   error fail(const std::string& why) const { return {where_ + ": " + why}; }
 
-  /// Only what byte-level BPE of a GGUF can do.
+  /// Only what BPE of a GGUF can do.
   result<void> check_model(const document& model) const {
     const auto* type = member(model, "type");
     if (type && *type != "BPE") return fail("model type " + shown(*type) + " is not supported, only BPE");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (const auto* v = member(model, key); v && *v != "")
         return fail(std::string("model: ") + key + " " + shown(*v) + " is not supported");
-    if (const auto* v = member(model, "byte_fallback"); v && *v == true)
-      return fail("model: byte_fallback is not supported, only byte-level vocabularies");
-    const auto* normalizer = member(document_, "normalizer");
-    const auto* parts = normalizer ? member(*normalizer, "normalizers") : nullptr;
-    if (normalizer && !(parts && parts->is_array() && parts->empty()))
-      return fail("normalizer " + shown(*normalizer) + " is not supported");
     return {};
   }
 
@@ -86,6 +87,107 @@ class json_tokenizer {
     return true;
   }
 
+  /// NFC leaves most texts as they are, and every Qwen tokenizer has it.
+  result<void> check_normalizer() {
+    const auto* normalizer = member(document_, "normalizer");
+    const auto* parts = normalizer ? member(*normalizer, "normalizers") : nullptr;
+    if (!normalizer || (parts && parts->is_array() && parts->empty())) return {};
+    const auto* type = member(*normalizer, "type");
+    if (!type || *type != "NFC") return fail("normalizer " + shown(*normalizer) + " is not supported");
+    out_.notices.push_back(where_ + ": normalization NFC is left out, a GGUF tokenizer has none");
+    return {};
+  }
+  result<void> read_splits() {
+    if (auto ok = check_normalizer(); !ok) return ok;
+    return read_pre_tokenizer();
+  }
+
+  /// A step that writes spaces as U+2581; `prefix` becomes true if it puts one before the text.
+  static bool writes_spaces(const document& step, bool& prefix) {
+    const std::string mark = "\u2581";
+    const auto value = [](const document& of, const char* key) {
+      const auto* v = member(of, key);
+      return v ? *v : document();
+    };
+    const auto type = value(step, "type"), pattern = value(step, "pattern");
+    if (type == "Prepend") return prefix = value(step, "prepend") == mark;
+    if (type == "Replace") return value(pattern, "String") == " " && value(step, "content") == mark;
+    if (type == "Split")  // never splits: no space is left
+      return value(pattern, "String") == " " && value(step, "behavior") == "MergedWithPrevious";
+    if (type != "Metaspace" || value(step, "replacement") != mark) return false;
+    const auto scheme = value(step, "prepend_scheme");
+    prefix = scheme.is_null() ? value(step, "add_prefix_space") != false : scheme != "never";
+    return value(step, "split") != true;
+  }
+
+  /// SentencePiece as BPE: spaces become pieces, nothing is split.
+  result<void> read_spaces() {
+    out_.model = "llama";
+    bool prefix = false, any = false;
+    for (const auto& [key, list] :
+         {std::pair{"normalizer", "normalizers"}, {"pre_tokenizer", "pretokenizers"}}) {
+      const auto* found = member(document_, key);
+      if (!found) continue;
+      const auto* several = member(*found, list);
+      const document steps = several ? *several : document::array({*found});
+      for (const auto& step : steps) {
+        any = true;
+        if (!writes_spaces(step, prefix))
+          return fail(std::string(key) + " " + shown(*found) + " is not supported with byte_fallback");
+      }
+    }
+    if (!any) return fail("byte_fallback is supported where spaces are written as U+2581 only");
+    out_.add_space_prefix = prefix;
+    return {};
+  }
+
+  /// The better a merge, the higher its token; what no merge makes is last.
+  void make_scores(const document& model) {
+    std::unordered_map<std::string, std::size_t> rank;
+    for (std::size_t i = 0; i < out_.merges.size(); ++i) {
+      auto made = out_.merges[i];
+      made.erase(made.find(' '), 1);
+      rank.emplace(std::move(made), i);
+    }
+    out_.scores.assign(out_.tokens.size(), -static_cast<float>(out_.merges.size()));
+    for (std::size_t i = 0; i < out_.tokens.size(); ++i) {
+      const auto it = rank.find(out_.tokens[i]);
+      if (it != rank.end()) out_.scores[i] = -static_cast<float>(it->second);
+      if (out_.tokens[i].empty()) out_.scores[i] = vocabulary::unused_score;
+      if (is_byte_token(out_.tokens[i])) set_apart(i, token_type::byte);
+    }
+    out_.merges.clear();
+    const auto* unknown = member(model, "unk_token");
+    if (!unknown || !unknown->is_string()) return;
+    const auto it = std::find(out_.tokens.begin(), out_.tokens.end(), unknown->get_ref<const std::string&>());
+    if (it != out_.tokens.end())
+      set_apart(static_cast<std::size_t>(it - out_.tokens.begin()), token_type::unknown);
+  }
+  /// Nothing merges into these.
+  void set_apart(std::size_t i, token_type type) {
+    out_.types[i] = static_cast<std::int32_t>(type);
+    out_.scores[i] = 0;
+  }
+
+  /// The special tokens that a template puts around a text.
+  void read_template() {
+    const auto* processor = member(document_, "post_processor");
+    if (!processor) return;
+    const auto* several = member(*processor, "processors");
+    const document steps = several ? *several : document::array({*processor});
+    for (const auto& step : steps) {
+      const auto *type = member(step, "type"), *single = member(step, "single");
+      if (!type || *type != "TemplateProcessing" || !single || !single->is_array() || single->empty())
+        continue;
+      out_.first = special_of(single->front()), out_.last = special_of(single->back());
+    }
+  }
+  static std::string special_of(const document& step) {
+    const auto* token = member(step, "SpecialToken");
+    const auto* id = token ? member(*token, "id") : nullptr;
+    return id && id->is_string() ? id->get<std::string>() : std::string();
+  }
+
   result<void> read_pre_tokenizer() {
     const auto* pre = member(document_, "pre_tokenizer");
     if (!pre) return fail("'pre_tokenizer' is missing");
@@ -103,6 +205,9 @@ class json_tokenizer {
     if (number.is_number_unsigned() &&
         out_.put(static_cast<std::size_t>(number.get<std::uint64_t>()), token, type))
       return {};
+    return misplaced(token, number);
+  }
+  error misplaced(const std::string& token, const document& number) const {
     return fail("token " + text::in_quotes(token) + ": number " + shown(number) +
                 " belongs to another token or lies outside the " + std::to_string(out_.tokens.size()) +
                 " of config.json");
@@ -126,10 +231,9 @@ class json_tokenizer {
       const auto *content = member(t, "content"), *number = member(t, "id"), *special = member(t, "special");
       if (!content || !content->is_string() || !number) return fail("an added token lacks 'content' or 'id'");
       const bool control = special && *special == true;
-      if (auto ok = put(content->get<std::string>(), *number,
-                        control ? token_type::control : token_type::user_defined);
-          !ok)
-        return ok;
+      if (!number->is_number_unsigned() ||
+          !out_.put_added(number->get<std::size_t>(), content->get<std::string>(), control))
+        return misplaced(content->get<std::string>(), *number);
     }
     return {};
   }

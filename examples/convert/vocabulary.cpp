@@ -1,8 +1,10 @@
 #include "vocabulary.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 #include "file.hpp"
+#include "sentencepiece.hpp"
 #include "text.hpp"
 #include "tiktoken.hpp"
 #include "tokenizer.hpp"
@@ -17,6 +19,23 @@ bool vocabulary::put(std::size_t number, const std::string& token, token_type ty
   taken_[number] = true;
   tokens[number] = token;
   types[number] = static_cast<std::int32_t>(type);
+  return true;
+}
+
+bool vocabulary::put_added(std::size_t number, const std::string& token, bool is_control) {
+  if (number >= tokens.size()) {
+    notices.push_back("added token " + text::in_quotes(token) + " is left out: its number " +
+                      std::to_string(number) + " is behind the " + std::to_string(tokens.size()) +
+                      " of config.json");
+    return true;
+  }
+  const bool is_new = !taken_[number];
+  auto type = is_control ? token_type::control : token_type::user_defined;
+  if (!is_new)
+    for (const auto kept : {token_type::unknown, token_type::byte, token_type::control})
+      if (types[number] == static_cast<std::int32_t>(kept)) type = kept;
+  if (!put(number, token, type)) return false;
+  if (is_new && !scores.empty()) scores[number] = added_score;
   return true;
 }
 
@@ -50,14 +69,30 @@ void set_special_tokens(const document& config, const model_config& c, const voc
   set("padding_token_id", "pad_token", c.pad);
   if (c.eot) meta.set("tokenizer.ggml.eot_token_id", static_cast<std::uint32_t>(*c.eot));
   if (c.eom) meta.set("tokenizer.ggml.eom_token_id", static_cast<std::uint32_t>(*c.eom));
+}
+
+/// The number that `meta` has for a special token is that of `name`.
+bool is_special(const gguf::metadata& meta, const char* key, const vocabulary& v, const std::string& name) {
+  const auto n = meta.integer(key, 0, static_cast<std::int64_t>(v.tokens.size()) - 1);
+  return n && !name.empty() && v.tokens[static_cast<std::size_t>(*n)] == name;
+}
+
+/// Whether special tokens stand around texts: tokenizer_config.json says it, or the template does.
+void set_additions(const document& config, const vocabulary& v, gguf::metadata& meta) {
   for (const char* key : {"add_bos_token", "add_eos_token"})
-    if (const auto* v = member(config, key); v && v->is_boolean())
-      meta.set(std::string("tokenizer.ggml.") + key, v->get<bool>());
-  // The classes named after Llama add BOS unless told otherwise.
+    if (const auto* flag = member(config, key); flag && flag->is_boolean())
+      meta.set(std::string("tokenizer.ggml.") + key, flag->get<bool>());
+  const auto set = [&](const char* key) {
+    if (!meta.contains(key)) meta.set(key, true);
+  };
+  if (is_special(meta, "tokenizer.ggml.bos_token_id", v, v.first)) set("tokenizer.ggml.add_bos_token");
+  if (is_special(meta, "tokenizer.ggml.eos_token_id", v, v.last)) set("tokenizer.ggml.add_eos_token");
+  // The classes named after Llama and Gemma add BOS unless told otherwise.
   const auto* kind = member(config, "tokenizer_class");
-  if (!meta.contains("tokenizer.ggml.add_bos_token") && kind && kind->is_string() &&
-      kind->get_ref<const std::string&>().starts_with("LlamaTokenizer"))
-    meta.set("tokenizer.ggml.add_bos_token", true);
+  if (!kind || !kind->is_string()) return;
+  const auto& name = kind->get_ref<const std::string&>();
+  if (name.starts_with("LlamaTokenizer") || name.starts_with("GemmaTokenizer"))
+    set("tokenizer.ggml.add_bos_token");
 }
 
 /// A file of its own, a string, or the one called "default" of several.
@@ -73,17 +108,88 @@ std::string chat_template(const std::filesystem::path& directory, const document
   return {};
 }
 
+/// Tokens beside the pieces: added_tokens.json and tokenizer_config.json.
+result<void> add_tokens(const std::filesystem::path& directory, const document& config, vocabulary& v) {
+  const auto add = [&](const std::filesystem::path& from, const std::string& token, std::uint64_t number,
+                       bool is_control) -> result<void> {
+    if (v.put_added(number, token, is_control)) return {};
+    return error{from.string() + ": added token " + text::in_quotes(token) + ": number " +
+                 std::to_string(number) + " belongs to another token"};
+  };
+  const auto own = directory / "added_tokens.json", common = directory / "tokenizer_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(own, ignored)) {
+    const auto added = read_json_object(own);
+    if (!added) return added.error();
+    for (const auto& [token, number] : added->items()) {
+      if (!number.is_number_unsigned())
+        return error{own.string() + ": " + text::in_quotes(token) + " has no number"};
+      if (auto ok = add(own, token, number.get<std::uint64_t>(), false); !ok) return ok;
+    }
+  }
+  const auto named = decoder_tokens(directory, config);
+  if (!named) return named.error();
+  for (const auto& t : *named)
+    if (auto ok = add(common, t.content, t.number, t.special); !ok) return ok;
+  return {};
+}
+
+result<vocabulary> read_pieces(const std::filesystem::path& directory, const document& config,
+                               std::int64_t size) {
+  auto v = read_sentencepiece(directory / "tokenizer.model", size);
+  if (!v) return v;
+  if (auto ok = add_tokens(directory, config, *v); !ok) return ok.error();
+  v->fill();
+  return v;
+}
+
+/// A file that describes byte-level BPE is all that is needed; otherwise the pieces say more than it does.
 result<vocabulary> read_vocabulary(const std::filesystem::path& directory, const document& config,
                                    std::int64_t size, std::vector<std::string>& notices) {
-  std::error_code ignored;
-  if (std::filesystem::exists(directory / "tokenizer.json", ignored))
-    return read_tokenizer_json(directory / "tokenizer.json", size);
-  if (std::filesystem::exists(directory / "tiktoken.model", ignored))
-    return read_kimi_vocabulary(directory, config, size, notices);
-  return error{directory.string() + ": neither tokenizer.json nor tiktoken.model"};
+  const auto has = [&](const char* name) {
+    std::error_code ignored;
+    return std::filesystem::exists(directory / name, ignored);
+  };
+  if (has("tokenizer.json")) {
+    auto v = read_tokenizer_json(directory / "tokenizer.json", size);
+    if (!v || v->model == "gpt2" || !has("tokenizer.model")) return v;
+  }
+  if (has("tokenizer.model")) return read_pieces(directory, config, size);
+  if (has("tiktoken.model")) return read_kimi_vocabulary(directory, config, size, notices);
+  return error{directory.string() + ": neither tokenizer.json, tokenizer.model nor tiktoken.model"};
+}
+
+void set_tokens(const model_config& c, const vocabulary& v, gguf::metadata& meta) {
+  meta.set("tokenizer.ggml.model", v.model);
+  const bool pieces = v.model == "llama";
+  meta.set("tokenizer.ggml.pre", pieces                             ? std::string("default")
+                                 : c.is_glm && v.pre == "llama-bpe" ? std::string("glm4")
+                                                                    : v.pre);
+  meta.set("tokenizer.ggml.tokens", gguf::array(v.tokens));
+  if (pieces) meta.set("tokenizer.ggml.scores", gguf::array(v.scores));
+  meta.set("tokenizer.ggml.token_type", gguf::array(v.types));
+  if (!pieces) meta.set("tokenizer.ggml.merges", gguf::array(v.merges));
+  if (v.add_space_prefix) meta.set("tokenizer.ggml.add_space_prefix", *v.add_space_prefix);
 }
 
 }  // namespace
+
+result<std::vector<numbered_token>> decoder_tokens(const std::filesystem::path& directory,
+                                                   const document& config) {
+  std::vector<numbered_token> out;
+  const auto* named = member(config, "added_tokens_decoder");
+  if (!named || !named->is_object()) return out;
+  for (const auto& [key, t] : named->items()) {
+    std::size_t n = 0;
+    const auto [end, failed] = std::from_chars(key.data(), key.data() + key.size(), n);
+    const auto *content = member(t, "content"), *special = member(t, "special");
+    if (failed != std::errc{} || end != key.data() + key.size() || !content || !content->is_string())
+      return error{(directory / "tokenizer_config.json").string() + ": added token " + text::in_quotes(key) +
+                   " has no name or no number"};
+    out.push_back({n, content->get<std::string>(), special && *special == true});
+  }
+  return out;
+}
 
 result<void> add_vocabulary(const std::filesystem::path& directory, const model_config& c,
                             gguf::metadata& meta, std::vector<std::string>& notices) {
@@ -94,15 +200,14 @@ result<void> add_vocabulary(const std::filesystem::path& directory, const model_
     if (!read) return read.error();
     config = std::move(*read);
   }
-  auto v = read_vocabulary(directory, config, c.hyper.vocabulary, notices);
+  auto v = read_vocabulary(directory, config, c.sizes[size::vocabulary], notices);
   if (!v) return v.error();
-  meta.set("tokenizer.ggml.model", std::string("gpt2"));
-  meta.set("tokenizer.ggml.pre", c.is_glm && v->pre == "llama-bpe" ? std::string("glm4") : v->pre);
-  meta.set("tokenizer.ggml.tokens", gguf::array(v->tokens));
-  meta.set("tokenizer.ggml.token_type", gguf::array(v->types));
-  meta.set("tokenizer.ggml.merges", gguf::array(v->merges));
+  notices.insert(notices.end(), v->notices.begin(), v->notices.end());
+  set_tokens(c, *v, meta);
   set_special_tokens(config, c, *v, meta);
+  set_additions(config, *v, meta);
   if (const auto t = chat_template(directory, config); !t.empty()) meta.set("tokenizer.chat_template", t);
+  if (v->model == "llama") return {};  // nothing here runs it
   const auto works = mla::tokenizer::from_gguf(meta);
   if (!works) return error{directory.string() + ": " + works.error().message};
   return {};

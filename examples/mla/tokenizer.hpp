@@ -32,7 +32,7 @@ result<special_tokens> read_special_tokens(const gguf::metadata& meta, std::int6
 
 class tokenizer {
  public:
-  /// Reads tokenizer.ggml.*; errors name the key. Pre-tokenizers: gpt-2, deepseek-llm, deepseek-v3, kimi-k2.
+  /// Reads tokenizer.ggml.*; errors name the key. Pre-tokenizers: those of pretokenizer.hpp.
   static result<tokenizer> from_gguf(const gguf::metadata& meta);
 
   tokenizer(tokenizer&&) noexcept;

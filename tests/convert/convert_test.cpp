@@ -487,7 +487,7 @@ TEST_F(Convert, ConfigurationsThatAreNotSupported) {
     c.config[key] = value;
     return c;
   };
-  expect_failure(with("architectures", {"LlamaForCausalLM"}), {"config.json", "LlamaForCausalLM"});
+  expect_failure(with("architectures", {"GPT2LMHeadModel"}), {"config.json", "GPT2LMHeadModel"});
   expect_failure(with("attention_bias", true), {"attention_bias"});
   expect_failure(with("moe_layer_freq", 2), {"moe_layer_freq"});
   expect_failure(with("hidden_size", nullptr), {"hidden_size", "is missing"});

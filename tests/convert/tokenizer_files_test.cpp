@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint_maker.hpp"
+#include "hf_config.hpp"
 #include "pretokenizer.hpp"
+#include "sentencepiece.hpp"
 #include "tiktoken.hpp"
 #include "tokenizer.hpp"
 #include "tokenizer_json.hpp"
@@ -91,6 +93,12 @@ TEST_F(TokenizerJson, RecognisesPreTokenizersByTheirExpressions) {
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
       R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
       R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  const std::string end = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?|)",
+                    upper = R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])",
+                    lower = R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])",
+                    o200k = upper + "*" + lower + "+" + end + upper + "+" + lower + "*" + end +
+                            R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  EXPECT_EQ(pre(sequence({split(o200k), byte_level})), "gpt-4o");
   EXPECT_EQ(pre(sequence({split(R"([\p{Han}]+)" + kimi), byte_level})), "kimi-k2");
   EXPECT_EQ(pre(sequence({split(R"(\p{Han}+)" + kimi), byte_level})), "kimi-k2");
 }
@@ -118,8 +126,11 @@ TEST_F(TokenizerJson, WhatAGgufCannotDo) {
   };
   expect_error(with("/model/type", "Unigram"), "Unigram");
   expect_error(with("/model/byte_fallback", true), "byte_fallback");
+  auto metaspace = with("/model/byte_fallback", true);
+  metaspace["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "_"}};
+  expect_error(metaspace, "pre_tokenizer");
   expect_error(with("/model/end_of_word_suffix", "</w>"), "</w>");
-  expect_error(with("/normalizer", {{"type", "NFC"}}), "NFC");
+  expect_error(with("/normalizer", {{"type", "NFKC"}}), "NFKC");
   expect_error(with("/model/vocab/c", 3), "number 3");
   expect_error(with("/model/vocab/c", 8), "number 8");
   expect_error(with("/model/vocab/c", -1), "number -1");
@@ -132,6 +143,221 @@ TEST_F(TokenizerJson, WhatAGgufCannotDo) {
   expect_error(tiny(), "outside the 4", 4);
   write_file(dir / "tokenizer.json", R"({"model": {"vocab": {"a": 1, "a": 2}}})");
   EXPECT_FALSE(hf::read_tokenizer_json(dir / "tokenizer.json", 8));
+}
+
+TEST_F(TokenizerJson, NfcIsLeftOutWithANotice) {
+  auto j = tiny();
+  j["normalizer"] = {{"type", "NFC"}};
+  const auto v = read(j);
+  ASSERT_TRUE(v) << v.error().message;
+  ASSERT_EQ(v->notices.size(), 1u);
+  EXPECT_NE(v->notices[0].find("NFC"), std::string::npos);
+}
+
+TEST_F(TokenizerJson, TemplatesSayWhatStandsAroundAText) {
+  auto j = tiny();
+  const json special = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
+             text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  j["post_processor"] = {
+      {"type", "Sequence"},
+      {"processors",
+       {{{"type", "ByteLevel"}}, {{"type", "TemplateProcessing"}, {"single", {special, text}}}}}};
+  const auto v = read(j);
+  ASSERT_TRUE(v) << v.error().message;
+  EXPECT_EQ(v->first, "<s>");
+  EXPECT_EQ(v->last, "");
+}
+
+/// SentencePiece as tokenizer.json has it: Llama's way and Gemma's.
+json pieces(bool gemma) {
+  auto j = tiny();
+  const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}};
+  j["normalizer"] = gemma ? replace
+                          : json{{"type", "Sequence"},
+                                 {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace}}};
+  j["pre_tokenizer"] =
+      gemma ? json{{"type", "Split"}, {"pattern", {{"String", " "}}}, {"behavior", "MergedWithPrevious"}}
+            : json();
+  j["model"]["byte_fallback"] = true;
+  j["model"]["unk_token"] = "<unk>";
+  j["model"]["vocab"]["<unk>"] = 6;
+  j["model"]["vocab"]["<0x0A>"] = 7;
+  return j;
+}
+
+TEST_F(TokenizerJson, ByteFallbackBecomesSentencePiece) {
+  for (const bool gemma : {false, true}) {
+    const auto v = read(pieces(gemma), 9);
+    ASSERT_TRUE(v) << v.error().message;
+    EXPECT_EQ(v->model, "llama");
+    EXPECT_EQ(v->add_space_prefix, !gemma);
+    EXPECT_EQ(v->types, (std::vector<std::int32_t>{3, 1, 1, 1, 1, 4, 2, 6, 5}));
+    // The first merge makes the best token; "a" and "b" come out of none.
+    EXPECT_EQ(v->scores, (std::vector<float>{-1000, -2, -2, 0, -1, -1000, 0, 0, -10000}));
+    EXPECT_TRUE(v->merges.empty());
+  }
+  auto j = pieces(false);
+  j["normalizer"] = nullptr;
+  j["pre_tokenizer"] = {
+      {"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}, {"split", false}};
+  const auto v = read(j, 9);
+  ASSERT_TRUE(v) << v.error().message;
+  EXPECT_EQ(v->add_space_prefix, true);
+  j["pre_tokenizer"]["split"] = true;
+  expect_error(j, "pre_tokenizer", 9);
+  j["pre_tokenizer"] = nullptr;
+  expect_error(j, "U+2581", 9);
+}
+
+/// A protobuf message out of its fields.
+std::string proto_varint(std::uint64_t v) {
+  std::string out;
+  for (; v >= 0x80; v >>= 7) out += static_cast<char>(v | 0x80);
+  return out + static_cast<char>(v);
+}
+std::string proto_number(unsigned field, std::uint64_t v) {
+  return proto_varint(field << 3) + proto_varint(v);
+}
+std::string proto_bytes(unsigned field, const std::string& bytes) {
+  return proto_varint(field << 3 | 2) + proto_varint(bytes.size()) + bytes;
+}
+std::string proto_float(unsigned field, float v) {
+  std::string raw(4, '\0');
+  std::memcpy(raw.data(), &v, 4);
+  return proto_varint(field << 3 | 5) + raw;
+}
+std::string proto_piece(const std::string& text, float score, std::uint64_t type = 1) {
+  return proto_bytes(1,
+                     proto_bytes(1, text) + proto_float(2, score) + (type == 1 ? "" : proto_number(3, type)));
+}
+
+class SentencePiece : public ::testing::Test {
+ protected:
+  static std::string settings(std::uint64_t kind = 2, bool prefix = true,
+                              const std::string& name = "identity") {
+    return proto_bytes(2, proto_number(3, kind) + proto_bytes(1, "text.txt")) +
+           proto_bytes(3, proto_bytes(1, name) + proto_number(3, prefix));
+  }
+  static std::string model() {
+    return proto_piece("<unk>", 0, 2) + proto_piece("<s>", 0, 3) + proto_piece("<0x0A>", 0, 6) +
+           proto_piece("\u2581a", -1.5f) + proto_piece("b", -2) + settings();
+  }
+  result<hf::vocabulary> read(const std::string& bytes, std::int64_t size = 8) {
+    write_file(dir / "tokenizer.model", bytes);
+    return hf::read_sentencepiece(dir / "tokenizer.model", size);
+  }
+  void expect_error(const std::string& bytes, const std::string& part) {
+    const auto v = read(bytes);
+    ASSERT_FALSE(v) << part;
+    EXPECT_NE(v.error().message.find(part), std::string::npos) << v.error().message;
+    EXPECT_NE(v.error().message.find("tokenizer.model"), std::string::npos);
+  }
+  gguf::metadata vocabulary_of(const json& tokenizer_config) {
+    write_file(dir / "tokenizer.model", model());
+    write_file(dir / "tokenizer_config.json", tokenizer_config.dump());
+    hf::model_config c;
+    c.sizes[hf::size::vocabulary] = 8;
+    gguf::metadata meta;
+    std::vector<std::string> notices;
+    const auto done = hf::add_vocabulary(dir / "", c, meta, notices);
+    EXPECT_TRUE(done) << done.error().message;
+    return meta;
+  }
+
+  temp_dir dir;
+};
+
+TEST_F(SentencePiece, PiecesScoresAndTypes) {
+  const auto v = read(model());
+  ASSERT_TRUE(v) << v.error().message;
+  EXPECT_EQ(v->model, "llama");
+  EXPECT_EQ(std::vector(v->tokens.begin(), v->tokens.begin() + 5),
+            (std::vector<std::string>{"<unk>", "<s>", "<0x0A>", "\u2581a", "b"}));
+  EXPECT_EQ(v->scores, (std::vector<float>{0, 0, 0, -1.5f, -2, -10000, -10000, -10000}));
+  EXPECT_EQ(std::vector(v->types.begin(), v->types.begin() + 5), (std::vector<std::int32_t>{2, 3, 6, 1, 1}));
+  EXPECT_EQ(v->add_space_prefix, true);
+  EXPECT_TRUE(v->notices.empty());
+  EXPECT_EQ(read(proto_piece("a", 0) + settings(2, false))->add_space_prefix, false);
+  EXPECT_NE(read(proto_piece("a", 0) + settings(1))->notices.at(0).find("unigram"), std::string::npos);
+  EXPECT_NE(read(proto_piece("a", 0) + settings(2, true, "nmt_nfkc"))->notices.at(0).find("nmt_nfkc"),
+            std::string::npos);
+}
+
+TEST_F(SentencePiece, AddedTokensAndKeys) {
+  const auto meta = vocabulary_of({{"tokenizer_class", "LlamaTokenizer"},
+                                   {"bos_token", "<s>"},
+                                   {"unk_token", "<unk>"},
+                                   {"added_tokens_decoder",
+                                    {{"0", {{"content", "<unk>"}, {"special", true}}},
+                                     {"5", {{"content", "<end>"}, {"special", true}}},
+                                     {"6", {{"content", "<tool>"}, {"special", false}}}}}});
+  EXPECT_EQ(*meta.string("tokenizer.ggml.model"), "llama");
+  EXPECT_EQ(
+      **meta.strings("tokenizer.ggml.tokens"),
+      (std::vector<std::string>{"<unk>", "<s>", "<0x0A>", "\u2581a", "b", "<end>", "<tool>", "[PAD7]"}));
+  EXPECT_EQ(*meta.integers("tokenizer.ggml.token_type"), (std::vector<std::int64_t>{2, 3, 6, 1, 1, 3, 4, 5}));
+  EXPECT_FALSE(meta.contains("tokenizer.ggml.merges"));
+  EXPECT_EQ(*meta.integer("tokenizer.ggml.bos_token_id"), 1);
+  EXPECT_EQ(*meta.integer("tokenizer.ggml.unknown_token_id"), 0);
+  EXPECT_EQ(*meta.boolean("tokenizer.ggml.add_bos_token"), true);
+  EXPECT_EQ(*meta.boolean("tokenizer.ggml.add_space_prefix"), true);
+}
+
+TEST_F(SentencePiece, AddedTokensThatDoNotFit) {
+  write_file(dir / "tokenizer.model", model());
+  hf::model_config c;
+  c.sizes[hf::size::vocabulary] = 8;
+  gguf::metadata meta;
+  std::vector<std::string> notices;
+  for (const auto& [number, content] : {std::pair{"3", "<end>"}, {"x", "<end>"}}) {
+    write_file(dir / "tokenizer_config.json",
+               json{{"added_tokens_decoder", {{number, {{"content", content}}}}}}.dump());
+    const auto done = hf::add_vocabulary(dir / "", c, meta, notices);
+    ASSERT_FALSE(done) << number;
+    EXPECT_NE(done.error().message.find("tokenizer_config.json: added token"), std::string::npos);
+  }
+  std::filesystem::remove(dir / "tokenizer_config.json");
+  write_file(dir / "added_tokens.json", R"({"<image>": 8})");
+  EXPECT_TRUE(hf::add_vocabulary(dir / "", c, meta, notices));
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("'<image>' is left out"), std::string::npos) << notices[0];
+  write_file(dir / "added_tokens.json", R"({"<end>": "five"})");
+  EXPECT_FALSE(hf::add_vocabulary(dir / "", c, meta, notices));
+  write_file(dir / "added_tokens.json", R"({"<end>": 5})");
+  EXPECT_TRUE(hf::add_vocabulary(dir / "", c, meta, notices));
+}
+
+TEST_F(SentencePiece, DamageNamesThePiece) {
+  expect_error("", "no pieces");
+  expect_error(proto_piece("a", 0) + proto_piece("a", 1), "piece 1: 'a' came before");
+  expect_error(proto_piece("", 0), "piece 0: is empty");
+  expect_error(proto_piece("a", 0, 9), "piece 0: type 9");
+  expect_error(proto_piece("a", 0, 6), "is no byte");
+  expect_error(proto_piece("a", std::numeric_limits<float>::quiet_NaN()), "no finite score");
+  expect_error(proto_bytes(1, "\x0a\x7f"), "piece 0: is cut off");
+  expect_error(proto_piece("a", 0) + settings(3), "model type 3");
+  expect_error(proto_piece("a", 0) + proto_bytes(3, proto_number(5, 0)), "spaces are not escaped");
+  expect_error("version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer");
+  std::string many;
+  for (int i = 0; i < 9; ++i) many += proto_piece(std::string(1, static_cast<char>('a' + i)), 0);
+  expect_error(many, "vocab_size 8");
+  expect_error(std::string(20, '\xff'), "cut off or no SentencePiece model");
+  expect_error(proto_varint(1 << 3 | 3) + "x", "cut off or no SentencePiece model");
+}
+
+TEST_F(SentencePiece, EveryCutIsAnErrorOrBetweenFields) {
+  const auto whole = model();
+  std::vector<std::size_t> between;
+  std::string so_far;
+  for (const auto& part : {proto_piece("<unk>", 0, 2), proto_piece("<s>", 0, 3), proto_piece("<0x0A>", 0, 6),
+                           proto_piece("\u2581a", -1.5f), proto_piece("b", -2), settings()})
+    between.push_back((so_far += part).size());
+  const std::size_t trainer =
+      between[4] + proto_bytes(2, proto_number(3, 2) + proto_bytes(1, "text.txt")).size();
+  for (std::size_t n = 0; n < whole.size(); ++n) {
+    const bool whole_fields = n == trainer || std::find(between.begin(), between.end(), n) != between.end();
+    EXPECT_EQ(static_cast<bool>(read(whole.substr(0, n))), whole_fields && n > 0) << n;
+  }
 }
 
 class Tiktoken : public ::testing::Test {

@@ -1,6 +1,7 @@
-// Any bytes as the files of a checkpoint: safetensors, tokenizer.json, tiktoken.model.
+// Any bytes as the files of a checkpoint: safetensors, tokenizer.json, tokenizer.model, tiktoken.model.
 #include "input_file.hpp"
 #include "safetensors.hpp"
+#include "sentencepiece.hpp"
 #include "tiktoken.hpp"
 #include "tokenizer_json.hpp"
 
@@ -12,6 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (used > size) std::abort();
   }
   if (const auto v = quantal::hf::read_tokenizer_json(file.path(), 512); v && v->tokens.size() != 512)
+    std::abort();
+  if (const auto v = quantal::hf::read_sentencepiece(file.path(), 512); v && v->scores.size() != 512)
     std::abort();
   if (const auto t = quantal::hf::read_tiktoken(file.path(), 512)) {
     std::size_t unreachable = 0;
