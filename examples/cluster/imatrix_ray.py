@@ -4,8 +4,8 @@
   imatrix_ray.py MODEL TEXT OUT --chunks 2000 [--parts 8] [--address auto] [-- OPTION...]
 
 Each task collects a part of the chunks, and the driver merges them. The result has the bytes of one machine's run with
---chunks 0:CHUNKS. MODEL and TEXT are the same files on every machine; OPTION: of quantal-imatrix. Without --address,
-tasks run on this machine.
+--chunks 0:CHUNKS. MODEL and TEXT are the same files on every machine; OPTION: of quantal-imatrix, but not --hessian. Without
+--address, tasks run on this machine.
 """
 import argparse
 import os
@@ -46,9 +46,11 @@ def main():
     parser.add_argument("--imatrix", default=os.environ.get("QUANTAL_IMATRIX", "quantal-imatrix"), help="the program")
     own, options = split(sys.argv[1:])
     args = parser.parse_args(own)
-    ray.init(address=args.address)
+    if any(option.startswith("--hessian") for option in options):
+        parser.error("--hessian: not for parts")
+    ray.init(address=args.address or "local")
     machines = [node for node in ray.nodes() if node["Alive"]]
-    parts = args.parts or len(machines)
+    parts = min(args.parts or len(machines), args.chunks)
     cpus = args.cpus or int(min(node["Resources"].get("CPU", 1) for node in machines))
     bounds = [args.chunks * i // parts for i in range(parts + 1)]
     command = [args.imatrix, "-m", os.path.abspath(args.model), "-f", os.path.abspath(args.text), "--stream", *options]

@@ -39,8 +39,13 @@ void apply_limits(std::uint64_t& least) {
     const bool second = controllers.empty();
     if (!second && controllers.find("memory") == std::string::npos) continue;
     const std::string root = second ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-    for (; !group.empty(); group.erase(group.rfind('/')))
+    // Up to the root, which in a container is the container's own group.
+    for (;;) {
       apply_limit(root + group, second ? "memory.max" : "memory.limit_in_bytes", least);
+      const auto last = group.rfind('/');
+      if (last == std::string::npos) break;
+      group.erase(last);
+    }
   }
 }
 

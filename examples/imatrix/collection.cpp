@@ -36,6 +36,15 @@ result<imatrix::moments_source> kept_moments(const stream_state& state) {
   return all;
 }
 
+/// Statistics of a state belong to this run, and to blocks that the model has.
+result<void> check_kept(const imatrix::store& kept, const imatrix::store& now, std::int64_t blocks,
+                        std::int64_t layers, const std::filesystem::path& state) {
+  if (blocks <= layers && kept.datasets == now.datasets && kept.chunks == now.chunks &&
+      kept.chunk_size == now.chunk_size)
+    return {};
+  return error{state.string() + ": is damaged; remove the folder to begin anew"};
+}
+
 void add_scores(const corpus& text, std::int64_t chunk, std::span<const float> logits, running_mean& nll) {
   const std::int64_t first = first_scored(text.size);
   const auto tokens = text.chunk(chunk);
@@ -67,6 +76,8 @@ result<collection> collect(const model& m, const corpus& text, collector& c, mom
     if (pass.first_block > 0) {
       auto before = out.state->statistics();
       if (!before) return before.error();
+      if (auto r = check_kept(*before, c.statistics(), pass.first_block, m.hyper.layers, o.state); !r)
+        return r.error();
       c.resume(std::move(*before));
       std::fprintf(stderr, "going on from %s, after %lld of %lld blocks\n", o.state.c_str(),
                    static_cast<long long>(pass.first_block), static_cast<long long>(m.hyper.layers));

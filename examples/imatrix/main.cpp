@@ -261,9 +261,10 @@ json identity_of(const options& o, const corpus& text) {
   json in_files = json::array(), hessian_in = json::array();
   for (const auto& path : o.in_files) in_files.push_back(file(path));
   for (const auto& path : o.hessian_in) hessian_in.push_back(file(path));
+  const std::string name = std::filesystem::path(o.text).filename().string();
   const auto used = std::span(text.tokens).first(static_cast<std::size_t>(text.chunks * text.size));
   return {{"-m", file(o.model)},
-          {"-f", digest(std::as_bytes(used)) + " of " + std::filesystem::path(o.text).filename().string()},
+          {"-f", digest(std::as_bytes(used)) + " of " + digest(std::as_bytes(std::span(name)))},
           {"-c", o.context},
           {"-b", o.batch},
           {"--chunks", o.chunks},
@@ -307,8 +308,14 @@ void name_source(const options& o, const corpus& text, imatrix::store& s) {
   if (o.part) s.chunks = imatrix::chunk_range{o.first_chunk, o.first_chunk + text.chunks};
 }
 
+/// A streamed run that was ended left a state: this one goes on from it, however much memory is free by now.
+bool has_state(const options& o) {
+  std::error_code ignored;
+  return !o.similarity && std::filesystem::exists(o.out + ".stream/state.json", ignored);
+}
+
 int collect(const options& o) {
-  const auto m = load_model(o.model, {o.stream, memory_of(o)});
+  const auto m = load_model(o.model, {o.stream || has_state(o), memory_of(o)});
   if (!m) return fail(m.error().message);
   const auto t = tokenizer::from_gguf(m->file->meta());
   if (!t) return fail(o.model + ": " + t.error().message);
@@ -341,7 +348,12 @@ int collect(const options& o) {
   how.after_chunk = [&](std::int64_t chunks) -> result<void> {
     if (o.save_every == 0 || chunks % o.save_every != 0 || chunks == text->chunks) return {};
     c.settle();
-    return save(o, c.statistics(), m->file.get());
+    // A part says which chunks it holds so far.
+    const auto whole = c.statistics().chunks;
+    if (auto& part = c.statistics().chunks) part->last = part->first + chunks;
+    auto saved = save(o, c.statistics(), m->file.get());
+    c.statistics().chunks = whole;
+    return saved;
   };
   auto done = collect(*m, *text, c, moments ? &*moments : nullptr, pool, how);
   if (!done) return fail(done.error().message);
@@ -350,7 +362,7 @@ int collect(const options& o) {
   std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(),
                static_cast<long long>(text->chunks), o.out.c_str());
   if (moments) {
-    done->moments.datasets.push_back(c.statistics().datasets.back());
+    done->moments.datasets.push_back(std::filesystem::path(o.text).filename().string());
     if (auto r = save_moments(o, std::move(*earlier_moments), done->moments); !r)
       return fail(r.error().message);
   }

@@ -32,7 +32,7 @@ class stream_state {
 
   /// A block is done.
   result<void> keep(std::int64_t blocks, int hidden, const imatrix::store& statistics);
-  /// The results are in their files.
+  /// The results are in their files: removes the state's own files, and the folder if nothing else is in it.
   void remove() noexcept;
 
  private:
@@ -44,11 +44,12 @@ class stream_state {
   std::filesystem::path folder_;
   json identity_;
   int lock_;
+  bool fresh_ = false;  ///< holds nothing to go on from
   std::int64_t blocks_ = 0;
   std::optional<int> hidden_;
 };
 
-/// A number that another sequence of bytes has not, for identities.
+/// 64 bits that tell sequences of bytes apart, for identities.
 std::string digest(std::span<const std::byte> bytes);
 
 }  // namespace quantal::mla

@@ -42,7 +42,8 @@ result<pass_report> run_model(const options& o, const model& m, const chunk_sour
   pass_options pass;
   pass.how = {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device};
   pass.batch = o.batch, pass.first_logits = first_logits, pass.ram = memory_of(o);
-  pass.scratch = std::filesystem::temp_directory_path();
+  std::error_code none;
+  pass.scratch = std::filesystem::temp_directory_path(none);
   return run_text(m, text, arch, pool, pass, bar, nullptr, sink);
 }
 

@@ -41,7 +41,8 @@ mla::pass_options pass_of(const mla::corpus& text, std::uint64_t ram, activation
   mla::pass_options pass;
   pass.how.policy = policy;
   pass.first_logits = mla::first_scored(text.size), pass.ram = ram;
-  pass.scratch = std::filesystem::temp_directory_path();
+  std::error_code none;
+  pass.scratch = std::filesystem::temp_directory_path(none);
   return pass;
 }
 
