@@ -262,6 +262,7 @@ TEST_F(Families, QwenWithExperts) {
   EXPECT_EQ(integer("qwen2moe.expert_shared_feed_forward_length"), 96);
   EXPECT_EQ(integer("qwen2moe.expert_feed_forward_length"), 32);
   expect_same(two, "blk.0.ffn_gate_inp_shexp.weight", "model.layers.0.mlp.shared_expert_gate.weight");
+  EXPECT_EQ(got->find("blk.0.ffn_gate_inp_shexp.weight")->n_dims, 1);
   expect_same(two, "blk.0.ffn_down_shexp.weight", "model.layers.0.mlp.shared_expert.down_proj.weight");
   auto three = qwen(3, true);
   ASSERT_NO_FATAL_FAILURE(open(three));
