@@ -1,9 +1,14 @@
 // tokenizer.model of SentencePiece: a protobuf message with a piece per token.
 #pragma once
 
+#include <string_view>
+
 #include "vocabulary.hpp"
 
 namespace quantal::hf {
+
+/// How pieces write a space: U+2581.
+inline constexpr std::string_view space_mark = "\u2581";
 
 /// The pieces with their scores and types, for `size` tokens; numbers behind them are free. Errors name the file and the piece: a message
 /// that is cut off or contradicts itself, a piece twice or of no known type, more than `size` pieces, spaces

@@ -15,21 +15,30 @@ namespace {
 constexpr const char* byte_level_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
+bool falls_back_to_bytes(const document& model) {
+  const auto* flag = member(model, "byte_fallback");
+  return flag && *flag == true;
+}
+
 class json_tokenizer {
  public:
-  json_tokenizer(const document& d, std::string where, std::int64_t size)
-      : document_(d), where_(std::move(where)), out_(static_cast<std::size_t>(size)) {}
+  json_tokenizer(const document& d, std::string where, vocabulary start)
+      : document_(d), where_(std::move(where)), out_(std::move(start)) {}
 
   result<vocabulary> read() {
     const auto* model = member(document_, "model");
     if (!model || !model->is_object()) return fail("'model' is missing");
     if (auto ok = check_model(*model); !ok) return ok.error();
-    const auto* fallback = member(*model, "byte_fallback");
-    const bool pieces = fallback && *fallback == true;
+    const bool pieces = falls_back_to_bytes(*model);
     if (auto ok = pieces ? read_spaces() : read_splits(); !ok) return ok.error();
     if (auto ok = read_vocab(*model); !ok) return ok.error();
     if (auto ok = read_merges(*model); !ok) return ok.error();
     if (pieces) make_scores(*model);
+    return read_rest();
+  }
+
+  /// What stands beside the model.
+  result<vocabulary> read_rest() {
     if (auto ok = read_added(); !ok) return ok.error();
     read_template();
     out_.fill();
@@ -104,17 +113,16 @@ class json_tokenizer {
 
   /// A step that writes spaces as U+2581; `prefix` becomes true if it puts one before the text.
   static bool writes_spaces(const document& step, bool& prefix) {
-    const std::string mark = "\u2581";
     const auto value = [](const document& of, const char* key) {
       const auto* v = member(of, key);
       return v ? *v : document();
     };
     const auto type = value(step, "type"), pattern = value(step, "pattern");
-    if (type == "Prepend") return prefix = value(step, "prepend") == mark;
-    if (type == "Replace") return value(pattern, "String") == " " && value(step, "content") == mark;
+    if (type == "Prepend") return prefix = value(step, "prepend") == space_mark;
+    if (type == "Replace") return value(pattern, "String") == " " && value(step, "content") == space_mark;
     if (type == "Split")  // never splits: no space is left
       return value(pattern, "String") == " " && value(step, "behavior") == "MergedWithPrevious";
-    if (type != "Metaspace" || value(step, "replacement") != mark) return false;
+    if (type != "Metaspace" || value(step, "replacement") != space_mark) return false;
     const auto scheme = value(step, "prepend_scheme");
     prefix = scheme.is_null() ? value(step, "add_prefix_space") != false : scheme != "never";
     return value(step, "split") != true;
@@ -269,12 +277,29 @@ class json_tokenizer {
   std::unordered_set<std::string> known_;
 };
 
+bool has_byte_level_step(const document& pre_tokenizer) {
+  if (const auto* type = member(pre_tokenizer, "type"); type && *type == "ByteLevel") return true;
+  const auto* steps = member(pre_tokenizer, "pretokenizers");
+  return steps && steps->is_array() && std::any_of(steps->begin(), steps->end(), has_byte_level_step);
+}
+
 }  // namespace
 
-result<vocabulary> read_tokenizer_json(const std::filesystem::path& path, std::int64_t size) {
-  const auto d = read_json_object(path);
-  if (!d) return d.error();
-  return json_tokenizer(*d, path.string(), size).read();
+bool is_byte_level(const document& tokenizer) {
+  const auto* model = member(tokenizer, "model");
+  const auto* type = model ? member(*model, "type") : nullptr;
+  if (!model || (type && *type != "BPE") || falls_back_to_bytes(*model)) return false;
+  const auto* pre = member(tokenizer, "pre_tokenizer");
+  return pre && has_byte_level_step(*pre);
+}
+
+result<vocabulary> read_tokenizer_json(const document& tokenizer, const std::string& where,
+                                       std::int64_t size) {
+  return json_tokenizer(tokenizer, where, vocabulary(static_cast<std::size_t>(size))).read();
+}
+
+result<vocabulary> add_to_pieces(const document& tokenizer, const std::string& where, vocabulary pieces) {
+  return json_tokenizer(tokenizer, where, std::move(pieces)).read_rest();
 }
 
 }  // namespace quantal::hf

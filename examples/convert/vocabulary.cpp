@@ -24,9 +24,12 @@ bool vocabulary::put(std::size_t number, const std::string& token, token_type ty
 
 bool vocabulary::put_added(std::size_t number, const std::string& token, bool is_control) {
   if (number >= tokens.size()) {
-    notices.push_back("added token " + text::in_quotes(token) + " is left out: its number " +
-                      std::to_string(number) + " is behind the " + std::to_string(tokens.size()) +
-                      " of config.json");
+    auto notice = "added token " + text::in_quotes(token) + " is left out: its number " +
+                  std::to_string(number) + " is behind the " + std::to_string(tokens.size()) +
+                  " of config.json";
+    // Several files name it.
+    if (std::find(notices.begin(), notices.end(), notice) == notices.end())
+      notices.push_back(std::move(notice));
     return true;
   }
   const bool is_new = !taken_[number];
@@ -134,11 +137,13 @@ result<void> add_tokens(const std::filesystem::path& directory, const document& 
   return {};
 }
 
+/// `tokenizer`: tokenizer.json, null if there is none. Its added tokens may be named nowhere else.
 result<vocabulary> read_pieces(const std::filesystem::path& directory, const document& config,
-                               std::int64_t size) {
+                               const document* tokenizer, std::int64_t size) {
   auto v = read_sentencepiece(directory / "tokenizer.model", size);
   if (!v) return v;
   if (auto ok = add_tokens(directory, config, *v); !ok) return ok.error();
+  if (tokenizer) return add_to_pieces(*tokenizer, (directory / "tokenizer.json").string(), std::move(*v));
   v->fill();
   return v;
 }
@@ -150,13 +155,31 @@ result<vocabulary> read_vocabulary(const std::filesystem::path& directory, const
     std::error_code ignored;
     return std::filesystem::exists(directory / name, ignored);
   };
+  const auto path = directory / "tokenizer.json";
+  std::optional<document> tokenizer;
   if (has("tokenizer.json")) {
-    auto v = read_tokenizer_json(directory / "tokenizer.json", size);
-    if (!v || v->model == "gpt2" || !has("tokenizer.model")) return v;
+    auto read = read_json_object(path);
+    if (!read) return read.error();
+    tokenizer = std::move(*read);
   }
-  if (has("tokenizer.model")) return read_pieces(directory, config, size);
+  const bool has_pieces = has("tokenizer.model");
+  if (tokenizer && (is_byte_level(*tokenizer) || !has_pieces))
+    return read_tokenizer_json(*tokenizer, path.string(), size);
+  if (has_pieces) return read_pieces(directory, config, tokenizer ? &*tokenizer : nullptr, size);
   if (has("tiktoken.model")) return read_kimi_vocabulary(directory, config, size, notices);
   return error{directory.string() + ": neither tokenizer.json, tokenizer.model nor tiktoken.model"};
+}
+
+/// The tokens as a GGUF spells them. Programs look for those that are found as a whole in the text as it is,
+/// in which spaces are not written as U+2581 yet.
+std::vector<std::string> spelled(const vocabulary& v) {
+  auto tokens = v.tokens;
+  if (v.model != "llama") return tokens;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    if (v.types[i] == static_cast<std::int32_t>(token_type::user_defined))
+      for (std::size_t at = 0; (at = tokens[i].find(space_mark, at)) != std::string::npos; ++at)
+        tokens[i].replace(at, space_mark.size(), " ");
+  return tokens;
 }
 
 void set_tokens(const model_config& c, const vocabulary& v, gguf::metadata& meta) {
@@ -165,7 +188,7 @@ void set_tokens(const model_config& c, const vocabulary& v, gguf::metadata& meta
   meta.set("tokenizer.ggml.pre", pieces                             ? std::string("default")
                                  : c.is_glm && v.pre == "llama-bpe" ? std::string("glm4")
                                                                     : v.pre);
-  meta.set("tokenizer.ggml.tokens", gguf::array(v.tokens));
+  meta.set("tokenizer.ggml.tokens", gguf::array(spelled(v)));
   if (pieces) meta.set("tokenizer.ggml.scores", gguf::array(v.scores));
   meta.set("tokenizer.ggml.token_type", gguf::array(v.types));
   if (!pieces) meta.set("tokenizer.ggml.merges", gguf::array(v.merges));

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "family_checkpoint.hpp"
+#include "hf_config.hpp"
 #include "hf_convert.hpp"
 
 namespace quantal::test {
@@ -186,6 +187,37 @@ TEST_F(Families, ScaledRotaryPositions) {
   expect_failure(c, {"rope_scaling"});
 }
 
+TEST_F(Families, RotaryFactorsNeedATensor) {
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8},
+                       {"low_freq_factor", 1},
+                       {"high_freq_factor", 4},
+                       {"original_max_position_embeddings", 1024}};
+  for (auto c : {qwen(2, false), qwen(3, true), gemma(), gpt_oss(false)}) {
+    c.config["rope_scaling"] = llama3;
+    expect_failure(c, {"config.json: rope scaling", "'llama3' is not supported, only linear and yarn"});
+  }
+  auto c = mixtral();
+  c.config["rope_scaling"] = llama3;
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(values("rope_freqs.weight").size(), 16u);
+}
+
+TEST_F(Families, BothNamesOfRotaryScalingSayTheSame) {
+  auto c = llama();
+  const json linear = {{"rope_type", "linear"}, {"type", "default"}, {"factor", 4}};
+  c.config["rope_scaling"] = c.config["rope_parameters"] = linear;
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(string("llama.rope.scaling.type"), "linear");
+  c.config["rope_parameters"] = {{"rope_type", "default"}};
+  expect_failure(c, {"config.json", "'rope_scaling'", "'rope_parameters'"});
+  c.config["rope_scaling"] = nullptr;
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(string("llama.rope.scaling.type"), "none");
+  c.config["rope_parameters"] = 3;
+  expect_failure(c, {"'rope_parameters' is no object"});
+}
+
 TEST_F(Families, MixtralStacksItsExperts) {
   auto c = mixtral();
   ASSERT_NO_FATAL_FAILURE(open(c));
@@ -230,6 +262,7 @@ TEST_F(Families, QwenWithExperts) {
   EXPECT_EQ(integer("qwen2moe.expert_shared_feed_forward_length"), 96);
   EXPECT_EQ(integer("qwen2moe.expert_feed_forward_length"), 32);
   expect_same(two, "blk.0.ffn_gate_inp_shexp.weight", "model.layers.0.mlp.shared_expert_gate.weight");
+  EXPECT_EQ(got->find("blk.0.ffn_gate_inp_shexp.weight")->n_dims, 1);
   expect_same(two, "blk.0.ffn_down_shexp.weight", "model.layers.0.mlp.shared_expert.down_proj.weight");
   auto three = qwen(3, true);
   ASSERT_NO_FATAL_FAILURE(open(three));
@@ -275,6 +308,65 @@ TEST_F(Families, GemmaAddsOneToNorms) {
   EXPECT_EQ(number("gemma3.rope.freq_base_swa"), 1e4);
   c.config["layer_types"] = {"full_attention", "sliding_attention"};
   expect_failure(c, {"layer_types", "layer 0"});
+}
+
+TEST_F(Families, GemmaScalesQueriesByTheWidthThatItsGgufStandsFor) {
+  auto c = gemma();
+  c.config.erase("query_pre_attn_scalar");
+  expect_failure(c, {"config.json", "'query_pre_attn_scalar' is 256", "stands for 32"});
+  c.config["query_pre_attn_scalar"] = 16;
+  expect_failure(c, {"'query_pre_attn_scalar' is 16", "stands for 32"});
+  // The largest model has 62 layers, and the share of a head is 64 / 4 there.
+  c.config["num_hidden_layers"] = 62;
+  expect_failure(c, {"model.layers.2.", "is missing"});
+  c.config["query_pre_attn_scalar"] = 32;
+  expect_failure(c, {"'query_pre_attn_scalar' is 32", "stands for 16"});
+}
+
+TEST_F(Families, MissingKeysMeanWhatTheirOwnLibraryTakesThemFor) {
+  const auto without = [](family_checkpoint c, const char* key) {
+    c.config.erase(key);
+    return c;
+  };
+  ASSERT_NO_FATAL_FAILURE(open(without(llama(), "rope_theta")));
+  EXPECT_EQ(number("llama.rope.freq_base"), 1e4);
+  ASSERT_NO_FATAL_FAILURE(open(without(mixtral(), "rope_theta")));
+  EXPECT_EQ(number("llama.rope.freq_base"), 1e6);
+  for (const auto& c : {qwen(2, false), qwen(2, true), qwen(3, false), qwen(3, true), gpt_oss(false)})
+    expect_failure(without(c, "rope_theta"), {"config.json", "'rope_theta' is missing"});
+  expect_failure(without(gpt_oss(false), "rope_scaling"), {"'rope_scaling' is missing"});
+  expect_failure(without(qwen(3, true), "norm_topk_prob"), {"'norm_topk_prob' is false"});
+  ASSERT_NO_FATAL_FAILURE(open(without(qwen(2, true), "norm_topk_prob")));
+}
+
+TEST_F(Families, WhatIsSaidInsideAndOutsideOfRotaryParameters) {
+  auto c = llama();
+  c.config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(number("llama.rope.freq_base"), 5e5);
+  c.config["rope_parameters"]["partial_rotary_factor"] = 0.5;
+  expect_failure(c, {"'partial_rotary_factor' 0.5"});
+  c = llama();
+  c.config["partial_rotary_factor"] = 0.5;
+  expect_failure(c, {"'partial_rotary_factor' 0.5"});
+}
+
+TEST_F(Families, AWindowThatIsUsedIsNoted) {
+  const auto noted = [&](family_checkpoint c) {
+    std::filesystem::remove_all(dir / "hf");
+    c.config["sliding_window"] = 128;
+    c.write(dir / "hf");
+    const auto m = hf::read_config(dir / "hf", mla::layout::heads);
+    EXPECT_TRUE(m) << m.error().message;
+    return m && std::any_of(m->notices.begin(), m->notices.end(), [](const std::string& n) {
+             return n.find("sliding_window is left out") != std::string::npos;
+           });
+  };
+  auto c = qwen(2, false);
+  EXPECT_FALSE(noted(c));
+  c.config["use_sliding_window"] = true;
+  EXPECT_TRUE(noted(c));
+  EXPECT_TRUE(noted(llama()));
 }
 
 TEST_F(Families, TheTextPartOfGemmaThatSees) {
@@ -336,6 +428,8 @@ TEST_F(GptOss, PackedExpertsAreExactInBothTypes) {
   EXPECT_EQ(integer("gpt-oss.expert_feed_forward_length"), 32);
   EXPECT_EQ(integer("gpt-oss.attention.sliding_window"), 128);
   EXPECT_EQ(integer("gpt-oss.expert_count"), 4);
+  EXPECT_EQ(string("gpt-oss.rope.scaling.type"), "yarn");
+  EXPECT_EQ(number("gpt-oss.rope.freq_base"), 10000);
 }
 
 TEST_F(GptOss, BiasesAndSinks) {

@@ -173,6 +173,7 @@ inline family_checkpoint gemma(const std::string& body = "model.") {
   c.config["tie_word_embeddings"] = true, c.config["sliding_window"] = 512;
   c.config["rope_local_base_freq"] = 20000.0, c.config["rope_theta"] = 1e6;
   c.config["hidden_activation"] = "gelu_pytorch_tanh";
+  c.config["query_pre_attn_scalar"] = c.head;
   c.outer(body);
   for (std::int64_t i = 0; i < c.layers; ++i) {
     const auto l = c.layer(i, body);
@@ -190,6 +191,8 @@ inline family_checkpoint gpt_oss(bool packed) {
   family_checkpoint c("GptOssForCausalLM");
   c.config["intermediate_size"] = c.expert_hidden, c.config["num_local_experts"] = c.experts;
   c.config["num_experts_per_tok"] = 2, c.config["sliding_window"] = 128, c.config["attention_bias"] = true;
+  c.config["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 32}, {"original_max_position_embeddings", 128}, {"truncate", false}};
   if (packed) c.config["quantization_config"] = {{"quant_method", "mxfp4"}};
   c.outer();
   for (std::int64_t i = 0; i < c.layers; ++i) {

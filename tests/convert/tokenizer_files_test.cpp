@@ -43,8 +43,9 @@ json tiny() {
 class TokenizerJson : public ::testing::Test {
  protected:
   result<hf::vocabulary> read(const json& j, std::int64_t size = 8) {
-    write_file(dir / "tokenizer.json", j.dump());
-    return hf::read_tokenizer_json(dir / "tokenizer.json", size);
+    const auto read = hf::parse_json(j.dump(), "tokenizer.json");
+    EXPECT_TRUE(read);
+    return hf::read_tokenizer_json(*read, "tokenizer.json", size);
   }
   void expect_error(const json& j, const std::string& part, std::int64_t size = 8) {
     const auto v = read(j, size);
@@ -142,7 +143,11 @@ TEST_F(TokenizerJson, WhatAGgufCannotDo) {
   expect_error(with("/added_tokens/0/id", 1), "'<s>'");
   expect_error(tiny(), "outside the 4", 4);
   write_file(dir / "tokenizer.json", R"({"model": {"vocab": {"a": 1, "a": 2}}})");
-  EXPECT_FALSE(hf::read_tokenizer_json(dir / "tokenizer.json", 8));
+  hf::model_config c;
+  c.sizes[hf::size::vocabulary] = 8;
+  gguf::metadata meta;
+  std::vector<std::string> notices;
+  EXPECT_FALSE(hf::add_vocabulary(dir / "", c, meta, notices));
 }
 
 TEST_F(TokenizerJson, NfcIsLeftOutWithANotice) {
@@ -209,6 +214,22 @@ TEST_F(TokenizerJson, ByteFallbackBecomesSentencePiece) {
   expect_error(j, "U+2581", 9);
 }
 
+TEST_F(TokenizerJson, UserDefinedPiecesAreSpelledWithSpaces) {
+  auto j = pieces(true);
+  j["added_tokens"][1]["content"] = "\u2581\u2581tool\u2581";
+  j["model"]["vocab"]["\u2581"] = 8;
+  write_file(dir / "tokenizer.json", j.dump());
+  hf::model_config c;
+  c.sizes[hf::size::vocabulary] = 9;
+  gguf::metadata meta;
+  std::vector<std::string> notices;
+  const auto done = hf::add_vocabulary(dir / "", c, meta, notices);
+  ASSERT_TRUE(done) << done.error().message;
+  const auto& tokens = **meta.strings("tokenizer.ggml.tokens");
+  EXPECT_EQ(tokens[5], "  tool ");
+  EXPECT_EQ(tokens[8], "\u2581");
+}
+
 /// A protobuf message out of its fields.
 std::string proto_varint(std::uint64_t v) {
   std::string out;
@@ -252,16 +273,21 @@ class SentencePiece : public ::testing::Test {
     EXPECT_NE(v.error().message.find(part), std::string::npos) << v.error().message;
     EXPECT_NE(v.error().message.find("tokenizer.model"), std::string::npos);
   }
-  gguf::metadata vocabulary_of(const json& tokenizer_config) {
-    write_file(dir / "tokenizer.model", model());
-    write_file(dir / "tokenizer_config.json", tokenizer_config.dump());
+  /// Of the files that are there.
+  result<gguf::metadata> vocabulary_here() {
     hf::model_config c;
     c.sizes[hf::size::vocabulary] = 8;
     gguf::metadata meta;
     std::vector<std::string> notices;
-    const auto done = hf::add_vocabulary(dir / "", c, meta, notices);
-    EXPECT_TRUE(done) << done.error().message;
+    if (const auto done = hf::add_vocabulary(dir / "", c, meta, notices); !done) return done.error();
     return meta;
+  }
+  gguf::metadata vocabulary_of(const json& tokenizer_config, const std::string& bytes = model()) {
+    write_file(dir / "tokenizer.model", bytes);
+    write_file(dir / "tokenizer_config.json", tokenizer_config.dump());
+    auto meta = vocabulary_here();
+    EXPECT_TRUE(meta) << meta.error().message;
+    return meta ? std::move(*meta) : gguf::metadata{};
   }
 
   temp_dir dir;
@@ -301,6 +327,71 @@ TEST_F(SentencePiece, AddedTokensAndKeys) {
   EXPECT_EQ(*meta.integer("tokenizer.ggml.unknown_token_id"), 0);
   EXPECT_EQ(*meta.boolean("tokenizer.ggml.add_bos_token"), true);
   EXPECT_EQ(*meta.boolean("tokenizer.ggml.add_space_prefix"), true);
+}
+
+TEST_F(SentencePiece, UserDefinedPiecesAreSpelledWithSpaces) {
+  const json config = {{"pad_token", "\u2581\u2581"},
+                       {"added_tokens_decoder", {{"5", {{"content", "\u2581\u2581"}, {"special", false}}}}}};
+  const auto meta =
+      vocabulary_of(config, model() + proto_piece("\u2581\u2581", -3, 4) + proto_piece("\u2581\u2581b", -4));
+  const auto& tokens = **meta.strings("tokenizer.ggml.tokens");
+  EXPECT_EQ(tokens[3], "\u2581a");
+  EXPECT_EQ(tokens[5], "  ");
+  EXPECT_EQ(tokens[6], "\u2581\u2581b");
+  EXPECT_EQ((*meta.integers("tokenizer.ggml.token_type"))[5], 4);
+  EXPECT_EQ(*meta.integer("tokenizer.ggml.padding_token_id"), 5);
+}
+
+/// tokenizer.json beside the pieces of the model above, with two tokens that no other file has.
+json beside_pieces(const json& model) {
+  const json bos = {{"SpecialToken", {{"id", "<s>"}}}}, text = {{"Sequence", {{"id", "A"}}}};
+  return {{"model", model},
+          {"normalizer", {{"type", "NFKC"}}},
+          {"added_tokens",
+           {{{"id", 1}, {"content", "<s>"}, {"special", true}},
+            {{"id", 5}, {"content", "<end>"}, {"special", true}},
+            {{"id", 6}, {"content", "\u2581\u2581"}, {"special", false}}}},
+          {"post_processor", {{"type", "TemplateProcessing"}, {"single", {bos, text}}}}};
+}
+
+TEST_F(SentencePiece, TokensThatOnlyTokenizerJsonHasComeAlong) {
+  for (const json& kind : {json{{"type", "Unigram"}, {"vocab", json::array()}},
+                           json{{"type", "BPE"}, {"byte_fallback", true}, {"vocab", json::object()}}}) {
+    write_file(dir / "tokenizer.json", beside_pieces(kind).dump());
+    const auto meta = vocabulary_of({{"bos_token", "<s>"}});
+    EXPECT_EQ(*meta.string("tokenizer.ggml.model"), "llama");
+    EXPECT_EQ(**meta.strings("tokenizer.ggml.tokens"),
+              (std::vector<std::string>{"<unk>", "<s>", "<0x0A>", "\u2581a", "b", "<end>", "  ", "[PAD7]"}));
+    EXPECT_EQ(*meta.integers("tokenizer.ggml.token_type"),
+              (std::vector<std::int64_t>{2, 3, 6, 1, 1, 3, 4, 5}));
+    EXPECT_EQ(*meta.boolean("tokenizer.ggml.add_bos_token"), true);
+    EXPECT_FALSE(meta.contains("tokenizer.ggml.add_eos_token"));
+  }
+}
+
+TEST_F(SentencePiece, TokenizerJsonThatContradictsThePieces) {
+  write_file(dir / "tokenizer.model", model());
+  auto j = beside_pieces({{"type", "Unigram"}});
+  j["added_tokens"][1]["id"] = 4;
+  write_file(dir / "tokenizer.json", j.dump());
+  const auto meta = vocabulary_here();
+  ASSERT_FALSE(meta);
+  EXPECT_NE(meta.error().message.find("tokenizer.json: token '<end>': number 4 belongs"), std::string::npos)
+      << meta.error().message;
+}
+
+TEST_F(SentencePiece, PiecesDoNotHideErrorsOfByteLevelFiles) {
+  write_file(dir / "tokenizer.model", model());
+  auto j = tiny();
+  write_file(dir / "tokenizer.json", j.dump());
+  auto meta = vocabulary_here();
+  ASSERT_TRUE(meta) << meta.error().message;
+  EXPECT_EQ(*meta->string("tokenizer.ggml.model"), "gpt2");
+  j["normalizer"] = {{"type", "NFKC"}};
+  write_file(dir / "tokenizer.json", j.dump());
+  meta = vocabulary_here();
+  ASSERT_FALSE(meta);
+  EXPECT_NE(meta.error().message.find("NFKC"), std::string::npos) << meta.error().message;
 }
 
 TEST_F(SentencePiece, AddedTokensThatDoNotFit) {

@@ -12,8 +12,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& t : tensors->tensors()) used += t.bytes.size();
     if (used > size) std::abort();
   }
-  if (const auto v = quantal::hf::read_tokenizer_json(file.path(), 512); v && v->tokens.size() != 512)
-    std::abort();
+  if (const auto d = quantal::hf::read_json_object(file.path())) {
+    quantal::hf::is_byte_level(*d);
+    if (const auto v = quantal::hf::read_tokenizer_json(*d, "tokenizer.json", 512);
+        v && v->tokens.size() != 512)
+      std::abort();
+    if (const auto v = quantal::hf::add_to_pieces(*d, "tokenizer.json", quantal::hf::vocabulary(512));
+        v && v->tokens.size() != 512)
+      std::abort();
+  }
   if (const auto v = quantal::hf::read_sentencepiece(file.path(), 512); v && v->scores.size() != 512)
     std::abort();
   if (const auto t = quantal::hf::read_tiktoken(file.path(), 512)) {

@@ -74,9 +74,8 @@ void read_experts(key_reader& k, model_config& m) {
   m.dense_layers = 0;
 }
 
-void leave_out_window(key_reader& k, model_config& m) {
+void leave_out_window(key_reader& k, model_config& m, bool used) {
   const auto* window = k.get("sliding_window");
-  const bool used = k.flag_or("use_sliding_window", window != nullptr);
   k.get("max_window_layers");
   if (!window || !used) return;
   m.notices.push_back(

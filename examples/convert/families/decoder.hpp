@@ -15,8 +15,8 @@ void set_head_width(model_config& m);
 void check_pattern(key_reader& k, const model_config& m, std::int64_t every, std::int64_t at);
 /// Checks the numbers of experts; every block has some.
 void read_experts(key_reader& k, model_config& m);
-/// Where the GGUF has no window, a notice says what is left out.
-void leave_out_window(key_reader& k, model_config& m);
+/// Where the GGUF has no window, a notice says what is left out if the checkpoint uses it.
+void leave_out_window(key_reader& k, model_config& m, bool used);
 
 /// Tables one after the other.
 template <class T, std::size_t... N>

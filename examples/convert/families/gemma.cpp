@@ -17,7 +17,7 @@ constexpr auto keys = std::to_array<key_row>({
     {"intermediate_size", "feed_forward_length", size::hidden},
     {"sliding_window", "attention.sliding_window"},
 });
-constexpr double base = 1e6, window_base = 1e4, epsilon = 1e-6;
+constexpr double base = 1e6, window_base = 1e4, epsilon = 1e-6, query_scalar = 256;
 
 /// Norms are stored less one.
 constexpr tensor_row norm(std::string_view out, std::string_view stored, size width = size::embedding) {
@@ -52,8 +52,20 @@ double read_window_base(key_reader& k) {
   return rope.base(window_base);
 }
 
+/// Queries are divided by the root of a number that no key of a GGUF has: programs take the width of a head,
+/// or, in the largest model, which they know by its layers, the share of the embedding that a head has.
+void check_query_scalar(key_reader& k, const model_config& m) {
+  const auto& s = m.sizes;
+  const std::int64_t want = s[size::layers] == 62 ? s[size::embedding] / s[size::heads] : s[size::head];
+  const double scalar = k.number_or("query_pre_attn_scalar", query_scalar, 0.0);
+  if (scalar != static_cast<double>(want))
+    k.fail("query_pre_attn_scalar",
+           text::format("is %g, and a gemma3 GGUF of this size stands for ", scalar) + std::to_string(want));
+}
+
 void read_rest(key_reader& k, model_config& m) {
   set_head_width(m);
+  check_query_scalar(k, m);
   read_rope(k, m, base, "full_attention");
   m.set_number("rope.freq_base_swa", read_window_base(k));
   check_pattern(k, m, 6, 5);

@@ -69,6 +69,8 @@ constexpr auto tensors = join(outer_tensors, own, attention_tensors, input_biase
 
 void read_rest(key_reader& k, model_config& m) {
   set_head_width(m);
+  if (!k.has("rope_scaling") && !k.has("rope_parameters"))
+    k.fail("rope_scaling", "is missing, which gpt-oss does not take for no scaling");
   read_rope(k, m);
   read_experts(k, m);
   m.sizes[size::expert_gate_up] = 2 * m.sizes[size::expert_hidden];

@@ -52,26 +52,31 @@ constexpr auto shared = join(rope_factor_tensor, outer_tensors, block_norms, att
 constexpr auto tensors = join(shared, feed_forward_tensors, feed_forward_biases);
 constexpr auto mixtral_tensors = join(shared, mixtral_experts);
 
-void read_rest(key_reader& k, model_config& m) {
+/// Bases of a config.json that has none: the first models were published so.
+constexpr double llama_base = 1e4, mixtral_base = 1e6;
+
+void read_common(key_reader& k, model_config& m, double base) {
   m.set_integer("vocab_size", m.sizes[size::vocabulary]);
   m.set_integer("rope.dimension_count", m.sizes[size::head]);
   if (k.has("head_dim")) set_head_width(m);
-  read_rope(k, m);
-  leave_out_window(k, m);
+  read_rope(k, m, base);
+  leave_out_window(k, m, k.flag_or("use_sliding_window", true));
   k.only("hidden_act", "silu");
   if (k.flag_or("attention_bias", false)) m.traits |= trait::attention_bias;
   if (k.flag_or("mlp_bias", false)) m.traits |= trait::mlp_bias;
 }
 
+void read_llama(key_reader& k, model_config& m) { read_common(k, m, llama_base); }
+
 void read_mixtral(key_reader& k, model_config& m) {
-  read_rest(k, m);
+  read_common(k, m, mixtral_base);
   k.only("mlp_bias", false);
   read_experts(k, m);
 }
 
 constexpr auto families = std::to_array<family>({
-    {"LlamaForCausalLM", "llama", "llama", keys, tensors, read_rest},
-    {"MistralForCausalLM", "mistral", "llama", keys, tensors, read_rest},
+    {"LlamaForCausalLM", "llama", "llama", keys, tensors, read_llama},
+    {"MistralForCausalLM", "mistral", "llama", keys, tensors, read_llama},
     {"MixtralForCausalLM", "mixtral", "llama", mixtral_keys, mixtral_tensors, read_mixtral},
 });
 

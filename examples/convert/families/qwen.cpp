@@ -38,7 +38,7 @@ constexpr auto qwen3_moe = join(blocks, head_norms, router, expert_stacks);
 
 void read_common(key_reader& k, model_config& m) {
   read_rope(k, m);
-  leave_out_window(k, m);
+  leave_out_window(k, m, k.flag_or("use_sliding_window", false));
   k.get("layer_types");  // sliding or full, which the window says too
   k.only("hidden_act", "silu");
 }
@@ -68,7 +68,8 @@ void read_qwen2_moe(key_reader& k, model_config& m) {
 void read_qwen3_moe(key_reader& k, model_config& m) {
   read_qwen3(k, m);
   read_sparse(k, m);
-  k.only("norm_topk_prob", true);
+  if (!k.flag_or("norm_topk_prob", false))
+    k.fail("norm_topk_prob", "is false, as it is where it is missing, and a qwen3moe GGUF stands for true");
 }
 
 constexpr auto families = std::to_array<family>({

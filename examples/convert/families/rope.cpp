@@ -1,5 +1,6 @@
 #include "families/rope.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -11,10 +12,17 @@ const document no_parameters = document::object();
 /// The object that holds the parameters; one without keys if there is none.
 const document& parameters_of(key_reader& k, const char* kind) {
   const auto *newer = k.get("rope_parameters"), *older = k.get("rope_scaling");
+  if (newer && older && *newer != *older) k.fail("rope_scaling", "is not what key 'rope_parameters' says");
   const auto* found = newer ? newer : older;
   if (found && found->is_object() && kind && member(*found, kind)) found = member(*found, kind);
-  if (found && !found->is_object()) k.fail("rope_scaling", "is no object");
+  if (found && !found->is_object()) k.fail(newer ? "rope_parameters" : "rope_scaling", "is no object");
   return found && found->is_object() ? *found : no_parameters;
+}
+
+/// The family has a tensor for divisors of the frequencies.
+bool takes_factors(const family& f) {
+  return std::any_of(f.tensors.begin(), f.tensors.end(),
+                     [](const tensor_row& row) { return (row.needs & trait::rope_factors) != 0; });
 }
 
 void set_yarn(key_reader& r, model_config& m) {
@@ -55,14 +63,17 @@ rope_reader::rope_reader(key_reader& k, const char* kind)
 rope_reader::~rope_reader() { k_.adopt(parameters_); }
 
 double rope_reader::base(double otherwise) {
-  const double b = k_.has("rope_theta") ? k_.number("rope_theta", 1.0)
-                                        : parameters_.number_or("rope_theta", otherwise, 1.0);
+  const bool outside = k_.has("rope_theta");
+  const double b = parameters_.has("rope_theta") ? parameters_.number("rope_theta", 1.0)
+                   : outside                     ? k_.number("rope_theta", 1.0)
+                                                 : otherwise;
   if (b == 0.0) k_.fail("rope_theta", "is missing");
   return b;
 }
 
 std::string rope_reader::type() {
-  return parameters_.text_or("type", parameters_.text_or("rope_type", "default"));
+  const auto older = parameters_.text_or("type", "default");
+  return parameters_.text_or("rope_type", older);
 }
 
 void rope_reader::refuse(const std::string& type, const char* known) {
@@ -81,16 +92,16 @@ void read_rope(key_reader& k, model_config& m, double otherwise, const char* kin
   const double base = rope.base(otherwise);
   m.set_number("rope.freq_base", base);
   const auto type = rope.type();
-  r.only("partial_rotary_factor", 1.0);
+  for (auto* reader : {&k, &r}) reader->only("partial_rotary_factor", 1.0);
   if (type == "linear") {
     m.set("rope.scaling.type", std::string("linear"));
     m.set_number("rope.scaling.factor", r.number("factor", 1e-6));
   } else if (type == "yarn") {
     set_yarn(r, m);
-  } else if (type == "llama3") {
+  } else if (type == "llama3" && takes_factors(*m.kind)) {
     set_factors(r, m, base);
   } else if (type != "default") {
-    return rope.refuse(type, "linear, yarn and llama3");
+    return rope.refuse(type, takes_factors(*m.kind) ? "linear, yarn and llama3" : "linear and yarn");
   }
   rope.note_unused(m);
 }

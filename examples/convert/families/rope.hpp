@@ -31,7 +31,7 @@ class rope_reader {
 };
 
 /// The base and the scaling (none, linear, yarn, llama3) as keys and rotary factors.
-/// `base`: where config.json has none.
-void read_rope(key_reader& k, model_config& m, double base = 10000, const char* kind = nullptr);
+/// `base`: where config.json has none; 0: there must be one.
+void read_rope(key_reader& k, model_config& m, double base = 0, const char* kind = nullptr);
 
 }  // namespace quantal::hf
