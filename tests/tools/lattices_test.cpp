@@ -67,6 +67,16 @@ class Lattices : public ::testing::Test {
     }
   }
   std::filesystem::path in() const { return dir / "in.gguf"; }
+  /// Writes the tensors anew and looks at one of them.
+  lattice_finding examined(const std::string& name) {
+    test::write_model(dir / "examined.gguf", test::deepseek2_metadata({}), tensors,
+                      [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+    const auto r = gguf::reader::open(dir / "examined.gguf");
+    thread_pool pool(2);
+    const auto f = examine(*r, *r->find("blk.0." + name + ".weight"), dialect::llama_cpp, pool);
+    EXPECT_TRUE(f) << f.error().message;
+    return *f;
+  }
   run_options options(const std::filesystem::path& from, const std::string& type, const std::string& to) {
     run_options o;
     o.in = from, o.out = dir / to, o.type = type, o.threads = 2, o.quiet = true;
@@ -117,6 +127,46 @@ TEST_F(Lattices, AreDescribedWithTheTypeThatHoldsThem) {
     if (name == "nvfp4" || name == "iq4_nl") {
       EXPECT_EQ(f->type->name, name);
     }
+  }
+}
+
+/// Row 3 is not among those that are looked at closely.
+TEST_F(Lattices, OneRowBesideTheLatticeIsALoss) {
+  for (std::int64_t c = 0; c < cols; ++c)
+    weights["blk.0.int4.weight"][static_cast<std::size_t>(3 * cols + c)] = 0.01f * normal(random);
+  const auto f = examined("int4");
+  EXPECT_LT(f.fit.fitting, f.fit.groups);
+  EXPECT_FALSE(f.lossless);
+  auto o = options(dir / "examined.gguf", "F32", "out.gguf");
+  o.lattice = true;
+  ASSERT_TRUE(run(o));
+  const auto r = gguf::reader::open(o.out);
+  EXPECT_EQ(gguf::type_name(r->find("blk.0.int4.weight")->type), "f32");
+  EXPECT_EQ(gguf::type_name(r->find("blk.0.rows.weight")->type), "q4_0");
+}
+
+TEST_F(Lattices, TheLastRowIsLookedAt) {
+  auto& x = weights["blk.0.mxfp4.weight"];
+  for (auto v = x.end() - cols; v != x.end(); ++v) *v *= 1.25f;
+  const auto f = examined("mxfp4");
+  EXPECT_EQ(f.fit.fitting, f.fit.groups);
+  EXPECT_FALSE(f.lossless && f.type->gguf_id == mxfp4::gguf_id);
+}
+
+/// q8_0 has no offsets: its steps lie beside those of such lattices.
+TEST_F(Lattices, StepsBesideThoseOfTheLatticeAreALoss) {
+  constexpr float step = 0x1p-10f;
+  add(
+      "offsets", 32, [&] { return static_cast<float>(random() % 64) + 70.3f; }, [] { return step; }, false);
+  add(
+      "skewed", 32, [&] { return static_cast<float>(random() % 256) - 201; }, [] { return step; }, false);
+  for (const char* name : {"offsets", "skewed"}) {
+    const auto f = examined(name);
+    ASSERT_TRUE(f) << name;
+    EXPECT_EQ(f.fit.fitting, f.fit.groups) << name;
+    ASSERT_TRUE(f.type) << name;
+    EXPECT_EQ(f.type->name, "q8_0") << name;
+    EXPECT_FALSE(f.lossless) << name << ": " << describe(f, tensors.back());
   }
 }
 
