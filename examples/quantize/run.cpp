@@ -62,7 +62,7 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   if (o.sensitivity.empty()) return a;
   const auto content = file::read_text(o.sensitivity);
   if (!content) return content.error();
-  if (!text::trim(*content).starts_with('{')) {
+  if (!text::trim(without_byte_order_mark(*content)).starts_with('{')) {
     auto measured = parse_measured_losses(*content, o.sensitivity);
     if (!measured) return measured.error();
     a.measured = std::move(*measured);

@@ -130,6 +130,8 @@ TEST(MeasuredLosses, AreReadInBothLayouts) {
     EXPECT_EQ(m->of("b", q8_0::gguf_id), 0.01);
     EXPECT_EQ(m->of("c", q8_0::gguf_id), std::nullopt);
   }
+  EXPECT_EQ(parse_measured_losses("\xef\xbb\xbftensor,type,value\na,q4_0,1", "k")->of("a", q4_0::gguf_id),
+            1.0);
   EXPECT_EQ(parse_measured_losses("tensor,type,value\na,q4_0,-0.001", "k")->of("a", q4_0::gguf_id), 0.0);
 }
 
@@ -189,6 +191,14 @@ TEST(MeasuredLosses, DecideAllocations) {
   EXPECT_NE(got[""].find("--sensitivity: no tensor of"), std::string::npos) << got[""];
   got = types("tensor,type\n");
   EXPECT_NE(got[""].find("k.csv:1: expected a header"), std::string::npos) << got[""];
+  // No loss in one type does not make the others free: what can be paid is taken.
+  o.target_bpw = 12;
+  for (const std::string more : {"", "blk.1.ffn_gate_exps.weight,q4_0,1\n"}) {
+    got = types("tensor,type,value\n" + up + ",q8_0,-0.001\n" + down + ",q8_0,0\n" + more);
+    EXPECT_EQ(got.count(""), 0u) << got[""];
+    EXPECT_EQ(got[up], "q8_0") << more;
+    EXPECT_EQ(got[down], "q8_0") << more;
+  }
 }
 
 }  // namespace
