@@ -98,7 +98,7 @@ result<std::string> add_allocation(const gguf::model_view& model, const run_opti
   if (o.target_bpw <= 0 && o.target_size == 0) return std::string();
   auto options = read_allocation_options(o, types);
   if (!options) return options.error();
-  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance));
+  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance), o.hessian);
   options->output_bytes = [&](const model_plan& p) -> result<std::uint64_t> {
     const auto paths = place(p);
     return paths ? output_bytes(*paths, meta, p) : result<std::uint64_t>(paths.error());
@@ -362,8 +362,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     report.finish(*paths);
     return {};
   }
-  auto out =
-      output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
+  auto out = output::create(
+      *paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics), o.hessian), *plan);
   if (!out) return out.error();
   auto done =
       execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);

@@ -229,6 +229,45 @@ TEST_F(Lattices, ReleasedTensorsAreASource) {
   }
 }
 
+/// Where anything was quantized, or a quantizer says so, nothing was released.
+TEST_F(Lattices, OneQuantizedTensorTellsOfAll) {
+  for (const char* rules : {"int4=q4_0,none=q8_0", "int4=q4_0,none=q4_0", "mxfp4=mxfp4,none=q4_K"}) {
+    auto o = options(in(), "F32", "quantized.gguf");
+    o.rules = {rules};
+    ASSERT_TRUE(run(o));
+    const auto refused = run(options(o.out, "Q6_K", "no.gguf"));
+    ASSERT_FALSE(refused) << rules;
+    EXPECT_NE(refused.error().message.find("requantizing from type"), std::string::npos);
+  }
+  auto meta = test::deepseek2_metadata({});
+  meta.set("quantize.hessian.file", std::string("moments.gguf"));
+  test::write_model(dir / "marked.gguf", meta, tensors,
+                    [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+  auto o = options(dir / "marked.gguf", "F32", "quantized.gguf");
+  o.rules = {"int4=q4_0"};
+  ASSERT_TRUE(run(o));
+  EXPECT_FALSE(run(options(o.out, "Q6_K", "no.gguf")));
+}
+
+/// 4 rows of 16 blocks tell nothing; 16 tensors of that kind do.
+TEST_F(Lattices, FewBlocksTellNothing) {
+  const auto whole = weights.at("blk.0.int4.weight");
+  for (const int count : {15, 16}) {
+    tensors.clear();
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "blk." + std::to_string(i) + ".int4.weight";
+      tensors.push_back(test::tensor(name, f32::gguf_id, {cols, 4, 1, 1}));
+      weights[name].assign(whole.begin() + i * 4 * cols, whole.begin() + (i + 1) * 4 * cols);
+    }
+    test::write_model(dir / "small.gguf", test::deepseek2_metadata({}), tensors,
+                      [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+    auto o = options(dir / "small.gguf", "F32", "released.gguf");
+    o.rules = {"int4=q4_0"};
+    ASSERT_TRUE(run(o));
+    EXPECT_EQ(static_cast<bool>(run(options(o.out, "Q6_K", "again.gguf"))), count == 16) << count;
+  }
+}
+
 /// No weights: they stay where they are, whatever becomes of their matrix.
 TEST_F(Lattices, InputScalesPassThrough) {
   tensors.push_back(test::tensor("blk.0.int4.input_scale", f32::gguf_id, {1, 1, 1, 1}));
