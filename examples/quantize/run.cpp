@@ -307,6 +307,13 @@ result<type_options> read_type_options(const run_options& o) {
   return t;
 }
 
+result<std::optional<imatrix::store>> load_statistics(const run_options& o) {
+  if (o.imatrix.empty()) return std::optional<imatrix::store>();
+  auto loaded = imatrix::load(o.imatrix);
+  if (!loaded) return loaded.error();
+  return std::optional<imatrix::store>(std::move(*loaded));
+}
+
 file_plan inputs_of(const run_options& o) {
   file_plan files;
   files.input("IN", o.in).input("--imatrix", o.imatrix).input("--hessian", o.hessian);
@@ -332,12 +339,9 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   if (!types) return types.error();
   if (!types->allow_requantize)
     if (auto found = find_released(model, types->released); !found) return found;
-  std::optional<imatrix::store> statistics;
-  if (!o.imatrix.empty()) {
-    auto loaded = imatrix::load(o.imatrix);
-    if (!loaded) return loaded.error();
-    statistics = std::move(*loaded);
-  }
+  auto loaded = load_statistics(o);
+  if (!loaded) return loaded.error();
+  const auto statistics = std::move(*loaded);
   std::optional<imatrix::moments_file> moments;
   if (!o.hessian.empty()) {
     auto opened = imatrix::moments_file::open(o.hessian);

@@ -7,6 +7,7 @@
 #include "json.hpp"
 #include "measured_losses.hpp"
 #include "quantal/gguf/reader.hpp"
+#include "quantal/imatrix/io.hpp"
 #include "recipe.hpp"
 #include "synthetic.hpp"
 
@@ -105,6 +106,62 @@ TEST_F(Explain, TellsWhichRuleDecides) {
   EXPECT_EQ(document["recipes"].size(), 3u);
   EXPECT_EQ(document["tensors"].size(), gguf::reader::open(o.in)->tensors().size());
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"in.gguf", "r.txt"})) << "nothing is written";
+}
+
+/// What needs importance by the mix depends on whether there is any.
+TEST_F(Explain, TellsThePlanOfARun) {
+  o.type = "IQ2_XXS", o.required = "none", o.json = true;
+  const auto types_of = [](const std::string& text) {
+    std::map<std::string, std::string> out;
+    const auto document = json::parse(text);
+    for (const auto& t : document["tensors"]) out[t["name"]] = t["type"];
+    return out;
+  };
+  imatrix::store statistics;
+  imatrix::entry e(256, 1);
+  e.sums.assign(256, 1.0), e.counts.assign(1, 512);
+  statistics.entries["blk.1.attn_output.weight"] = e;
+  ASSERT_TRUE(imatrix::save_gguf(statistics, dir / "i.gguf"));
+  for (const char* imatrix : {"", "i.gguf"}) {
+    o.imatrix = *imatrix ? (dir / imatrix).string() : "";
+    auto p = o;
+    p.out = dir / "out.gguf", p.dry_run = true, p.types = "all";
+    ::testing::internal::CaptureStdout();
+    const auto ran = run(p);
+    const auto planned = ::testing::internal::GetCapturedStdout();
+    ASSERT_TRUE(ran) << ran.error().message;
+    const auto explained = told();
+    EXPECT_EQ(types_of(explained), types_of(planned)) << imatrix;
+    EXPECT_EQ(explained.find("own entry") != std::string::npos, *imatrix != 0) << explained;
+  }
+  o.imatrix = (dir / "none.gguf").string();
+  EXPECT_NE(told().find("none.gguf"), std::string::npos);
+}
+
+TEST_F(Explain, MarksWhatNeedsAllowRequantize) {
+  auto p = o;
+  p.rule_files.clear(), p.type = "Q4_K_M", p.out = dir / "q.gguf", p.quiet = true;
+  ASSERT_TRUE(run(p));
+  o.in = p.out, o.type = "Q8_0";
+  EXPECT_NE(told().find("by rule 'attn_q_a' (" + (dir / "r.txt").string() + ":2), needs --allow-requantize"),
+            std::string::npos)
+      << told();
+  o.allow_requantize = true;
+  EXPECT_EQ(told().find("needs --allow-requantize"), std::string::npos);
+}
+
+TEST_F(Explain, RefusesWhatOnlyARunDecides) {
+  const auto refused = [&](const std::string& option, auto set) {
+    const auto kept = o;
+    set(o);
+    EXPECT_EQ(told().find("error: --explain: " + option + " "), 0u) << told();
+    o = kept;
+  };
+  refused("--lattice", [](run_options& r) { r.lattice = true; });
+  refused("--target-bpw", [](run_options& r) { r.target_bpw = 4; });
+  refused("--target-size", [](run_options& r) { r.target_size = 4; });
+  refused("--target-types", [](run_options& r) { r.target_types = "q4_0"; });
+  refused("--sensitivity", [](run_options& r) { r.sensitivity = "k.csv"; });
 }
 
 TEST_F(Explain, SaysWhatIsWrong) {
