@@ -53,7 +53,7 @@ result<void> for_each_line(std::string_view content, F&& f) {
 result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered,
                          std::vector<rule>& out);
 
-/// "^blk\.0\.ffn_up\.weight$=q4_0": the rule that gives one tensor a type.
+/// "^blk\.0\.ffn_up\.weight$=q4_0": the rule that gives one tensor a type. What parse_rules() would split at is escaped.
 std::string rule_for(const std::string& tensor, const format_info& type);
 
 /// Which rules match which tensors; counts them in the rules.

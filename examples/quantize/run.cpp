@@ -12,6 +12,7 @@
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "recipe.hpp"
 #include "released.hpp"
 #include "summary.hpp"
 
@@ -171,7 +172,8 @@ class reporter {
     const double seconds = seconds_since(start_);
     if (options_.json) return print_json(document(paths, seconds));
     std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());
-    if (!allocated_.empty()) std::printf("--custom-q '%s'\n", text::printable(allocated_).c_str());
+    if (!allocated_.empty())
+      std::printf("--custom-q %s\n", text::printable(shell_quoted(allocated_)).c_str());
     for (const auto& p : paths) std::printf("%s %s\n", options_.dry_run ? "would write" : "wrote", p.c_str());
     std::printf("total time  = %s\n", text::human_time(seconds).c_str());
   }

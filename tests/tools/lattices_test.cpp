@@ -206,6 +206,20 @@ TEST_F(Lattices, RulesOfTheUserWin) {
   EXPECT_NE(refused.error().message.find("--lattice has no effect with type COPY"), std::string::npos);
 }
 
+/// What is printed can be given to a shell, whatever tensors are called.
+TEST_F(Lattices, RulesAreQuotedForAShell) {
+  add(
+      "it's", 32, [&] { return static_cast<float>(random() % 15) - 7; }, [] { return 0x1p-9f; });
+  examined("it's");
+  auto o = options(dir / "examined.gguf", "F32", "out.gguf");
+  o.lattice = true, o.dry_run = true, o.quiet = false;
+  ::testing::internal::CaptureStdout();
+  const auto done = run(o);
+  const auto printed = ::testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_NE(printed.find(",^blk\\.0\\.it'\\''s\\.weight$=q4_0'\n"), std::string::npos) << printed;
+}
+
 /// What was released in few bits may be quantized from; what a quantizer made of better weights may not.
 TEST_F(Lattices, ReleasedTensorsAreASource) {
   auto o = options(in(), "F32", "released.gguf");

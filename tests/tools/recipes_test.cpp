@@ -68,6 +68,22 @@ TEST(Recipes, AreWrittenForEveryProgram) {
                                 "'^(?<!x)a$': does not know this kind of expression"}));
 }
 
+/// Whatever a tensor is called, its rule is read back as one rule that matches it and nothing else.
+TEST(Recipes, NameAnyTensor) {
+  for (const std::string name :
+       {"blk.0.a.weight", "a,b=c #d.weight", "#a", " it's \"x\" ", "a\\b\tc\nd", "-a=b"}) {
+    std::vector<rule> rules;
+    const auto written = rule_for(name, *find_format("q4_0"));
+    const auto ok = parse_rules(written + "," + rule_for("other", *find_format("q8_0")), "r", false, rules);
+    ASSERT_TRUE(ok) << written << ": " << ok.error().message;
+    ASSERT_EQ(rules.size(), 2u) << written;
+    EXPECT_TRUE(*rules[0].pattern.found_in(name)) << written;
+    EXPECT_FALSE(*rules[0].pattern.found_in(name + "x")) << written;
+    EXPECT_EQ(rules[0].type->name, "q4_0") << written;
+  }
+  EXPECT_EQ(rule_for("blk.0.a", *find_format("q4_0")), "^blk\\.0\\.a$=q4_0");
+}
+
 class Explain : public ::testing::Test {
  protected:
   void SetUp() override {
