@@ -327,7 +327,7 @@ class error_curve {
   std::optional<output_gain> gain_;
 };
 
-/// Divergence per unit of error of each tensor that a table has measurements of, -1 of the others.
+/// Divergence per unit of error of each tensor of which a table has losses above zero, -1 of the others.
 class measured_weight {
  public:
   explicit measured_weight(const measured_losses& table) : table_(table) {}
@@ -342,12 +342,17 @@ class measured_weight {
       if (!e) return e.error();
       loss += measured, nmse += *e;
     }
-    of_.push_back(nmse > 0 ? loss / nmse : -1);
-    if (nmse > 0) sum_ += of_.back(), ++known_;
+    matched_ = matched_ || nmse > 0;
+    const bool tells = nmse > 0 && loss > 0;  // no loss at all is noise: errors are never free
+    of_.push_back(tells ? loss / nmse : -1);
+    if (tells) sum_ += of_.back(), ++known_;
     return {};
   }
+  /// Whether the table has measurements of any of the tensors.
+  bool matched() const noexcept { return matched_; }
+  /// Whether any of them tells what an error costs.
   bool any() const noexcept { return known_ > 0; }
-  /// Of the i-th tensor that was added; an average one if nothing was measured of it.
+  /// Of the i-th tensor that was added; an average one if its measurements tell nothing.
   double operator[](std::size_t i) const { return of_[i] >= 0 ? of_[i] : sum_ / static_cast<double>(known_); }
 
  private:
@@ -355,6 +360,7 @@ class measured_weight {
   std::vector<double> of_;
   double sum_ = 0;
   std::int64_t known_ = 0;
+  bool matched_ = false;
 };
 
 /// What every open tensor loses with every candidate that fits it.
@@ -386,7 +392,7 @@ result<std::vector<std::vector<choice_of_type>>> all_losses(
     if (auto compared = measured.add(t, curve); !compared) return compared.error();
     bar.update(static_cast<std::int64_t>(i + 1), t.name);
   }
-  if (!options.measured.empty() && !measured.any())
+  if (!options.measured.empty() && !measured.matched())
     return error{"--sensitivity: no tensor of " + model.path() + " whose type is open was measured"};
   for (std::size_t i = 0; i < out.size(); ++i)
     for (auto& c : out[i]) {

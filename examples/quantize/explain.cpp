@@ -1,15 +1,41 @@
 #include "explain.hpp"
 
 #include <cstdio>
+#include <utility>
 
 #include "json.hpp"
 #include "quantal/gguf/reader.hpp"
 #include "recipe.hpp"
+#include "released.hpp"
 #include "summary.hpp"
 #include "text.hpp"
 
 namespace quantal::plan {
 namespace {
+
+/// Options that choose types by what is in the weights: rules alone are explained.
+result<void> check_options(const run_options& o) {
+  const std::pair<const char*, bool> others[] = {{"--lattice", o.lattice},
+                                                 {"--target-bpw", o.target_bpw > 0},
+                                                 {"--target-size", o.target_size > 0},
+                                                 {"--target-types", !o.target_types.empty()},
+                                                 {"--sensitivity", !o.sensitivity.empty()}};
+  for (const auto& [name, given] : others)
+    if (given)
+      return error{"--explain: " + std::string(name) +
+                   " chooses types by the weights; --dry-run shows what it chooses"};
+  return {};
+}
+
+/// Whether the type is left open because TYPE would decide.
+bool is_undecided(const step& s, bool has_type) {
+  return !has_type && s.to.rule < 0 && s.to.decided != reason::kept;
+}
+
+/// Whether a run refuses the tensor without --allow-requantize.
+bool needs_requantize(const step& s, const type_options& types) {
+  return !s.to.copy && !may_be_source(*s.tensor, types);
+}
 
 /// "by rule 'ffn_down' (recipe.txt:3)", "by the mix of Q4_K_M", "kept".
 std::string decided_by(const step& s, const type_options& types, bool has_type) {
@@ -26,14 +52,15 @@ std::string decided_by(const step& s, const type_options& types, bool has_type) 
     out = (s.to.decided == reason::mix ? "by the mix of " : "base type of ") + std::string(types.type->name);
   }
   if (s.to.fallback_from) out += ", instead of " + std::string(s.to.fallback_from->name);
+  if (needs_requantize(s, types)) out += ", needs --allow-requantize";
   return out;
 }
 
 void print_text(const model_plan& plan, const type_options& types, bool has_type) {
   for (const auto& s : plan.steps) {
-    const bool open = !has_type && s.to.rule < 0 && s.to.decided != reason::kept;
     std::printf("%-40s %-8s -> %-8s %s\n", text::printable(s.tensor->name).c_str(),
-                gguf::type_name(s.tensor->type).c_str(), open ? "?" : gguf::type_name(s.to.type).c_str(),
+                gguf::type_name(s.tensor->type).c_str(),
+                is_undecided(s, has_type) ? "?" : gguf::type_name(s.to.type).c_str(),
                 decided_by(s, types, has_type).c_str());
   }
   for (const auto& n : plan.notes) std::printf("note: %s\n", text::printable(n).c_str());
@@ -48,6 +75,7 @@ void print_as_json(const model_plan& plan, const type_options& types, bool has_t
   for (const auto& s : plan.steps) {
     tensors.push_back(step_json(s, types.rules, std::nullopt));
     tensors.back()["explanation"] = decided_by(s, types, has_type);
+    tensors.back()["needs_allow_requantize"] = !is_undecided(s, has_type) && needs_requantize(s, types);
   }
   for (const auto& r : write_recipes(types.rules))
     recipes.push_back({{"program", r.program}, {"arguments", r.arguments}, {"caveats", r.caveats}});
@@ -57,18 +85,24 @@ void print_as_json(const model_plan& plan, const type_options& types, bool has_t
 }  // namespace
 
 result<void> explain(const run_options& given) {
+  if (auto fine = check_options(given); !fine) return fine;
   auto o = given;
   const bool has_type = !o.type.empty();
   if (!has_type) o.type = "BF16";
-  o.allow_requantize = true;  // nothing is quantized
+  o.allow_requantize = true;  // every tensor is told; those that a run refuses are marked
   if (o.types == "auto") o.types = "all";
   auto types = read_type_options(o);
   if (!types) return types.error();
   if (types->rules.empty()) return error{"--explain: the recipe holds no rule"};
   const auto model = gguf::reader::open(o.in);
   if (!model) return model.error();
-  const auto plan = make_plan(*model, *types, nullptr, requirement::none);
+  const auto statistics = load_statistics(o);
+  if (!statistics) return statistics.error();
+  const auto plan = make_plan(*model, *types, *statistics ? &**statistics : nullptr, requirement::none);
   if (!plan) return plan.error();
+  types->allow_requantize = given.allow_requantize;
+  if (!given.allow_requantize)
+    if (auto found = find_released(*model, types->released); !found) return found;
   if (o.json)
     print_as_json(*plan, *types, has_type);
   else

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <span>
 
 #include "kept.hpp"
 #include "progress.hpp"
@@ -19,14 +20,17 @@ constexpr std::int64_t looked_at_rows = 48, looked_at_weights = 1 << 18;
 /// Weights that one work item checks.
 constexpr std::int64_t checked_at_once = 1 << 16;
 
-/// Some rows of a tensor, evenly spread.
+/// Some rows of a tensor, evenly spread, the first and the last among them.
 result<std::vector<float>> some_rows(const gguf::tensor_info& t, weight_rows& reader) {
   const std::int64_t cols = t.cols(), rows = t.rows() * t.slices();
   const std::int64_t wanted =
       std::min({rows, looked_at_rows, std::max<std::int64_t>(looked_at_weights / cols, 8)});
   std::vector<float> out(static_cast<std::size_t>(wanted * cols));
   for (std::int64_t i = 0; i < wanted; ++i)
-    if (auto read = reader.read(i * rows / wanted, out.data() + i * cols); !read) return read.error();
+    if (auto read =
+            reader.read(i * (rows - 1) / std::max<std::int64_t>(wanted - 1, 1), out.data() + i * cols);
+        !read)
+      return read.error();
   return out;
 }
 
@@ -62,10 +66,24 @@ struct trial {
   quantization_error error;
 };
 
-/// Codes are those of the source if every weight comes back but for the rounding that it was stored with and that of a scale:
-/// less than half a step of 8 bits, the most that is tried.
-trial try_type(const format_info& type, const std::vector<float>& rows, std::int64_t cols, float rounding) {
-  constexpr std::int64_t span = 32;
+/// Codes are those of the source if every group lies on the lattice and every weight comes back but for the rounding that it was stored
+/// with and a quarter of a step, which the rounding of scales stays below.
+bool has_same_codes(const lattice_finding& f, std::span<const float> row, std::span<const float> back) {
+  const lattice_fitter fitter(f.of.levels, f.of.bits, f.rounding);
+  const auto size = static_cast<std::size_t>(f.of.group);
+  for (std::size_t first = 0; first < row.size(); first += size) {
+    const auto g = fitter.fit(row.subspan(first, size));
+    if (!g.fits) return false;
+    for (std::size_t c = first; c < first + size; ++c)
+      if (!(std::fabs(row[c] - back[c]) <=
+            detail::half_place(row[c], f.rounding) + 0.25f * std::fabs(g.scale)))
+        return false;
+  }
+  return true;
+}
+
+trial try_type(const format_info& type, const std::vector<float>& rows, std::int64_t cols,
+               const lattice_finding& f) {
   float unit = 1;
   if (type.gguf_id == nvfp4::gguf_id) {
     float most = 0;
@@ -82,29 +100,20 @@ trial try_type(const format_info& type, const std::vector<float>& rows, std::int
       return {false, {}};
     for (auto& v : y) v *= unit;
     out.error.add(&*row, y.data(), nullptr, cols);
-    for (std::int64_t first = 0; first < cols; first += span) {
-      const auto end = std::min(first + span, cols);
-      float most = 0;
-      for (std::int64_t c = first; c < end; ++c) most = std::max(most, std::fabs(row[c]));
-      for (std::int64_t c = first; c < end; ++c) {
-        const float off = std::fabs(row[c] - y[static_cast<std::size_t>(c)]);
-        out.same_codes =
-            out.same_codes && off <= 1.01f * detail::half_place(row[c], rounding) + most * 0x1p-8f;
-      }
-    }
+    out.same_codes = out.same_codes && has_same_codes(f, {&*row, x.size()}, y);
   }
   return out;
 }
 
-/// Finds the smallest type that holds the lattice.
+/// Finds the smallest type that holds the lattice of these rows; it is lossless if all other rows lie on it, too.
 void choose_type(const std::vector<float>& rows, std::int64_t cols, dialect family, lattice_finding& f) {
   constexpr std::array names{"tq1_0", "tq2_0", "q2_0", "mxfp4", "q4_0", "iq4_nl",
                              "nvfp4", "q4_1",  "q5_0", "q5_1",  "q8_0"};
   for (const char* name : names) {
     const auto* type = find_format(name);
     if (!type || !reads(family, *type) || cols % type->layout.elements != 0) continue;
-    const auto t = try_type(*type, rows, cols, f.rounding);
-    f.type = type, f.lossless = t.same_codes, f.nmse = t.error.nmse_plain();
+    const auto t = try_type(*type, rows, cols, f);
+    f.type = type, f.lossless = t.same_codes && f.all_fit(), f.nmse = t.error.nmse_plain();
     if (t.same_codes) return;
   }
 }
@@ -168,10 +177,9 @@ std::string_view scales_of(const lattice_finding& f) {
 std::string describe(const lattice_finding& f, const gguf::tensor_info& t) {
   if (!f) return "no lattice";
   std::string out = levels_of(f, t);
-  out += f.fit.fitting == f.fit.groups
-             ? ", all groups fit"
-             : text::format(", %.2f %% of groups fit",
-                            100 * static_cast<double>(f.fit.fitting) / static_cast<double>(f.fit.groups));
+  out += f.all_fit() ? ", all groups fit"
+                     : text::format(", %.2f %% of groups fit", 100 * static_cast<double>(f.fit.fitting) /
+                                                                   static_cast<double>(f.fit.groups));
   if (f.of.levels != level_set::offset_integers) out += ", scales: " + std::string(scales_of(f));
   if (!f.type) return out + "; no type has such columns";
   return out + "; " + std::string(f.type->name) + (f.lossless ? " holds it" : " comes near") +

@@ -18,10 +18,12 @@ struct lattice_finding {
   lattice_fit_count fit;  ///< of all rows
   const format_info* type =
       nullptr;  ///< the smallest that gives the codes back; q8_0 if none of those that were tried does
-  bool lossless = false;  ///< `type` does, but for the rounding of its scales
-  double nmse = 0;        ///< of `type`, over some rows
+  bool lossless =
+      false;        ///< `type` does, but for the rounding of its scales, and every group of every row fits
+  double nmse = 0;  ///< of `type`, over some rows
 
   explicit operator bool() const noexcept { return static_cast<bool>(of); }
+  bool all_fit() const noexcept { return fit.fitting == fit.groups; }
 };
 
 /// Whether a tensor can be looked at: a matrix of weights.

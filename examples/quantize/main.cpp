@@ -15,6 +15,7 @@ using quantal::plan::run_options;
 /// IN [TYPE] with a recipe, which is a file or, with an '=' in it, the rules themselves.
 quantal::result<void> take_recipe(const std::string& recipe, const std::vector<std::string>& a,
                                   run_options& o) {
+  if (recipe.empty()) return quantal::error{"--explain: the recipe is empty"};
   if (a.empty() || a.size() > 2) return quantal::error{"--explain RECIPE expects IN [TYPE]"};
   o.in = a[0];
   if (a.size() == 2) o.type = a[1];
@@ -52,7 +53,7 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
 
 int body(int argc, char** argv) {
   run_options o;
-  std::string recipe;
+  std::optional<std::string> recipe;
   std::vector<std::string> arguments;
   quantal::cli::parser p(
       "quantal-quantize",
@@ -83,8 +84,8 @@ int body(int argc, char** argv) {
       .required();
   p.epilogue("types: " + quantal::plan::known_file_types());
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;
-  if (!recipe.empty()) {
-    if (const auto taken = take_recipe(recipe, arguments, o); !taken)
+  if (recipe) {
+    if (const auto taken = take_recipe(*recipe, arguments, o); !taken)
       return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
     const auto done = quantal::plan::explain(o);
     return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());

@@ -47,12 +47,13 @@ std::vector<fs::path> shard_paths(const fs::path& out, int n) {
 }
 
 gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,
-                               const std::optional<imatrix_note>& note) {
+                               const std::optional<imatrix_note>& note, const std::string& hessian) {
   gguf::metadata meta = model.meta();
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) meta.erase(key);
   if (type.is_copy()) return meta;
   meta.set("general.quantization_version", std::uint32_t{2});
   meta.set("general.file_type", type.id);
+  if (!hessian.empty()) meta.set("quantize.hessian.file", cut(hessian));
   if (!note) return meta;
   meta.set("quantize.imatrix.file", cut(note->file));
   meta.set("quantize.imatrix.dataset", cut(note->dataset));

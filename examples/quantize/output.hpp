@@ -22,9 +22,10 @@ struct imatrix_note {
 /// PREFIX-00001-of-0000N.gguf and so on for n > 1 files, `out` itself for one.
 std::vector<std::filesystem::path> shard_paths(const std::filesystem::path& out, int n);
 
-/// Metadata of the merged file: the input's without the split keys, with type, version and imatrix notes.
+/// Metadata of the merged file: the input's without the split keys, with type, version, imatrix notes and the file of second moments
+/// (empty: none).
 gguf::metadata output_metadata(const gguf::model_view& model, const file_type& type,
-                               const std::optional<imatrix_note>& note);
+                               const std::optional<imatrix_note>& note, const std::string& hessian);
 
 /// Bytes of the files that output::create() with the same arguments begins.
 result<std::uint64_t> output_bytes(const std::vector<std::filesystem::path>& paths,

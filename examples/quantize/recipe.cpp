@@ -8,12 +8,6 @@
 namespace quantal::plan {
 namespace {
 
-std::string quoted(const std::string& s) {
-  std::string out = "'";
-  for (const char c : s) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
 std::string item(const rule& r) { return r.pattern.text() + "=" + std::string(r.type->name); }
 
 /// Both other programs have std::regex, which knows less than Perl does.
@@ -49,14 +43,21 @@ std::vector<std::string> caveats_of(const std::vector<rule>& rules, dialect d) {
 std::string list_of(const std::vector<rule>& rules) {
   std::string out;
   for (const auto& r : rules) out += (out.empty() ? "" : ",") + item(r);
-  return "--custom-q " + quoted(out);
+  return "--custom-q " + shell_quoted(out);
 }
 
 }  // namespace
 
+std::string shell_quoted(const std::string& s) {
+  std::string out = "'";
+  for (const char c : s) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
 std::vector<written_recipe> write_recipes(const std::vector<rule>& rules) {
   std::string each;
-  for (const auto& r : rules) each += (each.empty() ? "--tensor-type " : " --tensor-type ") + quoted(item(r));
+  for (const auto& r : rules)
+    each += (each.empty() ? "--tensor-type " : " --tensor-type ") + shell_quoted(item(r));
   return {{"quantal", list_of(rules), {}},
           {std::string(program_name(dialect::ik)), list_of(rules), caveats_of(rules, dialect::ik)},
           {std::string(program_name(dialect::llama_cpp)), each, caveats_of(rules, dialect::llama_cpp)}};

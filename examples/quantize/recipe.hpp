@@ -16,6 +16,9 @@ struct written_recipe {
   std::vector<std::string> caveats;  ///< where that program would do something else, or nothing
 };
 
+/// One word for a shell, in single quotes.
+std::string shell_quoted(const std::string& s);
+
 /// The same rules for each of the three programs.
 std::vector<written_recipe> write_recipes(const std::vector<rule>& rules);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "quantal/formats.hpp"
@@ -12,6 +14,7 @@ namespace {
 
 /// What blocks tell about where their scales came from.
 struct block_count {
+  std::int64_t seen = 0;
   std::int64_t blocks = 0;  ///< that are not zero
   std::int64_t at_end = 0;  ///< with the code that a quantizer gives the largest weight
   std::int64_t pairs = 0;   ///< of neighbours
@@ -22,12 +25,21 @@ struct block_count {
   /// Quantizers to q4_0 put the largest weight of a block at -8: llama.cpp's always, ours five times in six. A symmetric int4
   /// checkpoint has -8 in no block, or where the largest weight is negative.
   bool avoids_end() const { return blocks > 0 && at_end * 3 <= blocks * 2; }
+
+  block_count& operator+=(const block_count& o) {
+    seen += o.seen, blocks += o.blocks, at_end += o.at_end, pairs += o.pairs, equal += o.equal;
+    return *this;
+  }
 };
+
+/// Fewer tell nothing: they may look so by chance.
+constexpr std::int64_t least_blocks = 1024;
 
 template <class F>
 void count_row(const std::byte* row, std::int64_t cols, int end, block_count& sum) {
   float previous = 0;
   for (std::int64_t b = 0; b < cols / F::layout.elements; ++b) {
+    ++sum.seen;
     typename F::block block;
     std::memcpy(&block, row + b * F::layout.bytes, sizeof block);
     const float scale = std::fabs(F::scale(block, 1.0f, 0));  // the signs of codes may hold its sign
@@ -46,10 +58,12 @@ void count_row(const std::byte* row, std::int64_t cols, int end, block_count& su
 
 template <class F>
 result<block_count> count_blocks(const gguf::model_view& model, const gguf::tensor_info& t, int end) {
-  constexpr std::int64_t most_rows = 64;
+  constexpr std::int64_t usual_rows = 64;
   const auto source = model.rows(t);
   if (!source) return source.error();
-  const std::int64_t rows = t.rows() * t.slices(), taken = std::min(rows, most_rows);
+  const std::int64_t rows = t.rows() * t.slices(),
+                     in_row = std::max<std::int64_t>(t.cols() / F::layout.elements, 1);
+  const std::int64_t taken = std::min(rows, std::max(usual_rows, (least_blocks + in_row - 1) / in_row));
   std::vector<std::byte> scratch(static_cast<std::size_t>(find_format(t.type)->row_bytes(t.cols())));
   block_count sum;
   for (std::int64_t i = 0; i < taken; ++i)
@@ -57,27 +71,45 @@ result<block_count> count_blocks(const gguf::model_view& model, const gguf::tens
   return sum;
 }
 
-result<bool> is_released(const gguf::model_view& model, const gguf::tensor_info& t) {
-  if (t.type == mxfp4::gguf_id || t.type == nvfp4::gguf_id) return true;
-  if (t.type == q4_0::gguf_id) {
-    const auto n = count_blocks<q4_0>(model, t, q4_0::min_code);
-    return n ? result<bool>(n->shares_scales() || n->avoids_end()) : n.error();
-  }
-  if (t.type != q8_0::gguf_id) return false;
-  const auto n = count_blocks<q8_0>(model, t, q8_0::max_code);
-  return n ? result<bool>(n->shares_scales()) : n.error();
+/// Checkpoints are released in them.
+bool is_fp4(std::uint32_t type) { return type == mxfp4::gguf_id || type == nvfp4::gguf_id; }
+
+bool is_quantized(const gguf::tensor_info& t) {
+  const auto* f = find_format(t.type);
+  return f && f->usage == role::weight && !f->is_float;
+}
+
+bool was_released(std::uint32_t type, const block_count& n) {
+  return n.seen >= least_blocks && (n.shares_scales() || (type == q4_0::gguf_id && n.avoids_end()));
+}
+
+/// True if a quantizer says that it made the file: quantize.imatrix.file, quantize.hessian.file, ...
+bool is_marked(const gguf::metadata& meta) {
+  return std::any_of(meta.items().begin(), meta.items().end(),
+                     [](const auto& item) { return item.first.starts_with("quantize."); });
 }
 
 }  // namespace
 
 result<void> find_released(const gguf::model_view& model, std::unordered_set<std::string>& names) {
-  for (const auto& [key, value] : model.meta().items())
-    if (key.starts_with("quantize.imatrix.")) return {};
+  if (is_marked(model.meta())) return {};
+  std::unordered_set<std::string> found;
+  std::vector<std::pair<std::uint32_t, block_count>> counts;
+  std::map<std::uint32_t, block_count> of_type;
   for (const auto& t : model.tensors()) {
-    const auto yes = is_released(model, t);
-    if (!yes) return yes.error();
-    if (*yes) names.insert(t.name);
+    if (!is_quantized(t)) continue;
+    found.insert(t.name);
+    if (is_fp4(t.type)) continue;
+    if (t.type != q4_0::gguf_id && t.type != q8_0::gguf_id) return {};
+    const auto n = t.type == q4_0::gguf_id ? count_blocks<q4_0>(model, t, q4_0::min_code)
+                                           : count_blocks<q8_0>(model, t, q8_0::max_code);
+    if (!n) return n.error();
+    counts.emplace_back(t.type, *n);
+    of_type[t.type] += *n;
   }
+  for (const auto& [type, n] : counts)
+    if (!was_released(type, n.seen < least_blocks ? of_type[type] : n)) return {};
+  names.merge(found);
   return {};
 }
 

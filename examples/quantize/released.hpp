@@ -9,8 +9,8 @@
 
 namespace quantal::plan {
 
-/// Adds the names of tensors that are the source of truth (quantize.md section 1): mxfp4 and nvfp4, and of q4_0 and q8_0 those whose scales
-/// no quantizer would have chosen. None of a model that was quantized with an importance matrix.
+/// Adds the names of the quantized tensors if all of them are the source of truth (quantize.md section 1): mxfp4 and nvfp4, and q4_0 and
+/// q8_0 with scales that no quantizer would have chosen. None of a file that a quantizer marked (quantize.*).
 result<void> find_released(const gguf::model_view& model, std::unordered_set<std::string>& names);
 
 }  // namespace quantal::plan

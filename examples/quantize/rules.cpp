@@ -62,6 +62,11 @@ std::vector<std::string_view> items_of(std::string_view line) {
   return out;
 }
 
+/// Between rules, within them, or before a comment; white space and what terminals do not show are.
+bool separates_rules(char c) {
+  return c == ',' || c == '=' || c == '#' || (c >= 0 && c <= ' ') || c == '\x7f';
+}
+
 result<rule> parse_rule(std::string_view item, const std::string& where) {
   const auto equals = item.find('=');
   const std::string shown = where + ": rule '" + text::printable(item) + "': ";
@@ -105,6 +110,10 @@ result<void> parse_rules(std::string_view input, const std::string& origin, bool
 std::string rule_for(const std::string& tensor, const format_info& type) {
   std::string out = "^";
   for (const char c : tensor) {
+    if (separates_rules(c)) {
+      out += text::format("\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+      continue;
+    }
     if (std::string_view(".^$|()[]{}*+?\\").find(c) != std::string_view::npos) out += '\\';
     out += c;
   }

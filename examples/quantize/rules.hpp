@@ -29,11 +29,15 @@ struct rule {
 /// A format that can be stored in a model, by name (any case) or GGUF type number; the error lists all names.
 result<const format_info*> parse_type(std::string_view text);
 
+inline std::string_view without_byte_order_mark(std::string_view content) {
+  constexpr std::string_view mark = "\xef\xbb\xbf";
+  return content.starts_with(mark) ? content.substr(mark.size()) : content;
+}
+
 /// Calls f(line, number) for every line of a file, numbered from 1, without a byte order mark; stops at an error.
 template <class F>
 result<void> for_each_line(std::string_view content, F&& f) {
-  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
-  if (content.starts_with(byte_order_mark)) content.remove_prefix(byte_order_mark.size());
+  content = without_byte_order_mark(content);
   for (std::int64_t number = 1; !content.empty(); ++number) {
     const auto end = content.find('\n');
     if (auto ok = f(content.substr(0, end), number); !ok) return ok;
@@ -49,7 +53,7 @@ result<void> for_each_line(std::string_view content, F&& f) {
 result<void> parse_rules(std::string_view text, const std::string& origin, bool numbered,
                          std::vector<rule>& out);
 
-/// "^blk\.0\.ffn_up\.weight$=q4_0": the rule that gives one tensor a type.
+/// "^blk\.0\.ffn_up\.weight$=q4_0": the rule that gives one tensor a type. What parse_rules() would split at is escaped.
 std::string rule_for(const std::string& tensor, const format_info& type);
 
 /// Which rules match which tensors; counts them in the rules.

@@ -12,6 +12,7 @@
 #include "progress.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "recipe.hpp"
 #include "released.hpp"
 #include "summary.hpp"
 
@@ -62,7 +63,7 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   if (o.sensitivity.empty()) return a;
   const auto content = file::read_text(o.sensitivity);
   if (!content) return content.error();
-  if (!text::trim(*content).starts_with('{')) {
+  if (!text::trim(without_byte_order_mark(*content)).starts_with('{')) {
     auto measured = parse_measured_losses(*content, o.sensitivity);
     if (!measured) return measured.error();
     a.measured = std::move(*measured);
@@ -98,7 +99,7 @@ result<std::string> add_allocation(const gguf::model_view& model, const run_opti
   if (o.target_bpw <= 0 && o.target_size == 0) return std::string();
   auto options = read_allocation_options(o, types);
   if (!options) return options.error();
-  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance));
+  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance), o.hessian);
   options->output_bytes = [&](const model_plan& p) -> result<std::uint64_t> {
     const auto paths = place(p);
     return paths ? output_bytes(*paths, meta, p) : result<std::uint64_t>(paths.error());
@@ -171,7 +172,8 @@ class reporter {
     const double seconds = seconds_since(start_);
     if (options_.json) return print_json(document(paths, seconds));
     std::printf("\n%s", totals(plan_, types_.rules, !options_.imatrix.empty()).c_str());
-    if (!allocated_.empty()) std::printf("--custom-q '%s'\n", text::printable(allocated_).c_str());
+    if (!allocated_.empty())
+      std::printf("--custom-q %s\n", text::printable(shell_quoted(allocated_)).c_str());
     for (const auto& p : paths) std::printf("%s %s\n", options_.dry_run ? "would write" : "wrote", p.c_str());
     std::printf("total time  = %s\n", text::human_time(seconds).c_str());
   }
@@ -307,6 +309,13 @@ result<type_options> read_type_options(const run_options& o) {
   return t;
 }
 
+result<std::optional<imatrix::store>> load_statistics(const run_options& o) {
+  if (o.imatrix.empty()) return std::optional<imatrix::store>();
+  auto loaded = imatrix::load(o.imatrix);
+  if (!loaded) return loaded.error();
+  return std::optional<imatrix::store>(std::move(*loaded));
+}
+
 file_plan inputs_of(const run_options& o) {
   file_plan files;
   files.input("IN", o.in).input("--imatrix", o.imatrix).input("--hessian", o.hessian);
@@ -332,12 +341,9 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   if (!types) return types.error();
   if (!types->allow_requantize)
     if (auto found = find_released(model, types->released); !found) return found;
-  std::optional<imatrix::store> statistics;
-  if (!o.imatrix.empty()) {
-    auto loaded = imatrix::load(o.imatrix);
-    if (!loaded) return loaded.error();
-    statistics = std::move(*loaded);
-  }
+  auto loaded = load_statistics(o);
+  if (!loaded) return loaded.error();
+  const auto statistics = std::move(*loaded);
   std::optional<imatrix::moments_file> moments;
   if (!o.hessian.empty()) {
     auto opened = imatrix::moments_file::open(o.hessian);
@@ -362,8 +368,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
     report.finish(*paths);
     return {};
   }
-  auto out =
-      output::create(*paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics)), *plan);
+  auto out = output::create(
+      *paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics), o.hessian), *plan);
   if (!out) return out.error();
   auto done =
       execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct run_options {
 
 /// Type, rules and tensor options, checked. Errors name the option, or the file and the line of a rule.
 result<type_options> read_type_options(const run_options& options);
+
+/// What --imatrix names, or nothing.
+result<std::optional<imatrix::store>> load_statistics(const run_options& options);
 
 /// The files that the options name as inputs, for checks of outputs.
 file_plan inputs_of(const run_options& options);

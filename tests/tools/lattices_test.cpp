@@ -67,6 +67,16 @@ class Lattices : public ::testing::Test {
     }
   }
   std::filesystem::path in() const { return dir / "in.gguf"; }
+  /// Writes the tensors anew and looks at one of them.
+  lattice_finding examined(const std::string& name) {
+    test::write_model(dir / "examined.gguf", test::deepseek2_metadata({}), tensors,
+                      [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+    const auto r = gguf::reader::open(dir / "examined.gguf");
+    thread_pool pool(2);
+    const auto f = examine(*r, *r->find("blk.0." + name + ".weight"), dialect::llama_cpp, pool);
+    EXPECT_TRUE(f) << f.error().message;
+    return *f;
+  }
   run_options options(const std::filesystem::path& from, const std::string& type, const std::string& to) {
     run_options o;
     o.in = from, o.out = dir / to, o.type = type, o.threads = 2, o.quiet = true;
@@ -120,6 +130,46 @@ TEST_F(Lattices, AreDescribedWithTheTypeThatHoldsThem) {
   }
 }
 
+/// Row 3 is not among those that are looked at closely.
+TEST_F(Lattices, OneRowBesideTheLatticeIsALoss) {
+  for (std::int64_t c = 0; c < cols; ++c)
+    weights["blk.0.int4.weight"][static_cast<std::size_t>(3 * cols + c)] = 0.01f * normal(random);
+  const auto f = examined("int4");
+  EXPECT_LT(f.fit.fitting, f.fit.groups);
+  EXPECT_FALSE(f.lossless);
+  auto o = options(dir / "examined.gguf", "F32", "out.gguf");
+  o.lattice = true;
+  ASSERT_TRUE(run(o));
+  const auto r = gguf::reader::open(o.out);
+  EXPECT_EQ(gguf::type_name(r->find("blk.0.int4.weight")->type), "f32");
+  EXPECT_EQ(gguf::type_name(r->find("blk.0.rows.weight")->type), "q4_0");
+}
+
+TEST_F(Lattices, TheLastRowIsLookedAt) {
+  auto& x = weights["blk.0.mxfp4.weight"];
+  for (auto v = x.end() - cols; v != x.end(); ++v) *v *= 1.25f;
+  const auto f = examined("mxfp4");
+  EXPECT_EQ(f.fit.fitting, f.fit.groups);
+  EXPECT_FALSE(f.lossless && f.type->gguf_id == mxfp4::gguf_id);
+}
+
+/// q8_0 has no offsets: its steps lie beside those of such lattices.
+TEST_F(Lattices, StepsBesideThoseOfTheLatticeAreALoss) {
+  constexpr float step = 0x1p-10f;
+  add(
+      "offsets", 32, [&] { return static_cast<float>(random() % 64) + 70.3f; }, [] { return step; }, false);
+  add(
+      "skewed", 32, [&] { return static_cast<float>(random() % 256) - 201; }, [] { return step; }, false);
+  for (const char* name : {"offsets", "skewed"}) {
+    const auto f = examined(name);
+    ASSERT_TRUE(f) << name;
+    EXPECT_EQ(f.fit.fitting, f.fit.groups) << name;
+    ASSERT_TRUE(f.type) << name;
+    EXPECT_EQ(f.type->name, "q8_0") << name;
+    EXPECT_FALSE(f.lossless) << name << ": " << describe(f, tensors.back());
+  }
+}
+
 /// Every tensor gets its type, and every weight is what bf16 rounded, but for the rounding of scales.
 TEST_F(Lattices, AreQuantizedWithoutLoss) {
   auto o = options(in(), "F32", "out.gguf");
@@ -156,6 +206,20 @@ TEST_F(Lattices, RulesOfTheUserWin) {
   EXPECT_NE(refused.error().message.find("--lattice has no effect with type COPY"), std::string::npos);
 }
 
+/// What is printed can be given to a shell, whatever tensors are called.
+TEST_F(Lattices, RulesAreQuotedForAShell) {
+  add(
+      "it's", 32, [&] { return static_cast<float>(random() % 15) - 7; }, [] { return 0x1p-9f; });
+  examined("it's");
+  auto o = options(dir / "examined.gguf", "F32", "out.gguf");
+  o.lattice = true, o.dry_run = true, o.quiet = false;
+  ::testing::internal::CaptureStdout();
+  const auto done = run(o);
+  const auto printed = ::testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_NE(printed.find(",^blk\\.0\\.it'\\''s\\.weight$=q4_0'\n"), std::string::npos) << printed;
+}
+
 /// What was released in few bits may be quantized from; what a quantizer made of better weights may not.
 TEST_F(Lattices, ReleasedTensorsAreASource) {
   auto o = options(in(), "F32", "released.gguf");
@@ -176,6 +240,45 @@ TEST_F(Lattices, ReleasedTensorsAreASource) {
     const auto refused = run(options(p.out, "Q6_K", "no.gguf"));
     ASSERT_FALSE(refused) << rule;
     EXPECT_NE(refused.error().message.find("requantizing from type"), std::string::npos);
+  }
+}
+
+/// Where anything was quantized, or a quantizer says so, nothing was released.
+TEST_F(Lattices, OneQuantizedTensorTellsOfAll) {
+  for (const char* rules : {"int4=q4_0,none=q8_0", "int4=q4_0,none=q4_0", "mxfp4=mxfp4,none=q4_K"}) {
+    auto o = options(in(), "F32", "quantized.gguf");
+    o.rules = {rules};
+    ASSERT_TRUE(run(o));
+    const auto refused = run(options(o.out, "Q6_K", "no.gguf"));
+    ASSERT_FALSE(refused) << rules;
+    EXPECT_NE(refused.error().message.find("requantizing from type"), std::string::npos);
+  }
+  auto meta = test::deepseek2_metadata({});
+  meta.set("quantize.hessian.file", std::string("moments.gguf"));
+  test::write_model(dir / "marked.gguf", meta, tensors,
+                    [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+  auto o = options(dir / "marked.gguf", "F32", "quantized.gguf");
+  o.rules = {"int4=q4_0"};
+  ASSERT_TRUE(run(o));
+  EXPECT_FALSE(run(options(o.out, "Q6_K", "no.gguf")));
+}
+
+/// 4 rows of 16 blocks tell nothing; 16 tensors of that kind do.
+TEST_F(Lattices, FewBlocksTellNothing) {
+  const auto whole = weights.at("blk.0.int4.weight");
+  for (const int count : {15, 16}) {
+    tensors.clear();
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "blk." + std::to_string(i) + ".int4.weight";
+      tensors.push_back(test::tensor(name, f32::gguf_id, {cols, 4, 1, 1}));
+      weights[name].assign(whole.begin() + i * 4 * cols, whole.begin() + (i + 1) * 4 * cols);
+    }
+    test::write_model(dir / "small.gguf", test::deepseek2_metadata({}), tensors,
+                      [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+    auto o = options(dir / "small.gguf", "F32", "released.gguf");
+    o.rules = {"int4=q4_0"};
+    ASSERT_TRUE(run(o));
+    EXPECT_EQ(static_cast<bool>(run(options(o.out, "Q6_K", "again.gguf"))), count == 16) << count;
   }
 }
 

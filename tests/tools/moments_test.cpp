@@ -8,6 +8,7 @@
 #include "moments_plan.hpp"
 #include "moments_report.hpp"
 #include "output_aware.hpp"
+#include "quantal/gguf/reader.hpp"
 #include "run.hpp"
 #include "synthetic.hpp"
 
@@ -111,6 +112,18 @@ TEST_F(quantizing_with_moments, says_what_every_tensor_gets) {
         "blk.0.attn_output.weight - no second moments: plain codes"})
     EXPECT_NE(printed.find(line), std::string::npos) << line << "\n" << printed;
   EXPECT_FALSE(std::filesystem::exists(o.out));
+}
+
+/// As the imatrix is: who has the file knows that a quantizer made it.
+TEST_F(quantizing_with_moments, are_named_in_the_output) {
+  save();
+  ASSERT_EQ(failure(), "");
+  const auto named = [&] { return gguf::reader::open(o.out)->meta().string("quantize.hessian.file"); };
+  ASSERT_TRUE(named());
+  EXPECT_EQ(*named(), o.hessian.substr(0, 127));
+  o.hessian.clear();
+  ASSERT_EQ(failure(), "");
+  EXPECT_FALSE(named());
 }
 
 TEST_F(quantizing_with_moments, reports_error_and_time) {

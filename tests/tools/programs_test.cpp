@@ -33,6 +33,7 @@ TEST_F(programs, wrong_usage_is_exit_2) {
   test::expect(quantize + " --nope a b Q8_0", 2, "unknown option '--nope'");
   test::expect(quantize + " a b", 2, "the type is missing or unknown");
   test::expect(quantize + " a b Q8_0 x", 2, "THREADS: 'x' is not an integer");
+  test::expect(quantize + " --explain '' a Q8_0", 2, "--explain: the recipe is empty");
   test::expect(quantize + " a b Q8_0 1 2", 2, "unexpected argument '2'");
   test::expect(quantize + " --require-imatrix some a b Q8_0", 2, "is not one of all, lowbit, none");
   test::expect(blocks, 2, "usage: quantal-blocks");

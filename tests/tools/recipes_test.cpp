@@ -7,6 +7,7 @@
 #include "json.hpp"
 #include "measured_losses.hpp"
 #include "quantal/gguf/reader.hpp"
+#include "quantal/imatrix/io.hpp"
 #include "recipe.hpp"
 #include "synthetic.hpp"
 
@@ -67,6 +68,22 @@ TEST(Recipes, AreWrittenForEveryProgram) {
                                 "'^(?<!x)a$': does not know this kind of expression"}));
 }
 
+/// Whatever a tensor is called, its rule is read back as one rule that matches it and nothing else.
+TEST(Recipes, NameAnyTensor) {
+  for (const std::string name :
+       {"blk.0.a.weight", "a,b=c #d.weight", "#a", " it's \"x\" ", "a\\b\tc\nd", "-a=b"}) {
+    std::vector<rule> rules;
+    const auto written = rule_for(name, *find_format("q4_0"));
+    const auto ok = parse_rules(written + "," + rule_for("other", *find_format("q8_0")), "r", false, rules);
+    ASSERT_TRUE(ok) << written << ": " << ok.error().message;
+    ASSERT_EQ(rules.size(), 2u) << written;
+    EXPECT_TRUE(*rules[0].pattern.found_in(name)) << written;
+    EXPECT_FALSE(*rules[0].pattern.found_in(name + "x")) << written;
+    EXPECT_EQ(rules[0].type->name, "q4_0") << written;
+  }
+  EXPECT_EQ(rule_for("blk.0.a", *find_format("q4_0")), "^blk\\.0\\.a$=q4_0");
+}
+
 class Explain : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -107,6 +124,62 @@ TEST_F(Explain, TellsWhichRuleDecides) {
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"in.gguf", "r.txt"})) << "nothing is written";
 }
 
+/// What needs importance by the mix depends on whether there is any.
+TEST_F(Explain, TellsThePlanOfARun) {
+  o.type = "IQ2_XXS", o.required = "none", o.json = true;
+  const auto types_of = [](const std::string& text) {
+    std::map<std::string, std::string> out;
+    const auto document = json::parse(text);
+    for (const auto& t : document["tensors"]) out[t["name"]] = t["type"];
+    return out;
+  };
+  imatrix::store statistics;
+  imatrix::entry e(256, 1);
+  e.sums.assign(256, 1.0), e.counts.assign(1, 512);
+  statistics.entries["blk.1.attn_output.weight"] = e;
+  ASSERT_TRUE(imatrix::save_gguf(statistics, dir / "i.gguf"));
+  for (const char* imatrix : {"", "i.gguf"}) {
+    o.imatrix = *imatrix ? (dir / imatrix).string() : "";
+    auto p = o;
+    p.out = dir / "out.gguf", p.dry_run = true, p.types = "all";
+    ::testing::internal::CaptureStdout();
+    const auto ran = run(p);
+    const auto planned = ::testing::internal::GetCapturedStdout();
+    ASSERT_TRUE(ran) << ran.error().message;
+    const auto explained = told();
+    EXPECT_EQ(types_of(explained), types_of(planned)) << imatrix;
+    EXPECT_EQ(explained.find("own entry") != std::string::npos, *imatrix != 0) << explained;
+  }
+  o.imatrix = (dir / "none.gguf").string();
+  EXPECT_NE(told().find("none.gguf"), std::string::npos);
+}
+
+TEST_F(Explain, MarksWhatNeedsAllowRequantize) {
+  auto p = o;
+  p.rule_files.clear(), p.type = "Q4_K_M", p.out = dir / "q.gguf", p.quiet = true;
+  ASSERT_TRUE(run(p));
+  o.in = p.out, o.type = "Q8_0";
+  EXPECT_NE(told().find("by rule 'attn_q_a' (" + (dir / "r.txt").string() + ":2), needs --allow-requantize"),
+            std::string::npos)
+      << told();
+  o.allow_requantize = true;
+  EXPECT_EQ(told().find("needs --allow-requantize"), std::string::npos);
+}
+
+TEST_F(Explain, RefusesWhatOnlyARunDecides) {
+  const auto refused = [&](const std::string& option, auto set) {
+    const auto kept = o;
+    set(o);
+    EXPECT_EQ(told().find("error: --explain: " + option + " "), 0u) << told();
+    o = kept;
+  };
+  refused("--lattice", [](run_options& r) { r.lattice = true; });
+  refused("--target-bpw", [](run_options& r) { r.target_bpw = 4; });
+  refused("--target-size", [](run_options& r) { r.target_size = 4; });
+  refused("--target-types", [](run_options& r) { r.target_types = "q4_0"; });
+  refused("--sensitivity", [](run_options& r) { r.sensitivity = "k.csv"; });
+}
+
 TEST_F(Explain, SaysWhatIsWrong) {
   o.rule_files = {(dir / "none.txt").string()};
   EXPECT_NE(told().find("none.txt"), std::string::npos);
@@ -130,6 +203,8 @@ TEST(MeasuredLosses, AreReadInBothLayouts) {
     EXPECT_EQ(m->of("b", q8_0::gguf_id), 0.01);
     EXPECT_EQ(m->of("c", q8_0::gguf_id), std::nullopt);
   }
+  EXPECT_EQ(parse_measured_losses("\xef\xbb\xbftensor,type,value\na,q4_0,1", "k")->of("a", q4_0::gguf_id),
+            1.0);
   EXPECT_EQ(parse_measured_losses("tensor,type,value\na,q4_0,-0.001", "k")->of("a", q4_0::gguf_id), 0.0);
 }
 
@@ -189,6 +264,14 @@ TEST(MeasuredLosses, DecideAllocations) {
   EXPECT_NE(got[""].find("--sensitivity: no tensor of"), std::string::npos) << got[""];
   got = types("tensor,type\n");
   EXPECT_NE(got[""].find("k.csv:1: expected a header"), std::string::npos) << got[""];
+  // No loss in one type does not make the others free: what can be paid is taken.
+  o.target_bpw = 12;
+  for (const std::string more : {"", "blk.1.ffn_gate_exps.weight,q4_0,1\n"}) {
+    got = types("tensor,type,value\n" + up + ",q8_0,-0.001\n" + down + ",q8_0,0\n" + more);
+    EXPECT_EQ(got.count(""), 0u) << got[""];
+    EXPECT_EQ(got[up], "q8_0") << more;
+    EXPECT_EQ(got[down], "q8_0") << more;
+  }
 }
 
 }  // namespace
