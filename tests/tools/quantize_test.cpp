@@ -459,10 +459,10 @@ TEST_F(quantizing, text_report_has_the_familiar_lines) {
 }
 
 TEST_F(quantizing, rules_from_files) {
-  ASSERT_TRUE(file::write(dir / "rules", "# layers\nblk\\.0\\.=q8_0, \\\nattn_v_b=q6_K\n"));
+  ASSERT_TRUE(file::write(dir / "rules", "# layers\nblk\\.0\\.=q8_0, attn\\\nattn_v_b=q6_K\n"));
   auto o = options(synthetic(), "Q4_0");
   o.rule_files = {dir / "rules"};
-  EXPECT_NE(failure(o).find("rules:2: rule '\\': expected REGEX=TYPE"), std::string::npos);
+  EXPECT_NE(failure(o).find("rules:2: rule 'attn\\': expected REGEX=TYPE"), std::string::npos);
   ASSERT_TRUE(file::write(dir / "rules", "# layers\nblk\\.0\\.=q8_0,\n\nattn_v_b=q6_K # all others\n"));
   ASSERT_EQ(failure(o), "");
   const auto out = gguf::reader::open(o.out);
