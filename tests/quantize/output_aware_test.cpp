@@ -243,9 +243,9 @@ TEST(OutputAwareRows, RefittedScalesLowerTheLoss) {
   serial_executor serial;
   test::rng g(5);
   const auto w = test::gaussian(g, 24 * cols);
-  const auto check = [&]<class F>() {
+  const auto check = [&]<class F>(double share = 0.998) {
     const auto m = prepared(cols, 600, moments(cols, 600, 4), {.run = coder<F>().run});
-    EXPECT_LT(quantized<F>(m, w, serial, {0, 6}).total(), 0.998 * quantized<F>(m, w, serial, {0, 1}).total())
+    EXPECT_LT(quantized<F>(m, w, serial, {0, 6}).total(), share * quantized<F>(m, w, serial, {0, 1}).total())
         << F::name;
   };
   check.operator()<q4_0>();    // a float per block
@@ -253,7 +253,7 @@ TEST(OutputAwareRows, RefittedScalesLowerTheLoss) {
   check.operator()<q4_K>();    // integers under two floats
   check.operator()<iq4_ks>();  // under the float of the row
   check.operator()<iq3_xxs>();
-  check.operator()<nvfp4>();
+  check.operator()<nvfp4>(0.9995);  // the plain quantizer has tried all scales in reach
   check.operator()<iq2_bn>();
 }
 
