@@ -6,6 +6,7 @@
 #include <map>
 
 #include "collection.hpp"
+#include "file.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/runtime/ops.hpp"
 #include "support/temp_dir.hpp"
@@ -192,6 +193,7 @@ TEST_F(resumed_stream, LosesNothingBeforeTheBlockThatItWasEndedIn) {
   EXPECT_EQ(failed.error().message, "chunk 0: ended");
 
   collector c, whole;
+  c.statistics().datasets.push_back("text");
   auto rest = moments(), whole_sums = moments();
   const auto done = collect(m, text, c, &rest, serial, options);
   ASSERT_TRUE(done) << done.error().message;
@@ -224,6 +226,32 @@ TEST_F(resumed_stream, RefusesADamagedState) {
   const auto r = collect(m, text, c, nullptr, serial, options);
   ASSERT_FALSE(r);
   EXPECT_NE(r.error().message.find("another size"), std::string::npos) << r.error().message;
+}
+
+TEST_F(resumed_stream, RefusesStatisticsOfAnotherText) {
+  ended_in_block ended(1);
+  ended.statistics().datasets.push_back("text");
+  ASSERT_FALSE(collect(m, text, ended, nullptr, serial, options));
+  collector c;
+  const auto r = collect(m, text, c, nullptr, serial, options);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().message.find("is damaged"), std::string::npos) << r.error().message;
+}
+
+TEST_F(resumed_stream, TouchesNoFileThatIsNotItsOwn) {
+  std::filesystem::create_directory(options.state);
+  ASSERT_TRUE(file::write(options.state / "notes", "mine"));
+  collector c;
+  const auto r = collect(m, text, c, nullptr, serial, options);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().message.find("notes: is no part of a state"), std::string::npos) << r.error().message;
+  EXPECT_EQ(*file::read_text(options.state / "notes"), "mine");
+}
+
+TEST_F(resumed_stream, LeavesNothingWhereNoBlockWasDone) {
+  ended_in_block ended(0);
+  ASSERT_FALSE(collect(m, text, ended, nullptr, serial, options));
+  EXPECT_FALSE(std::filesystem::exists(options.state));
 }
 
 TEST(ExactSums, DoNotDependOnTheOrder) {
