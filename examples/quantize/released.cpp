@@ -74,7 +74,7 @@ result<block_count> count_blocks(const gguf::model_view& model, const gguf::tens
 /// Checkpoints are released in them.
 bool is_fp4(std::uint32_t type) { return type == mxfp4::gguf_id || type == nvfp4::gguf_id; }
 
-bool is_quantized(const gguf::tensor_info& t) {
+bool has_blocks(const gguf::tensor_info& t) {
   const auto* f = find_format(t.type);
   return f && f->usage == role::weight && !f->is_float;
 }
@@ -97,7 +97,7 @@ result<void> find_released(const gguf::model_view& model, std::unordered_set<std
   std::vector<std::pair<std::uint32_t, block_count>> counts;
   std::map<std::uint32_t, block_count> of_type;
   for (const auto& t : model.tensors()) {
-    if (!is_quantized(t)) continue;
+    if (!has_blocks(t)) continue;
     found.insert(t.name);
     if (is_fp4(t.type)) continue;
     if (t.type != q4_0::gguf_id && t.type != q8_0::gguf_id) return {};
