@@ -45,7 +45,7 @@ struct lattice {
 
 /// "int4", "int4 with zero points", "FP4 (e2m1)", ...
 inline std::string to_string(const lattice& l) {
-  const std::string integer = "int" + std::to_string(l.bits);
+  std::string integer = "int" + std::to_string(l.bits);
   switch (l.levels) {
     case level_set::integers:
       return integer;

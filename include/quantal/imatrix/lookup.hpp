@@ -143,6 +143,7 @@ inline std::vector<float> average(const std::vector<float>& w, std::int64_t cols
   std::vector<double> sum(static_cast<std::size_t>(cols));
   for (std::size_t i = 0; i < w.size(); ++i) sum[i % static_cast<std::size_t>(cols)] += w[i];
   std::vector<float> out;
+  out.reserve(sum.size());
   for (const double s : sum) out.push_back(static_cast<float>(s / static_cast<double>(slices)));
   return out;
 }
