@@ -58,4 +58,8 @@ std::uint64_t available_memory() {
   return *least;
 }
 
+std::uint64_t memory_for(std::int64_t ram) {
+  return ram > 0 ? static_cast<std::uint64_t>(ram) << 30 : available_memory();
+}
+
 }  // namespace quantal

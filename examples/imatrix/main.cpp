@@ -34,11 +34,6 @@ struct options {
   int threads = 0;
 };
 
-/// Bytes that a run may take.
-std::uint64_t memory_of(const options& o) {
-  return o.ram > 0 ? static_cast<std::uint64_t>(o.ram) << 30 : available_memory();
-}
-
 /// --chunks N, at most so many, or A:B, these; with what --from-chunk says. False: neither.
 bool read_chunks(options& o) {
   const auto colon = o.chunks.find(':');
@@ -251,6 +246,9 @@ moments_options moments_options_of(const options& o, const corpus& text) {
   return {static_cast<std::size_t>(o.hessian_limit) << 20, tokens - tokens / 10};
 }
 
+/// What files call the text.
+std::string dataset_of(const options& o) { return std::filesystem::path(o.text).filename().string(); }
+
 /// Whatever decides what a streamed run collects, by the option that says it.
 json identity_of(const options& o, const corpus& text) {
   const auto file = [](const std::filesystem::path& path) {
@@ -261,7 +259,7 @@ json identity_of(const options& o, const corpus& text) {
   json in_files = json::array(), hessian_in = json::array();
   for (const auto& path : o.in_files) in_files.push_back(file(path));
   for (const auto& path : o.hessian_in) hessian_in.push_back(file(path));
-  const std::string name = std::filesystem::path(o.text).filename().string();
+  const std::string name = dataset_of(o);
   const auto used = std::span(text.tokens).first(static_cast<std::size_t>(text.chunks * text.size));
   return {{"-m", file(o.model)},
           {"-f", digest(std::as_bytes(used)) + " of " + digest(std::as_bytes(std::span(name)))},
@@ -282,7 +280,7 @@ json identity_of(const options& o, const corpus& text) {
 collection_options collection_options_of(const options& o, const corpus& text) {
   collection_options c;
   c.how = {o.mla, o.flash, activation::exact};
-  c.batch = o.batch, c.perplexity = !o.no_perplexity, c.ram = memory_of(o);
+  c.batch = o.batch, c.perplexity = !o.no_perplexity, c.ram = memory_for(o.ram);
   c.scratch = std::filesystem::path(o.out).parent_path();
   const auto target = output_target::find(o.out);
   // Layer similarities need the inputs of earlier blocks, which no state holds.
@@ -303,7 +301,7 @@ void print_pass(const options& o, const collection& done) {
 /// A part of a text is marked as one.
 void name_source(const options& o, const corpus& text, imatrix::store& s) {
   s.chunk_size = o.context;
-  s.datasets.push_back(std::filesystem::path(o.text).filename().string());
+  s.datasets.push_back(dataset_of(o));
   s.chunks.reset();
   if (o.part) s.chunks = imatrix::chunk_range{o.first_chunk, o.first_chunk + text.chunks};
 }
@@ -315,7 +313,7 @@ bool has_state(const options& o) {
 }
 
 int collect(const options& o) {
-  const auto m = load_model(o.model, {o.stream || has_state(o), memory_of(o)});
+  const auto m = load_model(o.model, {o.stream || has_state(o), memory_for(o.ram)});
   if (!m) return fail(m.error().message);
   const auto t = tokenizer::from_gguf(m->file->meta());
   if (!t) return fail(o.model + ": " + t.error().message);
@@ -362,7 +360,7 @@ int collect(const options& o) {
   std::fprintf(stderr, "stored %zu entries after %lld chunks in %s\n", c.statistics().entries.size(),
                static_cast<long long>(text->chunks), o.out.c_str());
   if (moments) {
-    done->moments.datasets.push_back(std::filesystem::path(o.text).filename().string());
+    done->moments.datasets.push_back(dataset_of(o));
     if (auto r = save_moments(o, std::move(*earlier_moments), done->moments); !r)
       return fail(r.error().message);
   }

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
-#include <string>
 
 #include "forward.hpp"
 #include "hidden_states.hpp"

@@ -2,7 +2,6 @@
 // result does not depend on the other rows of its batch.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <vector>
 

@@ -31,12 +31,6 @@ void touch(std::span<const std::byte> range) noexcept {
 
 }  // namespace
 
-std::uint64_t size_of(const byte_ranges& ranges) noexcept {
-  std::uint64_t sum = 0;
-  for (const auto& r : ranges) sum += r.size();
-  return sum;
-}
-
 void release_pages(const byte_ranges& ranges, [[maybe_unused]] bool from_cache) noexcept {
   for (const auto& r : ranges) {
 #if defined(MADV_PAGEOUT)

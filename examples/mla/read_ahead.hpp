@@ -12,8 +12,6 @@ namespace quantal::mla {
 
 using byte_ranges = std::vector<std::span<const std::byte>>;
 
-std::uint64_t size_of(const byte_ranges& ranges) noexcept;
-
 /// Lets pages of a mapped file go; `from_cache`: from the system's cache too.
 void release_pages(const byte_ranges& ranges, bool from_cache) noexcept;
 

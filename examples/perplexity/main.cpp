@@ -24,11 +24,6 @@ struct options {
   products* device = nullptr;
 };
 
-/// Bytes that a run may take.
-std::uint64_t memory_of(const options& o) {
-  return o.ram > 0 ? static_cast<std::uint64_t>(o.ram) << 30 : available_memory();
-}
-
 int fail(const std::string& message) {
   std::fprintf(stderr, "quantal-perplexity: %s\n", message.c_str());
   return cli::exit_failure;
@@ -41,7 +36,7 @@ result<pass_report> run_model(const options& o, const model& m, const chunk_sour
   const auto arch = o.arch.empty() ? runtime::dispatcher::best() : *runtime::dispatcher::named(o.arch);
   pass_options pass;
   pass.how = {o.mla, o.flash, o.act == "q8" ? activation::q8 : activation::exact, o.device};
-  pass.batch = o.batch, pass.first_logits = first_logits, pass.ram = memory_of(o);
+  pass.batch = o.batch, pass.first_logits = first_logits, pass.ram = memory_for(o.ram);
   std::error_code none;
   pass.scratch = std::filesystem::temp_directory_path(none);
   return run_text(m, text, arch, pool, pass, bar, nullptr, sink);
@@ -321,7 +316,7 @@ int run(int argc, char** argv) {
   if (!o.arch.empty() && !runtime::dispatcher::named(o.arch))
     return usage("--arch: this machine or build has no such variant");
   if (auto ok = check_files(o); !ok) return fail(ok.error().message);
-  const auto m = load_model(o.model, {o.stream, memory_of(o)});
+  const auto m = load_model(o.model, {o.stream, memory_for(o.ram)});
   if (!m) return fail(m.error().message);
   print_warnings(o.model, m->hyper.warnings);
   std::unique_ptr<products> device;

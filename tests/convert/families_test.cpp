@@ -4,42 +4,24 @@
 #include <algorithm>
 #include <cmath>
 
+#include "converting.hpp"
 #include "family_checkpoint.hpp"
 #include "hf_config.hpp"
-#include "hf_convert.hpp"
 
 namespace quantal::test {
 namespace {
 
 using at_checkpoint = std::function<float(std::int64_t row, std::int64_t col)>;
 
-class Families : public ::testing::Test {
+class Families : public converting {
  protected:
-  result<void> convert(const fake_checkpoint& c, const std::string& type = "",
-                       const std::string& out = "out.gguf") {
-    std::filesystem::remove_all(dir / "hf");
-    c.write(dir / "hf");
-    hf::convert_options o;
-    o.quantize.in = dir / "hf", o.quantize.out = dir / out, o.quantize.type = type;
-    o.quantize.threads = 2, o.quantize.quiet = true, o.name = "a model";
-    return hf::convert(o);
-  }
   void open(const fake_checkpoint& c, const std::string& type = "") {
-    const auto done = convert(c, type);
+    const auto done = convert(c, "out.gguf", type);
     ASSERT_TRUE(done) << done.error().message;
     auto r = gguf::reader::open(dir / "out.gguf");
     ASSERT_TRUE(r) << r.error().message;
     got.emplace(std::move(*r));
   }
-  void expect_failure(const fake_checkpoint& c, const std::vector<std::string>& parts) {
-    const auto done = convert(c, "", "refused.gguf");
-    ASSERT_FALSE(done) << parts[0];
-    for (const auto& p : parts)
-      EXPECT_NE(done.error().message.find(p), std::string::npos)
-          << "got " << done.error().message << "\nwanted " << p;
-    EXPECT_FALSE(std::filesystem::exists(dir / "refused.gguf"));
-  }
-
   std::vector<float> values(const std::string& name) {
     const auto* t = got->find(name);
     EXPECT_TRUE(t) << name;
@@ -94,7 +76,6 @@ class Families : public ::testing::Test {
     return s ? std::string(*s) : "none";
   }
 
-  temp_dir dir;
   std::optional<gguf::reader> got;
 };
 
@@ -371,7 +352,7 @@ TEST_F(Families, AWindowThatIsUsedIsNoted) {
 
 TEST_F(Families, TheTextPartOfGemmaThatSees) {
   auto plain = gemma();
-  ASSERT_TRUE(convert(plain, "", "plain.gguf"));
+  ASSERT_TRUE(convert(plain, "plain.gguf"));
   auto c = gemma("language_model.model.");
   const auto text = c.config;
   c.config = {{"architectures", {"Gemma3ForConditionalGeneration"}}, {"model_type", "gemma3"}};
@@ -535,8 +516,8 @@ TEST_F(Families, DamageNamesFileAndTensor) {
 
 TEST_F(Families, QuantizingOnTheWayIsQuantizingTheBf16File) {
   for (const auto& c : {llama(), mixtral(), qwen(3, true), gemma(), gpt_oss(true)}) {
-    ASSERT_TRUE(convert(c));
-    ASSERT_TRUE(convert(c, "Q4_0", "direct.gguf"));
+    ASSERT_TRUE(convert(c, "out.gguf"));
+    ASSERT_TRUE(convert(c, "direct.gguf", "Q4_0"));
     plan::run_options q;
     q.in = dir / "out.gguf", q.out = dir / "via.gguf", q.type = "Q4_0", q.threads = 2, q.quiet = true;
     const auto done = plan::run(q);

@@ -1,7 +1,7 @@
 // Quantized checkpoints: what they convert to in bf16 and as they are (--type auto), and what is refused.
 #include <gtest/gtest.h>
 
-#include "hf_convert.hpp"
+#include "converting.hpp"
 #include "quantized_checkpoint.hpp"
 
 namespace quantal::test {
@@ -9,36 +9,18 @@ namespace {
 
 const std::string fixture = QUANTAL_TEST_DATA "/fixtures/fixture-v3-mainline-bf16.gguf";
 
-class QuantizedCheckpoint : public ::testing::Test {
+class QuantizedCheckpoint : public converting {
  protected:
   static fake_checkpoint small() {
     const auto model = gguf::reader::open(fixture);
     EXPECT_TRUE(model) << model.error().message;
     return checkpoint_maker(*model).make();
   }
-  result<void> convert(const fake_checkpoint& c, const std::string& out, const std::string& type = "") {
-    std::filesystem::remove_all(dir / "hf");
-    c.write(dir / "hf");
-    hf::convert_options o;
-    o.quantize.in = dir / "hf", o.quantize.out = dir / out, o.quantize.type = type;
-    o.quantize.threads = 2, o.quantize.quiet = true, o.name = "a model";
-    return hf::convert(o);
-  }
   std::string converted(const fake_checkpoint& c, const std::string& out) {
     const auto done = convert(c, out);
     EXPECT_TRUE(done) << done.error().message;
     return read_file(dir / out);
   }
-  void expect_failure(const fake_checkpoint& c, const std::vector<std::string>& parts) {
-    const auto done = convert(c, "refused.gguf");
-    ASSERT_FALSE(done) << parts[0];
-    for (const auto& p : parts)
-      EXPECT_NE(done.error().message.find(p), std::string::npos)
-          << "got " << done.error().message << "\nwanted " << p;
-    EXPECT_FALSE(std::filesystem::exists(dir / "refused.gguf"));
-  }
-
-  temp_dir dir;
 };
 
 struct expectation {
