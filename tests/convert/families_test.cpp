@@ -206,11 +206,12 @@ TEST_F(Families, MixtralStacksItsExperts) {
   for (const auto& [out, stored] : names) {
     const bool down = out == "down";
     const std::int64_t rows = down ? 64 : 96, cols = down ? 96 : 64;
-    expect_values("blk.1.ffn_" + out + "_exps.weight", {cols, rows, 4}, [&](std::int64_t r, std::int64_t k) {
-      return c.at(
-          "model.layers.1.block_sparse_moe.experts." + std::to_string(r / rows) + "." + stored + ".weight",
-          r % rows * cols + k);
-    });
+    expect_values("blk.1.ffn_" + out + "_exps.weight", {cols, rows, 4},
+                  [&, &name = stored](std::int64_t r, std::int64_t k) {
+                    return c.at("model.layers.1.block_sparse_moe.experts." + std::to_string(r / rows) + "." +
+                                    name + ".weight",
+                                r % rows * cols + k);
+                  });
   }
   expect_same(c, "blk.1.ffn_gate_inp.weight", "model.layers.1.block_sparse_moe.gate.weight");
   EXPECT_EQ(got->find("blk.1.ffn_gate_inp.weight")->type, f32::gguf_id);
@@ -273,8 +274,9 @@ TEST_F(Families, GemmaAddsOneToNorms) {
       {"blk.1.attn_q_norm", "model.layers.1.self_attn.q_norm"},
       {"blk.1.attn_k_norm", "model.layers.1.self_attn.k_norm"}};
   for (const auto& [out, stored] : norms)
-    expect_values(out + ".weight", {c.at(stored + ".weight").shape[0], 1, 1},
-                  [&](std::int64_t, std::int64_t k) { return c.at(stored + ".weight", k) + 1; });
+    expect_values(
+        out + ".weight", {c.at(stored + ".weight").shape[0], 1, 1},
+        [&, &name = stored](std::int64_t, std::int64_t k) { return c.at(name + ".weight", k) + 1; });
   expect_same(c, "blk.1.attn_q.weight", "model.layers.1.self_attn.q_proj.weight");
   EXPECT_EQ(integer("gemma3.attention.sliding_window"), 512);
   EXPECT_EQ(number("gemma3.rope.freq_base"), 1e6);
