@@ -10,12 +10,13 @@
 #include "quantal/c.h"
 #include "quantal/formats.hpp"
 #include "quantal/imatrix.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
 
 using namespace quantal;
-const std::string fixture = std::string(QUANTAL_TEST_DATA) + "/fixtures/fixture-v2lite-ik-bf16.gguf";
+const std::string fixture = test::data_file("/fixtures/fixture-v2lite-ik-bf16.gguf");
 
 bool says(const std::string& what) {
   return std::string(quantal_last_error()).find(what) != std::string::npos;

@@ -13,6 +13,7 @@
 #include "quantal/imatrix/moments.hpp"
 #include "scoring.hpp"
 #include "session.hpp"
+#include "support/paths.hpp"
 #include "tokenizer.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -32,7 +33,7 @@ constexpr bool address_sanitizer = true;
 constexpr bool address_sanitizer = false;
 #endif
 
-const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/";
+const std::string fixtures = test::data_file("/fixtures/");
 
 class Convert : public ::testing::Test {
  protected:
@@ -114,7 +115,7 @@ TEST_P(ConvertBack, GivesTheSameFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, ConvertBack,
-                         ::testing::Values(round_trip{QUANTAL_MODEL_DIR "/tiny-mla-moe-bf16.gguf", "3d"},
+                         ::testing::Values(round_trip{test::model_file("/tiny-mla-moe-bf16.gguf"), "3d"},
                                            round_trip{fixtures + "fixture-v3-mainline-bf16.gguf", "3d"},
                                            round_trip{fixtures + "fixture-v3-ik-bf16.gguf", "2d+kv_b"},
                                            round_trip{fixtures + "fixture-v2lite-mainline-bf16.gguf", "3d"},
@@ -132,7 +133,7 @@ TEST_F(Convert, Fp8IsExact) {
 
 /// Perplexity over windows of 512 tokens, second halves scored.
 double perplexity(const std::filesystem::path& gguf, std::size_t windows) {
-  const safetensors golden(QUANTAL_TEST_DATA "/goldens/tiny.golden.safetensors");
+  const safetensors golden(test::data_file("/goldens/tiny.golden.safetensors"));
   const auto tokens = golden.get<std::int32_t>("nll512.tokens");
   const auto m = mla::load_model(gguf);
   EXPECT_TRUE(m) << m.error().message;
@@ -154,7 +155,7 @@ double perplexity(const std::filesystem::path& gguf, std::size_t windows) {
 }
 
 TEST_F(Convert, Fp8OfTheTrainedModelKeepsItsPerplexity) {
-  const std::string model = QUANTAL_MODEL_DIR "/tiny-mla-moe-bf16.gguf";
+  const std::string model = test::model_file("/tiny-mla-moe-bf16.gguf");
   auto eight = from(model);
   const auto plain = to_fp8(eight, 128, fp8_codes::nearest);
   const auto got = converted(eight, "got.gguf");

@@ -7,6 +7,7 @@
 #include "converting.hpp"
 #include "family_checkpoint.hpp"
 #include "hf_config.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::test {
 namespace {
@@ -529,7 +530,7 @@ TEST_F(Families, QuantizingOnTheWayIsQuantizingTheBf16File) {
 }
 
 TEST_F(Families, TemperatureOfLatentAttention) {
-  const auto model = gguf::reader::open(QUANTAL_TEST_DATA "/fixtures/fixture-v3-mainline-bf16.gguf");
+  const auto model = gguf::reader::open(test::data_file("/fixtures/fixture-v3-mainline-bf16.gguf"));
   ASSERT_TRUE(model) << model.error().message;
   auto c = checkpoint_maker(*model).make();
   const auto rope = c.config["rope_scaling"];

@@ -3,11 +3,12 @@
 
 #include "converting.hpp"
 #include "quantized_checkpoint.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::test {
 namespace {
 
-const std::string fixture = QUANTAL_TEST_DATA "/fixtures/fixture-v3-mainline-bf16.gguf";
+const std::string fixture = test::data_file("/fixtures/fixture-v3-mainline-bf16.gguf");
 
 class QuantizedCheckpoint : public converting {
  protected:

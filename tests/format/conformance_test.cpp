@@ -6,11 +6,12 @@
 
 #include "format_case.hpp"
 #include "quantal/dequantize.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::test {
 namespace {
 
-const std::string data = QUANTAL_TEST_DATA "/conformance/";
+const std::string data = test::data_file("/conformance/");
 
 struct vector_set {
   std::string name;  ///< "q4_K.random"

@@ -11,7 +11,7 @@ namespace {
 using rng = std::mt19937;
 
 template <class Block>
-Block random_block(rng& g) {
+Block random_bytes_of(rng& g) {
   Block b;
   unsigned char bytes[sizeof b];
   for (auto& x : bytes) x = static_cast<unsigned char>(g());
@@ -39,7 +39,7 @@ struct content {
 /// Sets one element and expects its code alone to change.
 template <class F, class Set, class Want>
 void expect_code_written(rng& g, int e, Set set, Want want) {
-  auto b = random_block<typename F::block>(g);
+  auto b = random_bytes_of<typename F::block>(g);
   content<F> before(b);
   set(b);
   before.codes[e] = want;
@@ -47,7 +47,7 @@ void expect_code_written(rng& g, int e, Set set, Want want) {
 }
 
 template <class F>
-void check_codes(rng& g) {
+void check_fields(rng& g) {
   if constexpr (requires(typename F::block & b) { F::set_code(b, 0, 0); })
     for (int e = 0; e < F::layout.elements; ++e)
       for (int c = F::min_code; c <= F::max_code; c += F::max_code > 100 ? 13 : 1)
@@ -65,7 +65,7 @@ void check_indices(rng& g) {
   if constexpr (requires(typename F::block & b) { F::set_index(b, 0, 0); })
     for (int e = 0; e < F::layout.elements; ++e)
       for (int i = 0; i < F::levels; ++i) {
-        auto b = random_block<typename F::block>(g);
+        auto b = random_bytes_of<typename F::block>(g);
         content<F> before(b);
         F::set_index(b, e, i);
         ASSERT_EQ(F::index(b, e), i);
@@ -80,7 +80,7 @@ void check_indices(rng& g) {
 /// Writes v through set, expects get to return it, and all groups but g and all codes to stay.
 template <class F, class Get, class Set>
 void expect_group_field(rng& r, int group, int v, Get get, Set set) {
-  auto b = random_block<typename F::block>(r);
+  auto b = random_bytes_of<typename F::block>(r);
   content<F> before(b), after(b);
   std::vector<int> fields;
   for (int g = 0; g < F::layout.groups(); ++g) fields.push_back(get(b, g));
@@ -115,7 +115,7 @@ void check_sub_scales(rng& r) {
   if constexpr (requires(typename F::block & b) { F::set_sub_min(b, 0, 0); })
     for (int g = 0; g < F::layout.groups(); ++g)
       for (int v = 0; v <= F::max_sub_min; ++v) {
-        auto b = random_block<typename F::block>(r);
+        auto b = random_bytes_of<typename F::block>(r);
         expect_group_field<F>(
             r, g, v, [](const auto& x, int i) { return F::sub_min(x, i); },
             [](auto& x, int i, int m) { F::set_sub_min(x, i, m); });
@@ -129,7 +129,7 @@ void check_sub_scales(rng& r) {
 
 template <class F>
 void check_block_scales(rng& r) {
-  auto b = random_block<typename F::block>(r);
+  auto b = random_bytes_of<typename F::block>(r);
   const auto codes = content<F>(b).codes;
   if constexpr (requires { F::set_scale(b, 1.0f); }) {
     F::set_scale(b, -0.375f);
@@ -158,7 +158,7 @@ void expect_values(rng& r, int weights, const std::vector<int>& values, Get get,
   const int units = F::layout.elements / weights;
   for (int u = 0; u < units; ++u)
     for (const int v : values) {
-      auto b = random_block<typename F::block>(r);
+      auto b = random_bytes_of<typename F::block>(r);
       content<F> before(b);
       std::vector<int> want;
       for (int i = 0; i < units; ++i) want.push_back(get(b, i));
@@ -234,7 +234,7 @@ void check_vectors(rng& r) {
   if constexpr (requires { F::grid_size; })
     for (int v = 0; v < F::layout.elements / F::vector; ++v)
       for (int trial = 0; trial < 512; ++trial) {
-        auto b = random_block<typename F::block>(r);
+        auto b = random_bytes_of<typename F::block>(r);
         const int index = trial_index<F>(r, trial);
         int signs = static_cast<int>(r() & 255);
         if constexpr (requires { F::even_signs; })
@@ -261,7 +261,7 @@ template <class F>
 void check_code_bounds(rng& r) {
   if constexpr (requires { F::min_code + F::max_code; })
     for (int trial = 0; trial < 200; ++trial)
-      for (const int code : content<F>(random_block<typename F::block>(r)).codes) {
+      for (const int code : content<F>(random_bytes_of<typename F::block>(r)).codes) {
         ASSERT_GE(code, F::min_code - (F::min_code == -127)) << F::name;
         ASSERT_LE(code, F::max_code + (F::max_code == 1)) << F::name;
       }
@@ -289,7 +289,7 @@ TEST_P(fields, read_back_what_was_written) {
   rng g(GetParam());
   visit_format(GetParam(), [&]<class F>() {
     if constexpr (block_format<F>) {
-      check_codes<F>(g);
+      check_fields<F>(g);
       check_indices<F>(g);
       check_sub_scales<F>(g);
       check_block_scales<F>(g);
@@ -310,7 +310,7 @@ TEST(iq4_kss, writes_four_indices_of_even_parity_at_once) {
   for (int w = 0; w < 64; ++w)
     for (int indices = 0; indices < 65536; ++indices) {
       if (__builtin_parity(static_cast<unsigned>(indices))) continue;
-      auto b = random_block<iq4_kss::block>(g);
+      auto b = random_bytes_of<iq4_kss::block>(g);
       const int group = w / 8, scale = iq4_kss::sub_scale(b, group), table = iq4_kss::table(b, group);
       iq4_kss::set_word(b, w, indices);
       const int first = 32 * group + 2 * (w % 8);

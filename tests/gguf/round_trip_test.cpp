@@ -1,4 +1,5 @@
 #include "small_file.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::test {
 namespace {
@@ -26,7 +27,7 @@ TEST(Gguf, RoundTripsEveryType) {
 
 TEST(Gguf, RewritingOtherWritersFilesKeepsEveryByte) {
   temp_dir dir;
-  for (const auto& e : std::filesystem::directory_iterator(std::string(QUANTAL_TEST_DATA) + "/fixtures")) {
+  for (const auto& e : std::filesystem::directory_iterator(test::data_file("/fixtures"))) {
     const auto r = gguf::reader::open(e.path());
     ASSERT_TRUE(r) << r.error().message;
     auto w = gguf::writer::create(dir / "copy.gguf", r->meta(), r->tensors());

@@ -14,7 +14,7 @@ namespace {
 using test::read_file;
 using test::temp_dir;
 
-moments make(std::int64_t cols, std::int64_t slices, float seed) {
+moments make_moments(std::int64_t cols, std::int64_t slices, float seed) {
   moments m(cols, slices);
   for (auto* part : {&m.sums, &m.mean, &m.held_out})
     for (auto& v : *part) v = seed += 0.25f;
@@ -23,11 +23,11 @@ moments make(std::int64_t cols, std::int64_t slices, float seed) {
   return m;
 }
 
-moments_store sample(float seed) {
+moments_store random_inputs(float seed) {
   moments_store s;
   s.datasets = {"text"};
-  s.entries["blk.0.attn_output.weight"] = make(6, 1, seed);
-  s.entries["blk.0.ffn_gate_exps.weight"] = make(5, 3, seed);
+  s.entries["blk.0.attn_output.weight"] = make_moments(6, 1, seed);
+  s.entries["blk.0.ffn_gate_exps.weight"] = make_moments(5, 3, seed);
   s.same["blk.0.ffn_up_exps.weight"] = "blk.0.ffn_gate_exps.weight";
   return s;
 }
@@ -36,7 +36,7 @@ moments_store sample(float seed) {
 std::string damaged(const std::function<void(gguf::metadata&, std::vector<gguf::tensor_info>&)>& edit,
                     float value = 1) {
   temp_dir dir;
-  EXPECT_TRUE(save_moments(sample(1), dir / "good.gguf"));
+  EXPECT_TRUE(save_moments(random_inputs(1), dir / "good.gguf"));
   const auto r = gguf::reader::open(dir / "good.gguf");
   auto meta = r->meta();
   auto tensors = r->tensors();
@@ -61,7 +61,7 @@ void expect_error(const std::string& message, const std::string& part) {
 
 TEST(Moments, ReloadIsExact) {
   temp_dir dir;
-  const auto s = sample(1.0f / 3);
+  const auto s = random_inputs(1.0f / 3);
   ASSERT_TRUE(save_moments(s, dir / "a.gguf"));
   const auto file = moments_file::open(dir / "a.gguf");
   ASSERT_TRUE(file) << file.error().message;
@@ -84,7 +84,7 @@ TEST(Moments, ReloadIsExact) {
 }
 
 TEST(Moments, MatrixIsSymmetric) {
-  const auto m = make(5, 3, 0);
+  const auto m = make_moments(5, 3, 0);
   const auto a = m.matrix(2);
   std::size_t at = 2 * 15;
   for (std::size_t i = 0; i < 5; ++i)
@@ -95,30 +95,30 @@ TEST(Moments, MatrixIsSymmetric) {
 }
 
 TEST(Moments, MergingAddsUp) {
-  auto a = sample(1);
-  const auto b = sample(2);
+  auto a = random_inputs(1);
+  const auto b = random_inputs(2);
   ASSERT_TRUE(merge(a, b));
   const auto name = "blk.0.ffn_gate_exps.weight";
   const auto &m = a.entries.at(name), &x = b.entries.at(name);
   EXPECT_EQ(m.counts[1], 200);
   EXPECT_EQ(m.held_counts[1], 20);
   for (std::size_t i = 0; i < m.sums.size(); ++i) {
-    EXPECT_EQ(m.sums[i], x.sums[i] + sample(1).entries.at(name).sums[i]);
-    EXPECT_EQ(m.held_out[i], x.held_out[i] + sample(1).entries.at(name).held_out[i]);
+    EXPECT_EQ(m.sums[i], x.sums[i] + random_inputs(1).entries.at(name).sums[i]);
+    EXPECT_EQ(m.held_out[i], x.held_out[i] + random_inputs(1).entries.at(name).held_out[i]);
   }
   for (std::size_t i = 0; i < m.mean.size(); ++i) EXPECT_FLOAT_EQ(m.mean[i], x.mean[i] - 0.5f);
   EXPECT_EQ(a.datasets.size(), 2u);
 }
 
 TEST(Moments, MergingRefusesWhatDoesNotFit) {
-  auto a = sample(1), b = a;
+  auto a = random_inputs(1), b = a;
   const auto before = a;
-  b.entries["blk.0.attn_output.weight"] = make(8, 1, 0);
+  b.entries["blk.0.attn_output.weight"] = make_moments(8, 1, 0);
   const auto r = merge(a, b);
   ASSERT_FALSE(r);
   EXPECT_NE(r.error().message.find("blk.0.attn_output.weight"), std::string::npos);
   b = before;
-  b.same.clear(), b.entries["blk.0.ffn_up_exps.weight"] = make(5, 3, 0);
+  b.same.clear(), b.entries["blk.0.ffn_up_exps.weight"] = make_moments(5, 3, 0);
   EXPECT_FALSE(merge(a, b));
   EXPECT_FALSE(merge(b, a));
   EXPECT_TRUE(a == before);

@@ -8,12 +8,13 @@
 #include "coverage.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "session.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string fixtures = std::string(QUANTAL_TEST_DATA) + "/fixtures/fixture-";
+const std::string fixtures = test::data_file("/fixtures/fixture-");
 
 std::vector<std::int32_t> some_tokens(int n, int seed) {
   std::vector<std::int32_t> t;

@@ -9,12 +9,13 @@
 #include "file.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/fixture-";
+const std::string fixture_stem = test::data_file("/fixtures/fixture-");
 
 /// A text of no meaning: five chunks, the experts of which differ.
 corpus text_of(const model& m, std::int64_t size = 150, std::int64_t chunks = 4) {
@@ -68,8 +69,8 @@ void expect_same(const outcome& a, const outcome& b, const std::string& what) {
 class stream : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(stream, EqualsResidentInEveryModeBatchAndThreadCount) {
-  const auto resident = load_model(fixtures + GetParam()),
-             streamed = load_model(fixtures + GetParam(), {true});
+  const auto resident = load_model(fixture_stem + GetParam()),
+             streamed = load_model(fixture_stem + GetParam(), {true});
   ASSERT_TRUE(resident && streamed);
   const auto text = text_of(*resident);
   for (const int mla : {0, 1, 2, 3})
@@ -85,8 +86,8 @@ TEST_P(stream, EqualsResidentInEveryModeBatchAndThreadCount) {
 }
 
 TEST_P(stream, EqualsResidentWhereMatricesMeetFewTokens) {
-  const auto resident = load_model(fixtures + GetParam()),
-             streamed = load_model(fixtures + GetParam(), {true});
+  const auto resident = load_model(fixture_stem + GetParam()),
+             streamed = load_model(fixture_stem + GetParam(), {true});
   ASSERT_TRUE(resident && streamed);
   const auto text = text_of(*resident, 9, 12);
   pass_options o;
@@ -99,16 +100,16 @@ TEST_P(stream, EqualsResidentWhereMatricesMeetFewTokens) {
 }
 
 TEST_P(stream, EveryExpertOnEveryToken) {
-  const auto resident = load_model(fixtures + GetParam()),
-             streamed = load_model(fixtures + GetParam(), {true});
+  const auto resident = load_model(fixture_stem + GetParam()),
+             streamed = load_model(fixture_stem + GetParam(), {true});
   ASSERT_TRUE(resident && streamed);
   const auto text = text_of(*resident, 40, 3);
   expect_same(run(*resident, text, {}, 2, true), run(*streamed, text, {}, 2, true), "");
 }
 
 TEST_P(stream, RoundedActivationsToo) {
-  const auto resident = load_model(fixtures + GetParam()),
-             streamed = load_model(fixtures + GetParam(), {true});
+  const auto resident = load_model(fixture_stem + GetParam()),
+             streamed = load_model(fixture_stem + GetParam(), {true});
   ASSERT_TRUE(resident && streamed);
   const auto text = text_of(*resident, 40, 4);
   pass_options o;
@@ -121,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, stream,
                                            "v2lite-mainline-bf16.gguf", "v2lite-ik-bf16.gguf"));
 
 TEST(Stream, ReadsEveryByteOfTheBlocksOnce) {
-  const auto m = load_model(fixtures + "v3-ik-bf16.gguf", {true});
+  const auto m = load_model(fixture_stem + "v3-ik-bf16.gguf", {true});
   ASSERT_TRUE(m);
   std::uint64_t bytes = 0;
   for (const auto& t : m->file->tensors())
@@ -134,7 +135,7 @@ TEST(Stream, ReadsEveryByteOfTheBlocksOnce) {
 }
 
 TEST(Stream, HiddenStatesOnDiskGiveTheSame) {
-  const auto m = load_model(fixtures + "v2lite-ik-bf16.gguf", {true});
+  const auto m = load_model(fixture_stem + "v2lite-ik-bf16.gguf", {true});
   ASSERT_TRUE(m);
   const auto text = text_of(*m);
   pass_options o;
@@ -146,7 +147,7 @@ TEST(Stream, HiddenStatesOnDiskGiveTheSame) {
 }
 
 TEST(Stream, IsTheDefaultWhereTheModelExceedsTheMemory) {
-  const std::string path = fixtures + "v3-ik-bf16.gguf";
+  const std::string path = fixture_stem + "v3-ik-bf16.gguf";
   EXPECT_TRUE(load_model(path, {false, 1000})->streamed);
   EXPECT_FALSE(load_model(path, {false, std::uint64_t{1} << 30})->streamed);
   EXPECT_FALSE(load_model(path)->streamed);
@@ -176,7 +177,7 @@ class resumed_stream : public ::testing::Test {
     return all;
   }
 
-  const model m = *load_model(fixtures + "v2lite-ik-bf16.gguf", {true});
+  const model m = *load_model(fixture_stem + "v2lite-ik-bf16.gguf", {true});
   const corpus text = text_of(m);
   const test::temp_dir dir;
   serial_executor serial;
@@ -282,7 +283,7 @@ TEST(ExactSums, DoNotDependOnTheOrder) {
 }
 
 TEST(ExactSums, PartsOfATextAddUpToTheBytesOfTheWhole) {
-  const auto m = load_model(fixtures + "v3-ik-bf16.gguf");
+  const auto m = load_model(fixture_stem + "v3-ik-bf16.gguf");
   ASSERT_TRUE(m);
   const auto whole = text_of(*m);
   const auto collect_part = [&](std::int64_t first, std::int64_t last) {

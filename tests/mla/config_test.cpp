@@ -7,13 +7,14 @@
 
 #include "session.hpp"
 #include "support/edited_model.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string v3 = QUANTAL_TEST_DATA "/fixtures/fixture-v3-mainline-bf16.gguf";
-const std::string v2 = QUANTAL_TEST_DATA "/fixtures/fixture-v2lite-mainline-bf16.gguf";
+const std::string v3 = test::data_file("/fixtures/fixture-v3-mainline-bf16.gguf");
+const std::string v2 = test::data_file("/fixtures/fixture-v2lite-mainline-bf16.gguf");
 
 class Gaps : public ::testing::Test {
  protected:

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "quantal/gguf/reader.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::mla {
@@ -56,7 +57,7 @@ TEST(Corpus, GapsInSpecialTokensAreSaid) {
 }
 
 TEST(Corpus, ChunksKeepTheTextAndStartWithBos) {
-  const auto file = gguf::reader::open(QUANTAL_TEST_DATA "/fixtures/fixture-v3-ik-bf16.gguf");
+  const auto file = gguf::reader::open(test::data_file("/fixtures/fixture-v3-ik-bf16.gguf"));
   ASSERT_TRUE(file);
   test::temp_dir dir;
   std::string text;

@@ -5,12 +5,13 @@
 
 #include "safetensors.hpp"
 #include "session.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string data = QUANTAL_TEST_DATA;
-const std::string demo_model = std::string(QUANTAL_MODEL_DIR) + "/tiny-mla-moe-bf16.gguf";
+const std::string data = test::data_file("");
+const std::string demo_model = test::model_file("/tiny-mla-moe-bf16.gguf");
 
 struct mode {
   int mla;

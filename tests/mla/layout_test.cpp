@@ -9,11 +9,12 @@
 
 #include "quantal/gguf/writer.hpp"
 #include "session.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string fixtures = std::string(QUANTAL_TEST_DATA) + "/fixtures/";
+const std::string fixtures = test::data_file("/fixtures/");
 
 class layout_files : public ::testing::Test {
  protected:

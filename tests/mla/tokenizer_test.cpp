@@ -7,11 +7,12 @@
 #include "pretokenizer.hpp"
 #include "quantal/gguf/reader.hpp"
 #include "safetensors.hpp"
+#include "support/paths.hpp"
 
 namespace quantal::mla {
 namespace {
 
-const std::string data = QUANTAL_TEST_DATA, models = QUANTAL_MODEL_DIR;
+const std::string test_data = test::data_file(""), models = test::model_file("");
 
 tokenizer open(const std::string& path) {
   const auto file = gguf::reader::open(path);
@@ -36,16 +37,16 @@ void check_goldens(const tokenizer& t, const std::string& path) {
 }
 
 TEST(Tokenizer, Goldens) {
-  check_goldens(open(models + "/tiny-mla-moe-bf16.gguf"), data + "/goldens/tiny.tokenizer_golden.json");
-  check_goldens(open(data + "/fixtures/fixture-v3-ik-bf16.gguf"),
-                data + "/goldens/fixture.tokenizer_golden.json");
+  check_goldens(open(models + "/tiny-mla-moe-bf16.gguf"), test_data + "/goldens/tiny.tokenizer_golden.json");
+  check_goldens(open(test_data + "/fixtures/fixture-v3-ik-bf16.gguf"),
+                test_data + "/goldens/fixture.tokenizer_golden.json");
 }
 
 TEST(Tokenizer, ValidationTextStartsWithTheGoldenWindows) {
   const auto t = open(models + "/tiny-mla-moe-bf16.gguf");
   const auto ids = t.encode(read(models + "/validation.txt").substr(0, 60000));
   const auto want =
-      test::safetensors(data + "/goldens/tiny.golden.safetensors").get<std::int32_t>("nll512.tokens");
+      test::safetensors(test_data + "/goldens/tiny.golden.safetensors").get<std::int32_t>("nll512.tokens");
   ASSERT_GT(ids.size(), want.size());
   EXPECT_TRUE(std::equal(want.begin(), want.end(), ids.begin()));
 }

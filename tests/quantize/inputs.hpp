@@ -12,6 +12,7 @@
 #include "quantal/gguf/reader.hpp"
 #include "quantal/quantize/error.hpp"
 #include "quantal/runtime/ops.hpp"
+#include "support/paths.hpp"
 #include "support/random_weights.hpp"
 
 namespace quantal::test {
@@ -39,7 +40,7 @@ struct named_input {
 /// `count` weights from the matrices of the shipped model whose rows hold whole blocks, some of each.
 inline std::vector<float> model_weights(std::size_t count) {
   std::vector<float> x;
-  const auto model = gguf::reader::open(std::string(QUANTAL_MODEL_DIR) + "/tiny-mla-moe-bf16.gguf");
+  const auto model = gguf::reader::open(test::model_file("/tiny-mla-moe-bf16.gguf"));
   EXPECT_TRUE(model);
   if (!model) return std::vector<float>(count, 1.0f);
   for (int round = 0; x.size() < count; ++round)

@@ -87,13 +87,13 @@ TEST_P(Lattice, ErrorsDoNotAddUp) {
   }
 }
 
-std::vector<std::uint32_t> block_ids() {
+std::vector<std::uint32_t> lattice_ids() {
   std::vector<std::uint32_t> ids;
   for (const auto& f : format_table)
     if (can_quantize(f.gguf_id) && !f.is_float) ids.push_back(f.gguf_id);
   return ids;
 }
-INSTANTIATE_TEST_SUITE_P(Format, Lattice, testing::ValuesIn(block_ids()),
+INSTANTIATE_TEST_SUITE_P(Format, Lattice, testing::ValuesIn(lattice_ids()),
                          [](const auto& info) { return std::string(find_format(info.param)->name); });
 
 /// Relative error of the largest rounding that a half suffers, and a little for a second half.

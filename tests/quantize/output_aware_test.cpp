@@ -51,7 +51,7 @@ double loss_of(const output_metric& m, const float* w, const float* decoded) {
   return sum;
 }
 
-struct outcome {
+struct chosen_rows {
   std::vector<std::byte> bytes;
   std::vector<double> loss, plain;
   double total() const { return std::accumulate(loss.begin(), loss.end(), 0.0); }
@@ -65,14 +65,14 @@ const quantize::output_coder& coder() {
 }
 
 template <class F>
-outcome quantized(const output_metric& m, const matrix& w, executor_ref threads,
-                  const output_aware_options& o = {},
-                  quantize::row_product product = &quantize::add_row_product<xsimd::default_arch, float>,
-                  const quantize::output_coder& with = coder<F>()) {
+chosen_rows quantized(const output_metric& m, const matrix& w, executor_ref threads,
+                      const output_aware_options& o = {},
+                      quantize::row_product product = &quantize::add_row_product<xsimd::default_arch, float>,
+                      const quantize::output_coder& with = coder<F>()) {
   const std::int64_t cols = m.cols(), rows = static_cast<std::int64_t>(w.size()) / cols;
-  outcome r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
-            std::vector<double>(static_cast<std::size_t>(rows)),
-            std::vector<double>(static_cast<std::size_t>(rows))};
+  chosen_rows r{std::vector<std::byte>(static_cast<std::size_t>(rows * row_bytes<F>(cols))),
+                std::vector<double>(static_cast<std::size_t>(rows)),
+                std::vector<double>(static_cast<std::size_t>(rows))};
   std::vector<std::byte> workspace(quantize_rows_workspace(with, cols, threads.workers()));
   const output_aware_args a{w.data(),           rows,          cols,          r.bytes.data(),
                             row_bytes<F>(cols), r.loss.data(), r.plain.data()};
@@ -137,7 +137,7 @@ TEST(OutputAwareRows, RuntimeGivesTheSameBytesOnEveryArch) {
   serial_executor serial;
   const auto compare = [&]<class F>() {
     const auto m = prepared(cols, 400, moments(cols, 400, 3), {.run = coder<F>().run});
-    std::optional<outcome> first;
+    std::optional<chosen_rows> first;
     for (const auto arch : runtime::dispatcher::compiled()) {
       const auto d = runtime::dispatcher::named(arch);
       if (!d) continue;

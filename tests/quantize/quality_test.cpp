@@ -7,11 +7,12 @@
 
 #include "quantal/quantize/quantize.hpp"
 #include "quantize/inputs.hpp"
+#include "support/paths.hpp"
 
 namespace quantal {
 namespace {
 
-const std::string data = std::string(QUANTAL_TEST_DATA) + "/quality/";
+const std::string data = test::data_file("/quality/");
 
 std::vector<float> read_floats(const std::string& path) {
   std::ifstream f(path, std::ios::binary);

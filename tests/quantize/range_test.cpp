@@ -8,7 +8,7 @@
 namespace quantal {
 namespace {
 
-constexpr std::int64_t cols = 512;
+constexpr std::int64_t range_cols = 512;
 
 struct outcome {
   quantization_error error;
@@ -17,14 +17,14 @@ struct outcome {
 
 outcome round_trip(std::uint32_t id, const std::vector<float>& x, const float* importance) {
   const auto& f = *find_format(id);
-  std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(cols)));
-  std::vector<float> y(cols);
+  std::vector<std::byte> row(static_cast<std::size_t>(f.row_bytes(range_cols)));
+  std::vector<float> y(range_cols);
   outcome o;
-  for (std::size_t at = 0; at < x.size(); at += cols) {
-    EXPECT_EQ(runtime::quantize_row(id, &x[at], importance, row.data(), cols), status::ok);
-    EXPECT_EQ(dequantize_row(id, row.data(), y.data(), cols), status::ok);
-    o.error.add(&x[at], y.data(), importance, cols);
-    o.range += range_loss_of(f, &x[at], y.data(), cols);
+  for (std::size_t at = 0; at < x.size(); at += range_cols) {
+    EXPECT_EQ(runtime::quantize_row(id, &x[at], importance, row.data(), range_cols), status::ok);
+    EXPECT_EQ(dequantize_row(id, row.data(), y.data(), range_cols), status::ok);
+    o.error.add(&x[at], y.data(), importance, range_cols);
+    o.range += range_loss_of(f, &x[at], y.data(), range_cols);
   }
   return o;
 }
@@ -40,14 +40,14 @@ class Range : public testing::TestWithParam<std::uint32_t> {
   Range() {
     test::rng g(5);
     std::student_t_distribution<float> student(3);
-    auto tails = test::gaussian(g, 2 * cols);
+    auto tails = test::gaussian(g, 2 * range_cols);
     for (auto& v : tails) v = student(g);
-    auto levels = test::gaussian(g, 2 * cols);
+    auto levels = test::gaussian(g, 2 * range_cols);
     for (auto& v : levels) v = std::nearbyint(2.5f * v);
-    inputs_ = {{"gaussian", test::gaussian(g, 2 * cols)}, {"student", tails}, {"lattice", levels}};
+    inputs_ = {{"gaussian", test::gaussian(g, 2 * range_cols)}, {"student", tails}, {"lattice", levels}};
   }
   std::vector<test::named_input> inputs_;
-  std::vector<float> w_ = test::importances(cols);
+  std::vector<float> w_ = test::importances(range_cols);
 };
 
 TEST_P(Range, NeverWorseThanZeros) {
@@ -95,31 +95,31 @@ TEST_P(Range, RowsOfAnySizeWhereScalesAreFloats) {
 TEST_P(Range, CountsWhatIsCutAndLost) {
   const auto& f = *find_format(GetParam());
   const auto ordinary = round_trip(GetParam(), times(inputs_[0].x, -5), nullptr);
-  EXPECT_EQ(ordinary.range.weights, 2 * cols);
+  EXPECT_EQ(ordinary.range.weights, 2 * range_cols);
   EXPECT_FALSE(ordinary.range.any());
   if (f.layout.row_meta == 4 || f.gguf_id == q8_K::gguf_id || f.gguf_id == mxfp4::gguf_id) return;
   const auto large = round_trip(GetParam(), times(inputs_[0].x, 40), nullptr);
-  EXPECT_GT(large.range.cut, 2 * cols - 20);
+  EXPECT_GT(large.range.cut, 2 * range_cols - 20);
   EXPECT_EQ(large.range.lost, 0);
   const auto small = round_trip(GetParam(), times(inputs_[0].x, -40), nullptr);
   EXPECT_EQ(small.range.cut, 0);
-  EXPECT_EQ(small.range.lost, 2 * cols);
+  EXPECT_EQ(small.range.lost, 2 * range_cols);
   // Zeros are not lost, nor are tiny weights beside larger ones.
-  EXPECT_EQ(round_trip(GetParam(), std::vector<float>(2 * cols), nullptr).range.lost, 0);
+  EXPECT_EQ(round_trip(GetParam(), std::vector<float>(2 * range_cols), nullptr).range.lost, 0);
 }
 
-std::vector<std::uint32_t> block_ids() {
+std::vector<std::uint32_t> ranged_ids() {
   std::vector<std::uint32_t> ids;
   for (const auto& f : format_table)
     if (can_quantize(f.gguf_id) && !f.is_float) ids.push_back(f.gguf_id);
   return ids;
 }
-INSTANTIATE_TEST_SUITE_P(Format, Range, testing::ValuesIn(block_ids()),
+INSTANTIATE_TEST_SUITE_P(Format, Range, testing::ValuesIn(ranged_ids()),
                          [](const auto& info) { return std::string(find_format(info.param)->name); });
 
 TEST(TensorScale, MakesTheErrorOfNvfp4IndependentOfTheSize) {
   test::rng g(3);
-  const auto x = test::gaussian(g, 2 * cols);
+  const auto x = test::gaussian(g, 2 * range_cols);
   double first = 0;
   for (const float deviation : {1e3f, 0.02f, 0.005f, 0.001f, 1e-6f}) {
     std::vector<float> y;

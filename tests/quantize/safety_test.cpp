@@ -100,14 +100,14 @@ TEST_P(Safety, SameBytesOnEveryArch) {
   }
 }
 
-std::vector<std::uint32_t> quantizable_ids() {
+std::vector<std::uint32_t> all_ids() {
   std::vector<std::uint32_t> ids;
   for (const auto& f : format_table)
     if (can_quantize(f.gguf_id)) ids.push_back(f.gguf_id);
   return ids;
 }
 
-INSTANTIATE_TEST_SUITE_P(Format, Safety, testing::ValuesIn(quantizable_ids()),
+INSTANTIATE_TEST_SUITE_P(Format, Safety, testing::ValuesIn(all_ids()),
                          [](const auto& info) { return std::string(find_format(info.param)->name); });
 
 TEST(QuantizeRow, UnknownFormat) {

@@ -12,6 +12,7 @@
 #include "file.hpp"
 #include "json.hpp"
 #include "shell.hpp"
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 
 namespace quantal {
@@ -29,7 +30,7 @@ class files : public ::testing::Test {
       text += "Item " + std::to_string(i * 7919 % 1000) + " of the list; see section " + std::to_string(i) +
               ".\n";
     ASSERT_TRUE(file::write(dir / "text", text));
-    fs::copy_file(QUANTAL_TEST_DATA "/fixtures/fixture-v2lite-ik-bf16.gguf", dir / "model");
+    fs::copy_file(test::data_file("/fixtures/fixture-v2lite-ik-bf16.gguf"), dir / "model");
     ASSERT_TRUE(file::write_raw(dir / "floats", std::vector<float>(512, 0.25f)));
     ASSERT_TRUE(file::write_raw(dir / "tokens", std::vector<std::int32_t>{1, 2, 3, 4, 5}));
     ASSERT_TRUE(file::write(dir / "rules", "attn_output=q8_0\n"));

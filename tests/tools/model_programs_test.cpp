@@ -12,6 +12,7 @@
 #include "quantal/imatrix/io.hpp"
 #include "shell.hpp"
 #include "support/edited_model.hpp"
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 
 namespace quantal {
@@ -62,7 +63,7 @@ class model_programs : public ::testing::Test {
   test::temporary_folder dir;
   const std::string imatrix = QUANTAL_IMATRIX, perplexity = QUANTAL_PERPLEXITY, inspect = QUANTAL_INSPECT,
                     quantize = QUANTAL_QUANTIZE, relayout = QUANTAL_RELAYOUT, validate = QUANTAL_VALIDATE;
-  const std::string fixtures = QUANTAL_TEST_DATA "/fixtures/";
+  const std::string fixtures = test::data_file("/fixtures/");
   const std::string heads = fixtures + "fixture-v2lite-mainline-bf16.gguf",
                     rows = fixtures + "fixture-v2lite-ik-bf16.gguf";
 };
@@ -174,7 +175,7 @@ TEST_F(model_programs, parts_of_a_text_add_up_to_the_bytes_of_one_run) {
 
 TEST_F(model_programs, the_slurm_job_gives_the_bytes_of_one_machine) {
   expect(collect(heads, "whole.gguf", "--chunks 0:7"), 0, "stored ");
-  const std::string job = QUANTAL_MODEL_DIR "/../cluster/imatrix.slurm " + heads + " " + path("text.txt") +
+  const std::string job = test::model_file("/../cluster/imatrix.slurm ") + heads + " " + path("text.txt") +
                           " " + path("out.gguf"),
                     set = "QUANTAL_IMATRIX=" + imatrix + " CHUNKS=7 ";
   for (const char* task : {"0", "1"})

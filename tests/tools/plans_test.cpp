@@ -5,6 +5,7 @@
 #include <map>
 #include <sstream>
 
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 #include "types.hpp"
 
@@ -85,7 +86,7 @@ void add_key(expected_model& m, std::istringstream& line) {
 }
 
 std::vector<expected_model> read_plans() {
-  std::ifstream file(std::string(QUANTAL_TEST_DATA) + "/plans/llama_cpp.txt");
+  std::ifstream file(test::data_file("/plans/llama_cpp.txt"));
   std::vector<expected_model> models;
   for (std::string text; std::getline(file, text);) {
     std::istringstream line(text);

@@ -6,6 +6,7 @@
 #include "file.hpp"
 #include "json.hpp"
 #include "shell.hpp"
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 
 namespace quantal {
@@ -16,7 +17,7 @@ class programs : public ::testing::Test {
   std::string path(const char* name) { return (dir / name).string(); }
   test::temporary_folder dir;
   const std::string quantize = QUANTAL_QUANTIZE, blocks = QUANTAL_BLOCKS;
-  const std::string data = QUANTAL_TEST_DATA;
+  const std::string data = test::data_file("");
   const std::string model = data + "/fixtures/fixture-v2lite-ik-bf16.gguf";
 };
 

@@ -13,6 +13,7 @@
 #include "quantal/gguf/tensor_scale.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "run.hpp"
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 
 namespace quantal::plan {
@@ -20,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path fixtures = fs::path(QUANTAL_TEST_DATA) / "fixtures";
+const fs::path fixtures = fs::path(test::data_file("/fixtures"));
 
 std::vector<float> values(const gguf::reader& r, const gguf::tensor_info& t) {
   const auto bytes = r.data(t);

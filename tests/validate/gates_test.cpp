@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace quantal::validate {
@@ -96,7 +97,7 @@ TEST(GateFile, Yaml) {
 TEST(GateFile, TheExamplesSayTheSame) {
   std::vector<std::vector<gate>> all;
   for (const std::string name : {"gates.json", "gates.yaml"}) {
-    const std::string path = QUANTAL_MODEL_DIR "/../validate/" + name;
+    const std::string path = test::model_file("/../validate/") + name;
     auto g = parse_gate_file(test::read_file(path), gate_syntax_of(path), path);
     ASSERT_TRUE(g) << g.error().message;
     all.push_back(std::move(*g));

@@ -11,6 +11,7 @@
 #include "quantal/quantize/quantize.hpp"
 #include "run.hpp"
 #include "shell.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 #include "synthetic.hpp"
 
@@ -290,9 +291,9 @@ TEST_F(Validate, EveryOutput) {
 }
 
 TEST_F(Validate, AModelAgainstItself) {
-  const std::string fixture = std::string(QUANTAL_TEST_DATA) + "/fixtures/fixture-v2lite-ik-bf16.gguf";
+  const std::string fixture = test::data_file("/fixtures/fixture-v2lite-ik-bf16.gguf");
   o.model = o.reference = fixture;
-  o.text = std::string(QUANTAL_MODEL_DIR) + "/validation.txt";
+  o.text = test::model_file("/validation.txt");
   o.context = 16, o.chunks = 2;
   o.gates = {"weight: nmse<=0", "kld<=1e-3", "same_top>=0.9"};
   const auto f = validate(o);
