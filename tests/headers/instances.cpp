@@ -7,7 +7,7 @@
 
 namespace quantal {
 
-using arch = simd::avx2;
+using arch = simd::QUANTAL_CHECKED_ARCH;
 
 template status mul_mat_many<q4_K, arch, no_epilogue>(std::span<const weight_matrix>,
                                                       const shared_activations&, activation, executor_ref,
