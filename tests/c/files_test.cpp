@@ -18,7 +18,7 @@ namespace {
 using namespace quantal;
 const std::string fixture = test::data_file("/fixtures/fixture-v2lite-ik-bf16.gguf");
 
-bool says(const std::string& what) {
+bool error_names(const std::string& what) {
   return std::string(quantal_last_error()).find(what) != std::string::npos;
 }
 
@@ -86,7 +86,7 @@ TEST_F(CFiles, ImatrixIsCollectedSavedMergedAndLookedUp) {
   const quantal_tensor_shape wrong{"blk.0.ffn_up.weight", 48, 64, 1, 0, 0};
   EXPECT_EQ(quantal_imatrix_lookup(im, &wrong, &found), QUANTAL_BAD_SHAPE);
   EXPECT_EQ(found, nullptr);
-  EXPECT_TRUE(says("blk.0.ffn_up.weight")) << quantal_last_error();
+  EXPECT_TRUE(error_names("blk.0.ffn_up.weight")) << quantal_last_error();
   quantal_imatrix_free(im);
 }
 
@@ -114,7 +114,7 @@ TEST_F(CFiles, ImatrixRefusesWhatDoesNotFit) {
   EXPECT_EQ(quantal_imatrix_save(im, (path("no_folder") + "/i.gguf").c_str()), QUANTAL_FILE_ERROR);
   quantal_imatrix* none = nullptr;
   EXPECT_EQ(quantal_imatrix_load(fixture.c_str(), &none), QUANTAL_FILE_ERROR);
-  EXPECT_TRUE(says("imatrix")) << quantal_last_error();
+  EXPECT_TRUE(error_names("imatrix")) << quantal_last_error();
   EXPECT_EQ(none, nullptr);
   quantal_imatrix_free(im);
 }
@@ -162,10 +162,10 @@ TEST_F(CFiles, GgufIsReadAsTheReaderReadsIt) {
   ASSERT_EQ(quantal_gguf_weights(file, "blk.0.attn_output.weight", &w), QUANTAL_OK);
   EXPECT_EQ(w.format, bf16::gguf_id);
   EXPECT_EQ(quantal_gguf_weights(file, "blk.9.nothing", &w), QUANTAL_NOT_FOUND);
-  EXPECT_TRUE(says("blk.9.nothing"));
+  EXPECT_TRUE(error_names("blk.9.nothing"));
   quantal_gguf_close(file);
   EXPECT_EQ(quantal_gguf_open(path("none.gguf").c_str(), &file), QUANTAL_FILE_ERROR);
-  EXPECT_TRUE(says("none.gguf"));
+  EXPECT_TRUE(error_names("none.gguf"));
 }
 
 TEST_F(CFiles, GgufIsWrittenWholeOrNotAtAll) {
@@ -195,7 +195,7 @@ TEST_F(CFiles, GgufIsWrittenWholeOrNotAtAll) {
   const std::vector<std::byte> bytes(2 * 2 * 34, std::byte{1});
   ASSERT_EQ(quantal_gguf_writer_append(w, bytes.data(), 100), QUANTAL_OK);
   EXPECT_EQ(quantal_gguf_writer_finish(w), QUANTAL_FILE_ERROR);
-  EXPECT_TRUE(says("'t'")) << quantal_last_error();
+  EXPECT_TRUE(error_names("'t'")) << quantal_last_error();
   EXPECT_FALSE(std::filesystem::exists(to));
   ASSERT_EQ(quantal_gguf_writer_append(w, bytes.data() + 100, bytes.size() - 100), QUANTAL_OK);
   EXPECT_EQ(quantal_gguf_writer_append(w, bytes.data(), 1), QUANTAL_FILE_ERROR);

@@ -97,12 +97,13 @@ TYPED_TEST(OutputAware, LossIsThatOfTheBytesAndBelowThePlainOne) {
   std::vector<float> decoded(cols), plain(cols);
   std::vector<std::byte> row(static_cast<std::size_t>(row_bytes<TypeParam>(cols)));
   for (std::int64_t i = 0; i < rows; ++i) {
-    runtime::dequantize_row(TypeParam::gguf_id, r.bytes.data() + i * row_bytes<TypeParam>(cols),
-                            decoded.data(), cols);
+    EXPECT_EQ(runtime::dequantize_row(TypeParam::gguf_id, r.bytes.data() + i * row_bytes<TypeParam>(cols),
+                                      decoded.data(), cols),
+              status::ok);
     ASSERT_EQ(
         runtime::quantize_row(TypeParam::gguf_id, w.data() + i * cols, m.diagonal().data(), row.data(), cols),
         status::ok);
-    runtime::dequantize_row(TypeParam::gguf_id, row.data(), plain.data(), cols);
+    EXPECT_EQ(runtime::dequantize_row(TypeParam::gguf_id, row.data(), plain.data(), cols), status::ok);
     const auto at = static_cast<std::size_t>(i);
     const double expected = loss_of(m, w.data() + i * cols, decoded.data()),
                  before = loss_of(m, w.data() + i * cols, plain.data());
@@ -199,7 +200,9 @@ TEST(OutputAwareRows, NeverAboveThePlainQuantizerInAnyFormatOrWidth) {
         std::vector<float> decoded(static_cast<std::size_t>(cols));
         for (std::int64_t i = 0; i < rows; ++i) {
           const auto at = static_cast<std::size_t>(i);
-          runtime::dequantize_row(F::gguf_id, r.bytes.data() + i * row_bytes<F>(cols), decoded.data(), cols);
+          EXPECT_EQ(runtime::dequantize_row(F::gguf_id, r.bytes.data() + i * row_bytes<F>(cols),
+                                            decoded.data(), cols),
+                    status::ok);
           const double loss = loss_of(m, w.data() + i * cols, decoded.data());
           EXPECT_LE(r.loss[at], r.plain[at]) << F::name << " " << cols;
           EXPECT_NEAR(r.loss[at], loss, 2e-3 * loss) << F::name << " " << cols;
