@@ -19,7 +19,8 @@ class stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// Consecutive parts of at most `batch` tokens for every chunk.
+}  // namespace
+
 std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64_t batch) {
   std::vector<segment> parts;
   for (std::int64_t c = 0; c < chunks; ++c)
@@ -28,7 +29,13 @@ std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64
   return parts;
 }
 
-}  // namespace
+std::int64_t chunks_together(const config& c, const run_options& how, std::int64_t size, std::uint64_t ram,
+                             bool all_experts) {
+  std::int64_t tokens = tokens_at_once;
+  const auto bytes = 4 * forward::scratch_per_token(c, how, all_experts);
+  if (ram > 0) tokens = std::min(tokens, static_cast<std::int64_t>(ram / 4) / bytes);
+  return std::max<std::int64_t>(1, tokens / size);
+}
 
 layer_stream::layer_stream(const model& m, const chunk_source& text, const runtime::dispatcher& arch,
                            executor_ref executor, const pass_options& options, progress& bar)
@@ -151,10 +158,7 @@ void layer_stream::read(std::int64_t block) {
 
 std::int64_t layer_stream::chunks_at_once(bool all_experts) const {
   if (options_.chunks_at_once > 0) return options_.chunks_at_once;
-  std::int64_t tokens = tokens_at_once;
-  const auto bytes = 4 * forward::scratch_per_token(model_.hyper, options_.how, all_experts);
-  if (options_.ram > 0) tokens = std::min(tokens, static_cast<std::int64_t>(options_.ram / 4) / bytes);
-  return std::max<std::int64_t>(1, tokens / text_.size);
+  return chunks_together(model_.hyper, options_.how, text_.size, options_.ram, all_experts);
 }
 
 /// `first`: of the batch; the row that failed says which chunk of it.

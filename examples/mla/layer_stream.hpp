@@ -12,6 +12,13 @@
 
 namespace quantal::mla {
 
+/// Consecutive parts of at most `batch` tokens for every chunk of `size`.
+std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64_t batch);
+
+/// Chunks of `size` tokens that pay to go through a block together, and fit in a quarter of `ram` bytes (0: does not matter).
+std::int64_t chunks_together(const config& c, const run_options& how, std::int64_t size, std::uint64_t ram,
+                             bool all_experts);
+
 class layer_stream {
  public:
   layer_stream(const model& m, const chunk_source& text, const runtime::dispatcher& arch,
