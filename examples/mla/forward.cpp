@@ -129,7 +129,8 @@ result<void> forward::attention_half(const layer& l, const batch& b, observer* w
   return {};
 }
 
-result<void> forward::feed_forward_half(std::int64_t number, const layer& l, const batch& b, observer* watch) {
+result<void> forward::feed_forward_half(std::int64_t number, const layer& l, const batch& b,
+                                        observer* watch) {
   const auto h = begin_half(l.ffn_norm, b, watch);
   const auto r =
       number < c_.dense_layers ? dense(l.gate, l.up, l.down, h.x, b.n, h.y) : experts(l, h.x, b.n, h.y);

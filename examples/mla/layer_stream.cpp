@@ -37,6 +37,15 @@ std::int64_t chunks_together(const config& c, const run_options& how, std::int64
   return std::max<std::int64_t>(1, tokens / size);
 }
 
+byte_ranges bytes_of(const model& m, std::int64_t block) {
+  byte_ranges ranges;
+  const std::string prefix = "blk." + std::to_string(block) + ".";
+  for (const auto& t : m.file->tensors())
+    if (t.name.starts_with(prefix))
+      if (const auto bytes = m.file->data(t)) ranges.push_back(*bytes);
+  return ranges;
+}
+
 layer_stream::layer_stream(const model& m, const chunk_source& text, const runtime::dispatcher& arch,
                            executor_ref executor, const pass_options& options, progress& bar)
     : model_(m),
@@ -98,7 +107,7 @@ result<void> layer_stream::run_block(std::int64_t block, hidden_states& h, obser
       show(block, i + chunks);
     }
   }
-  release_pages(bytes_of(block), larger_than_ram_);
+  release_pages(bytes_of(model_, block), larger_than_ram_);
   ++report_.blocks;
   const stopwatch keeping(report_.keeping);
   if (auto r = h.advance(); !r) return r;
@@ -141,19 +150,10 @@ result<void> layer_stream::run_output(hidden_states& h, observer* watch, const c
   return {};
 }
 
-byte_ranges layer_stream::bytes_of(std::int64_t block) const {
-  byte_ranges ranges;
-  const std::string prefix = "blk." + std::to_string(block) + ".";
-  for (const auto& t : model_.file->tensors())
-    if (t.name.starts_with(prefix))
-      if (const auto bytes = model_.file->data(t)) ranges.push_back(*bytes);
-  return ranges;
-}
-
 /// Beyond a quarter of the memory, what is read ahead would push out what is in use.
 void layer_stream::read(std::int64_t block) {
   if (block < model_.hyper.layers)
-    reader_.start(bytes_of(block), options_.ram > 0 ? options_.ram / 4 : ~std::uint64_t{0});
+    reader_.start(bytes_of(model_, block), options_.ram > 0 ? options_.ram / 4 : ~std::uint64_t{0});
 }
 
 std::int64_t layer_stream::chunks_at_once(bool all_experts) const {

@@ -53,7 +53,8 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
 
 void add_sequential_options(quantal::cli::parser& p, quantal::plan::sequential_options& o, bool& on) {
   p.flag({"--sequential"},
-         "quantize in the order of the model: codes are chosen for the inputs that a tensor gets from what is quantized "
+         "quantize in the order of the model: codes are chosen for the inputs that a tensor gets from what "
+         "is quantized "
          "already, and aim at the outputs of the model as it was; needs --text, and no other statistics",
          on);
   p.option({"-f", "--text"}, "FILE", "calibration text of --sequential (UTF-8)", o.text);
@@ -61,7 +62,8 @@ void add_sequential_options(quantal::cli::parser& p, quantal::plan::sequential_o
   p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
   p.option({"--chunk", "--from-chunk"}, "N", "chunks to skip first", o.from_chunk, {0, 1e9});
   p.option({"--hessian-limit"}, "MIB",
-           "memory for the moments of one tensor; experts or heads that need more share them", o.limit, {1, 1 << 20});
+           "memory for the moments of one tensor; experts or heads that need more share them", o.limit,
+           {1, 1 << 20});
   p.option({"--ram"}, "GIB", "memory that the run may take, 0 = what is available", o.ram, {0, 1 << 20});
 }
 
@@ -70,7 +72,8 @@ std::string conflict(const run_options& o, bool sequential) {
   if (o.target_bpw > 0 && o.target_size > 0) return "give --target-bpw or --target-size, not both";
   if (sequential && !o.sequential) return "--sequential needs --text";
   if (!sequential && o.sequential) return "--text is the text of --sequential";
-  if (sequential && !o.hessian.empty()) return "--sequential collects its own moments; --hessian does not go with it";
+  if (sequential && !o.hessian.empty())
+    return "--sequential collects its own moments; --hessian does not go with it";
   return {};
 }
 

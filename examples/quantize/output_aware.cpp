@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "conversion.hpp"
-#include "reference_meter.hpp"
 #include "quantal/quantize/output_aware.hpp"
+#include "reference_meter.hpp"
 #include "reference_target.hpp"
 
 namespace quantal::plan {

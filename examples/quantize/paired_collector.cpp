@@ -20,7 +20,8 @@ constexpr std::int64_t product_width(std::int64_t cols) {
 }
 
 void append_floats(const std::vector<double>& from, std::vector<float>& to) {
-  std::transform(from.begin(), from.end(), std::back_inserter(to), [](double v) { return static_cast<float>(v); });
+  std::transform(from.begin(), from.end(), std::back_inserter(to),
+                 [](double v) { return static_cast<float>(v); });
 }
 
 /// The lower triangle of a square matrix.
@@ -33,15 +34,15 @@ void store_triangle(const std::vector<double>& square, std::int64_t cols, float*
 }  // namespace
 
 result<void> paired_collector::side::on_mul_mat(const mla::matrix_input& in) {
-  return to_.take({in.name, in.data, in.cols, in.tokens, in.slices, in.token_stride, in.slice_stride, in.slices,
-                   nullptr},
-                  reference_);
+  return to_.take(
+      {in.name, in.data, in.cols, in.tokens, in.slices, in.token_stride, in.slice_stride, in.slices, nullptr},
+      reference_);
 }
 
 result<void> paired_collector::side::on_mul_mat_id(const mla::expert_input& in) {
-  return to_.take({in.name, in.data, in.cols, in.tokens, in.used, in.token_stride, in.slot_stride, in.experts,
-                   in.ids},
-                  reference_);
+  return to_.take(
+      {in.name, in.data, in.cols, in.tokens, in.used, in.token_stride, in.slot_stride, in.experts, in.ids},
+      reference_);
 }
 
 std::span<const std::int32_t> paired_collector::side::other_experts() const {
@@ -182,7 +183,8 @@ void paired_collector::finish(tensor& t) {
     store_triangle(used.x, t.cols, m.inputs.sums.data() + at);
     store_triangle(held.x, t.cols, m.inputs.held_out.data() + at);
     used.d.resize(square), held.d.resize(square), held.rest.resize(square);
-    append_floats(used.d, m.shift), append_floats(held.d, m.held_shift), append_floats(held.rest, m.held_rest);
+    append_floats(used.d, m.shift), append_floats(held.d, m.held_shift),
+        append_floats(held.rest, m.held_rest);
     used = {}, held = {};
   }
   t.finished = true;

@@ -68,7 +68,7 @@ class paired_collector {
   };
   /// Sums of one slice, and the inputs that are not in them yet.
   struct sums {
-    std::vector<double> x, d, rest;    ///< x x^T, d x^T, d d^T
+    std::vector<double> x, d, rest;  ///< x x^T, d x^T, d d^T
     std::vector<float> pending_x, pending_r;
     double count = 0;
   };
@@ -101,8 +101,8 @@ class paired_collector {
   std::int64_t first_token_ = 0;
   std::size_t seen_ = 0;  ///< wanted tensors of this batch, in the model that runs
   std::map<std::string, tensor> tensors_;
-  std::map<std::string, std::string> same_;  ///< tensors that have the inputs of another
-  std::vector<std::int32_t> experts_;        ///< that the quantized model chose in this batch
+  std::map<std::string, std::string> same_;       ///< tensors that have the inputs of another
+  std::vector<std::int32_t> experts_;             ///< that the quantized model chose in this batch
   std::vector<float> columns_, rows_, products_;  ///< of add_products()
 };
 

@@ -59,13 +59,14 @@ void reference_target::solve(float* y, int rows, float* minus) const {
         for (std::int64_t k = begin; k < i; ++k) at(r, k) -= at(r, i) * *metric_.factor(k, i);
       }
     if (begin > 0)
-      product(minus + begin, cols_, &transposed_[static_cast<std::size_t>(begin * cols_)], cols_, y, cols_, rows,
-              end - begin, begin);
+      product(minus + begin, cols_, &transposed_[static_cast<std::size_t>(begin * cols_)], cols_, y, cols_,
+              rows, end - begin, begin);
   }
   for (std::int64_t begin = 0; begin < cols_; begin += solve_panel) {
     const std::int64_t end = std::min(begin + solve_panel, cols_);
     if (begin > 0)
-      product(minus, cols_, metric_.factor(0, begin), solve_panel, y + begin, cols_, rows, begin, end - begin);
+      product(minus, cols_, metric_.factor(0, begin), solve_panel, y + begin, cols_, rows, begin,
+              end - begin);
     for (int r = 0; r < rows; ++r)
       for (std::int64_t j = begin; j < end; ++j) {
         at(r, j) /= *metric_.factor(j, j);
@@ -93,7 +94,8 @@ double reference_target::best_share(const std::vector<float>& w, const std::vect
     float* y = memory.data() + worker * tile * cols_;
     for (const bool gains : {true, false}) {
       std::fill_n(y, n * cols_, 0.0f);
-      add_square_product((gains ? w : d).data() + first * cols_, gains ? shift.data() : inputs.data(), cols_, n, y);
+      add_square_product((gains ? w : d).data() + first * cols_, gains ? shift.data() : inputs.data(), cols_,
+                         n, y);
       for (int r = 0; r < n; ++r)
         (gains ? gain : cost)[static_cast<std::size_t>(first + r)] =
             dot(y + r * cols_, d.data() + (first + r) * cols_, cols_);

@@ -102,7 +102,8 @@ gguf::metadata metadata_of(const gguf::model_view& model, const run_options& o, 
 
 /// Importance from the inputs that a sequential run collects, for models without an importance matrix.
 imatrix::importance diagonal_of(const imatrix::moments& m, const gguf::tensor_info& t) {
-  imatrix::importance out{imatrix::source::own, t.name, m.cols, m.slices, t.rows() * t.slices() / m.slices, {}, {}};
+  imatrix::importance out{
+      imatrix::source::own, t.name, m.cols, m.slices, t.rows() * t.slices() / m.slices, {}, {}};
   for (std::int64_t s = 0; s < m.slices; ++s) {
     const float* sums = m.sums.data() + s * imatrix::triangle(m.cols);
     const double count = m.counts[static_cast<std::size_t>(s)];
@@ -257,7 +258,8 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
   const auto* weights = importance ? &importance : nullptr;
   const auto convert_with_moments = [&]() -> result<conversion_loss> {
     if (inputs)
-      return convert_output_aware(*s.tensor, *rows, s.to.type, weights, inputs->inputs, scales, threads, to, inputs);
+      return convert_output_aware(*s.tensor, *rows, s.to.type, weights, inputs->inputs, scales, threads, to,
+                                  inputs);
     const auto moments = with.moments->read(s.moments.of);
     if (!moments) return moments.error();
     return convert_output_aware(*s.tensor, *rows, s.to.type, weights, *moments, scales, threads, to);
@@ -284,8 +286,8 @@ result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf
 /// Converts the steps of a plan, one at a time.
 class step_runner {
  public:
-  step_runner(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with, bool strict,
-              executor_ref threads, reporter& report)
+  step_runner(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with,
+              bool strict, executor_ref threads, reporter& report)
       : model_(model), plan_(plan), with_(with), strict_(strict), threads_(threads), report_(report) {}
 
   /// A scale comes before the tensor that it lies beside.
@@ -326,8 +328,8 @@ class step_runner {
 
 result<void> execute(const model_plan& plan, step_runner& steps, output& out) {
   for (std::size_t i = 0; i < plan.steps.size(); ++i)
-    if (auto r = steps.run(i, nullptr,
-                           [&](std::span<const std::byte> bytes) { return out.append(plan.steps[i], bytes); });
+    if (auto r = steps.run(
+            i, nullptr, [&](std::span<const std::byte> bytes) { return out.append(plan.steps[i], bytes); });
         !r)
       return r;
   return out.finish();
@@ -337,15 +339,14 @@ result<void> execute_sequential(sequential_run& run, const model_plan& plan, ste
                                 const std::filesystem::path& scratch, executor_ref threads, output& out) {
   auto store = step_store::in(scratch, plan);
   if (!store) return store.error();
-  const auto done = run.run(plan, scratch, threads,
-                            [&](std::size_t i, const paired_moments* inputs) -> result<converted> {
-                              const auto scale = steps.scale();
-                              auto r = steps.run(i, inputs, [&](std::span<const std::byte> bytes) {
-                                return store->append(i, bytes);
-                              });
-                              if (!r) return r.error();
-                              return converted{store->bytes(i), scale};
-                            });
+  const auto done =
+      run.run(plan, scratch, threads, [&](std::size_t i, const paired_moments* inputs) -> result<converted> {
+        const auto scale = steps.scale();
+        auto r =
+            steps.run(i, inputs, [&](std::span<const std::byte> bytes) { return store->append(i, bytes); });
+        if (!r) return r.error();
+        return converted{store->bytes(i), scale};
+      });
   if (!done) return done;
   for (std::size_t i = 0; i < plan.steps.size(); ++i)
     if (auto r = out.append(plan.steps[i], store->bytes(i)); !r) return r;
@@ -430,7 +431,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   if (!allocated) return allocated.error();
   if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
   // A sequential run knows the inputs of what it runs.
-  const auto needed = sequential && !statistics && o.required == "lowbit" ? requirement::none : required(o.required);
+  const auto needed =
+      sequential && !statistics && o.required == "lowbit" ? requirement::none : required(o.required);
   auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, needed);
   if (!plan) return plan.error();
   if (moments)
@@ -449,8 +451,9 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   thread_pool pool(text::thread_count(o.threads));
   const statistics_of_run with{statistics, moments};
   step_runner steps(model, *plan, with, o.strict, pool, report);
-  auto done = sequential ? execute_sequential(*sequential, *plan, steps, paths->front().parent_path(), pool, *out)
-                         : execute(*plan, steps, *out);
+  auto done = sequential
+                  ? execute_sequential(*sequential, *plan, steps, paths->front().parent_path(), pool, *out)
+                  : execute(*plan, steps, *out);
   if (!done) return done;
   report.finish(*paths);
   return {};

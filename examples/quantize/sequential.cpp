@@ -33,7 +33,8 @@ const std::array<stage, 8>& stages() {
       {half::attention, {"attn_output"}},
       {half::feed_forward, {"ffn_gate_inp"}},
       {half::feed_forward,
-       {"ffn_gate", "ffn_up", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_exps", "ffn_up_exps", "ffn_gate_up_exps"}},
+       {"ffn_gate", "ffn_up", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_exps", "ffn_up_exps",
+        "ffn_gate_up_exps"}},
       {half::feed_forward, {"ffn_down", "ffn_down_shexp", "ffn_down_exps"}},
   }};
   return all;
@@ -41,9 +42,9 @@ const std::array<stage, 8>& stages() {
 
 /// Every matrix of a layer that the file may hold.
 std::vector<mla::matrix*> matrices_of(mla::layer& l) {
-  return {&l.q,    &l.q_a, &l.q_b,  &l.kv_a,   &l.k_b,       &l.v_b,     &l.kv_b,      &l.attn_output, &l.gate,
-          &l.up,   &l.down, &l.router, &l.gate_exps, &l.up_exps, &l.down_exps, &l.gate_shexp,  &l.up_shexp,
-          &l.down_shexp};
+  return {&l.q,         &l.q_a,         &l.q_b,       &l.kv_a,       &l.k_b,      &l.v_b,
+          &l.kv_b,      &l.attn_output, &l.gate,      &l.up,         &l.down,     &l.router,
+          &l.gate_exps, &l.up_exps,     &l.down_exps, &l.gate_shexp, &l.up_shexp, &l.down_shexp};
 }
 
 /// `m`, a part of a tensor whose rows begin at `whole`, becomes the same part of the converted tensor.
@@ -58,10 +59,10 @@ void replace(mla::matrix& m, const std::byte* whole, std::uint32_t type, const c
 /// One of the two models, and its tokens between two halves of a block.
 struct lane {
   mla::model model;
-  std::optional<mla::forward> run;
-  std::optional<mla::hidden_states> tokens;
-  mla::block_cache cache;
-  mla::layer stored, layer;  ///< of the block: as it is in the file, and complete
+  std::optional<mla::forward> run = {};
+  std::optional<mla::hidden_states> tokens = {};
+  mla::block_cache cache = {};
+  mla::layer stored = {}, layer = {};  ///< of the block: as it is in the file, and complete
 
   result<void> open_block(std::int64_t block) {
     stored = model.tensors.layers[static_cast<std::size_t>(block)];
@@ -81,6 +82,7 @@ struct sequential_run::state {
   lane quantized, reference;
 
   // Of run():
+  std::uint64_t ram = 0;
   const model_plan* plan = nullptr;
   const step_converter* convert = nullptr;
   std::unordered_map<std::string, std::size_t> steps = {};  ///< by tensor
@@ -153,7 +155,7 @@ result<void> sequential_run::run(const model_plan& plan, const std::filesystem::
 }
 
 result<void> sequential_run::state::begin(const std::filesystem::path& scratch, executor_ref threads) {
-  const std::uint64_t ram = memory_for(options.ram);
+  ram = memory_for(options.ram);
   for (lane* l : {&quantized, &reference}) {
     l->run.emplace(l->model, runtime::dispatcher::best(), threads, text.size, mla::run_options{});
     auto tokens = mla::hidden_states::temporary(text.chunks * floats_per_chunk(),
@@ -188,6 +190,8 @@ result<void> sequential_run::state::run_block(std::int64_t block, executor_ref t
         if (auto r = run_stage(steps_of(block, s), h, block, threads); !r) return r;
     if (auto r = advance(h, block); !r) return r;
   }
+  for (lane* l : {&quantized, &reference})
+    mla::release_pages(mla::bytes_of(l->model, block), ram > 0 && l->model.bytes() > ram / 2);
   return {};
 }
 
@@ -209,7 +213,8 @@ std::vector<std::string> sequential_run::state::wanted(const std::vector<std::si
   return names;
 }
 
-paired_collector sequential_run::state::collector(std::vector<std::string> names, executor_ref threads) const {
+paired_collector sequential_run::state::collector(std::vector<std::string> names,
+                                                  executor_ref threads) const {
   const std::int64_t tokens = text.chunks * text.size;  // the last tenth is kept apart
   return {std::move(names),
           {static_cast<std::size_t>(options.limit) << 20, tokens - tokens / 10},
@@ -252,8 +257,7 @@ result<void> sequential_run::state::run_output(executor_ref threads) {
 
 template <class Body>
 result<void> sequential_run::state::for_batches(Body body) const {
-  const std::int64_t most =
-      mla::chunks_together(hyper(), {}, text.size, memory_for(options.ram) / 2, false);
+  const std::int64_t most = mla::chunks_together(hyper(), {}, text.size, ram / 2, false);
   for (std::int64_t first = 0; first < text.chunks; first += most)
     if (auto r = body(first, std::min(most, text.chunks - first)); !r) return r;
   return {};
@@ -277,7 +281,8 @@ result<void> sequential_run::state::collect(half h, std::int64_t block, paired_c
   return for_batches([&](std::int64_t first, std::int64_t chunks) -> result<void> {
     if (auto r = run_half(quantized, h, block, first, chunks, &to.quantized()); !r) return r;
     if (auto r = run_half(reference, h, block, first, chunks, &to.reference()); !r) return r;
-    return to.complete() ? result<void>{} : error{"block " + std::to_string(block) + ": a tensor has no input"};
+    return to.complete() ? result<void>{}
+                         : error{"block " + std::to_string(block) + ": a tensor has no input"};
   });
 }
 

@@ -21,8 +21,9 @@ namespace quantal::plan {
 struct sequential_options {
   std::filesystem::path text;  ///< empty: no sequential run
   std::int64_t context = 512, chunks = 0, from_chunk = 0;
-  std::int64_t ram = 0;       ///< GiB that a run may take; 0: what is available
-  std::int64_t limit = 1024;  ///< MiB for the moments of one tensor; experts or heads that need more share them
+  std::int64_t ram = 0;  ///< GiB that a run may take; 0: what is available
+  std::int64_t limit =
+      1024;  ///< MiB for the moments of one tensor; experts or heads that need more share them
 
   explicit operator bool() const noexcept { return !text.empty(); }
   /// What files call the text.

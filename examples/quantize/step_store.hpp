@@ -38,7 +38,9 @@ class step_store {
     return {};
   }
   /// What has been appended.
-  std::span<const std::byte> bytes(std::size_t step) const { return all().subspan(ends_[step], filled_[step]); }
+  std::span<const std::byte> bytes(std::size_t step) const {
+    return all().subspan(ends_[step], filled_[step]);
+  }
 
  private:
   std::span<std::byte> all() const { return std::as_writable_bytes(file_->values()); }
