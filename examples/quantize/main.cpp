@@ -55,7 +55,8 @@ void add_sequential_options(quantal::cli::parser& p, quantal::plan::sequential_o
   p.flag({"--sequential"},
          "quantize in the order of the model: codes are chosen for the inputs that a tensor gets from what "
          "is quantized "
-         "already, and aim at the outputs of the model as it was; needs --text; --imatrix is used where it is given",
+         "already, and aim at the outputs of the model as it was; needs --text; --imatrix is used where it "
+         "is given",
          on);
   p.option({"-f", "--text"}, "FILE", "calibration text of --sequential (UTF-8)", o.text);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of it", o.context, {2, 1 << 20});
