@@ -105,17 +105,37 @@ result<void> forward::embed(std::span<const std::int32_t> tokens, float* h) {
 }
 
 result<void> forward::block(std::int64_t number, const layer& l, const batch& b, observer* watch) {
+  if (auto r = attention_half(l, b, watch); !r) return r;
+  return feed_forward_half(number, l, b, watch);
+}
+
+/// The first half of a block, or the second: the stream of `b`, normalised, and room for what is added to it.
+struct forward::half {
+  float *x, *y;
+};
+
+forward::half forward::begin_half(const std::vector<float>& gain, const batch& b, observer* watch) {
   watch_ = watch;
   products_.set_batch(b.parts);
   float* x = grow(normed_, (b.n + products_.most_padding(c_.experts_used, c_.experts)) * c_.embedding);
-  float* y = grow(block_out_, b.n * c_.embedding);
-  normalise(b.stream, l.attn_norm, b.n, x);
-  if (auto r = attend(l, b, x, y); !r) return r;
-  add(b.stream, y, b.n);
-  normalise(b.stream, l.ffn_norm, b.n, x);
-  const auto r = number < c_.dense_layers ? dense(l.gate, l.up, l.down, x, b.n, y) : experts(l, x, b.n, y);
+  normalise(b.stream, gain, b.n, x);
+  return {x, grow(block_out_, b.n * c_.embedding)};
+}
+
+result<void> forward::attention_half(const layer& l, const batch& b, observer* watch) {
+  const auto h = begin_half(l.attn_norm, b, watch);
+  if (auto r = attend(l, b, h.x, h.y); !r) return r;
+  if (!seen_enough()) add(b.stream, h.y, b.n);
+  return {};
+}
+
+result<void> forward::feed_forward_half(std::int64_t number, const layer& l, const batch& b,
+                                        observer* watch) {
+  const auto h = begin_half(l.ffn_norm, b, watch);
+  const auto r =
+      number < c_.dense_layers ? dense(l.gate, l.up, l.down, h.x, b.n, h.y) : experts(l, h.x, b.n, h.y);
   if (!r) return r;
-  add(b.stream, y, b.n);
+  if (!seen_enough()) add(b.stream, h.y, b.n);
   return {};
 }
 
@@ -140,6 +160,8 @@ result<void> forward::observed(const matrix& m, const float* x, std::int64_t n, 
   if (auto r = report(m.name, x, m.cols, n, m.cols); !r) return r;
   return products_.multiply(m, 0, x, n, m.cols, out, m.rows, 0);
 }
+
+bool forward::seen_enough() const { return watch_ && watch_->done(); }
 
 result<void> forward::report(std::string_view name, const float* x, std::int64_t cols, std::int64_t n,
                              std::int64_t stride, std::int64_t slices, std::int64_t slice_stride) {
@@ -178,6 +200,7 @@ result<void> forward::attend(const layer& l, const batch& b, const float* x, flo
   // attn_kv_b and attn_k_b see the same inputs in every mode; attn_v_b's input is made by the attention itself.
   if (auto r = report(l.kv_b.name, latents, c_.kv_rank, b.n, w); !r) return r;
   if (auto r = report(l.k_b.name, q, c_.nope, b.n, heads * c_.key(), heads, c_.key()); !r) return r;
+  if (seen_enough()) return {};
   float* heads_out = grow(heads_out_, b.n * heads * c_.value);
   float* attended = grow(attended_, b.n * heads * c_.kv_rank);
   for (const auto& p : b.parts) {
@@ -286,7 +309,7 @@ result<void> forward::dense(const matrix& gate, const matrix& up, const matrix& 
   float* g = grow(gate_, n * gate.rows);
   float* u = grow(up_hidden_, n * gate.rows);
   if (auto r = observed(gate, x, n, g); !r) return r;
-  if (auto r = observed(up, x, n, u); !r) return r;
+  if (auto r = observed(up, x, n, u); !r || seen_enough()) return r;
   for_tokens(n, [&](std::int64_t t) {
     silu_times(g + t * gate.rows, u + t * gate.rows, gate.rows, g + t * gate.rows);
   });
@@ -308,27 +331,45 @@ result<void> forward::expert_hidden(const layer& l, const float* x, std::int64_t
   return {};
 }
 
-result<void> forward::report_experts(const layer& l, const float* x, const float* hidden, std::int64_t n,
-                                     const std::int32_t* ids, std::int64_t used) {
+result<void> forward::report_experts(const layer& l, const float* x, std::int64_t n, const std::int32_t* ids,
+                                     std::int64_t used) {
   for (const auto* m : {&l.gate_exps, &l.up_exps}) {
     if (m == &l.up_exps && l.up_exps.name == l.gate_exps.name) continue;  // one merged tensor
     if (auto r = watch_->on_mul_mat_id({m->name, x, c_.embedding, n, c_.embedding, 0, ids, used, c_.experts});
         !r)
       return r;
   }
+  return {};
+}
+
+result<void> forward::report_hidden(const layer& l, const float* hidden, std::int64_t n,
+                                    const std::int32_t* ids, std::int64_t used) {
   return watch_->on_mul_mat_id({l.down_exps.name, hidden, c_.expert_hidden, n, used * c_.expert_hidden,
                                 c_.expert_hidden, ids, used, c_.experts});
 }
 
-/// Statistics of every expert on every token, apart from the routed output.
-result<void> forward::report_all_experts(const layer& l, const float* x, std::int64_t n) {
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(n * c_.experts));
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    ids[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % c_.experts);
-  const std::int64_t padded = n + products_.pad_experts(ids, c_.experts, c_.experts);
+/// Statistics of experts that the router did not choose, apart from the routed output.
+result<void> forward::report_other_experts(const layer& l, const float* x, std::int64_t n,
+                                           std::vector<std::int32_t> ids) {
+  const std::int64_t used = static_cast<std::int64_t>(ids.size()) / n;
+  if (auto r = report_experts(l, x, n, ids.data(), used); !r || seen_enough()) return r;
+  const std::int64_t padded = n + products_.pad_experts(ids, used, c_.experts);
   buffer hidden;
-  if (auto r = expert_hidden(l, x, padded, ids, c_.experts, hidden); !r) return r;
-  return report_experts(l, x, hidden.data(), n, ids.data(), c_.experts);
+  if (auto r = expert_hidden(l, x, padded, ids, used, hidden); !r) return r;
+  return report_hidden(l, hidden.data(), n, ids.data(), used);
+}
+
+/// What the observer wants to see instead of the chosen experts, [n, any]; empty: these.
+std::vector<std::int32_t> forward::other_experts(std::int64_t n) const {
+  if (!watch_) return {};
+  if (!watch_->wants_all_experts()) {
+    const auto wanted = watch_->other_experts();
+    return {wanted.begin(), wanted.end()};
+  }
+  std::vector<std::int32_t> all(static_cast<std::size_t>(n * c_.experts));
+  for (std::size_t i = 0; i < all.size(); ++i)
+    all[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % c_.experts);
+  return all;
 }
 
 result<void> forward::experts(const layer& l, float* x, std::int64_t n, float* out) {
@@ -341,25 +382,30 @@ result<void> forward::experts(const layer& l, float* x, std::int64_t n, float* o
   float* weight = grow(router_weights_, n * used);
   for (std::int64_t t = 0; t < n; ++t)
     route_.route(logits + t * c_.experts, l.router_bias, ids.data() + t * used, weight + t * used);
-  const std::int64_t padded = n + products_.pad_experts(ids, used, c_.experts);
-  std::fill_n(x + n * d, products_.most_padding(used, c_.experts) * d, 0.0f);
-
-  if (auto r = expert_hidden(l, x, padded, ids, used, gate_); !r) return r;
-  if (watch_) {
-    const auto r = watch_->wants_all_experts() ? report_all_experts(l, x, n)
-                                               : report_experts(l, x, gate_.data(), n, ids.data(), used);
-    if (!r) return r;
-  }
-  float* each = grow(expert_out_, padded * used * d);
-  if (auto r = products_.multiply_experts(l.down_exps, gate_.data(), padded, used * c_.expert_hidden,
-                                          c_.expert_hidden, ids.data(), used, each);
-      !r)
-    return r;
   if (l.gate_shexp) {
     if (auto r = dense(l.gate_shexp, l.up_shexp, l.down_shexp, x, n, out); !r) return r;
   } else {
     std::fill_n(out, n * d, 0.0f);
   }
+  const std::int64_t padded = n + products_.pad_experts(ids, used, c_.experts);
+  std::fill_n(x + n * d, products_.most_padding(used, c_.experts) * d, 0.0f);
+
+  const auto others = other_experts(n);
+  const bool report_chosen = watch_ && others.empty();
+  if (!others.empty())
+    if (auto r = report_other_experts(l, x, n, others); !r) return r;
+  if (report_chosen)
+    if (auto r = report_experts(l, x, n, ids.data(), used); !r) return r;
+  if (seen_enough()) return {};
+  if (auto r = expert_hidden(l, x, padded, ids, used, gate_); !r) return r;
+  if (report_chosen)
+    if (auto r = report_hidden(l, gate_.data(), n, ids.data(), used); !r) return r;
+  if (seen_enough()) return {};
+  float* each = grow(expert_out_, padded * used * d);
+  if (auto r = products_.multiply_experts(l.down_exps, gate_.data(), padded, used * c_.expert_hidden,
+                                          c_.expert_hidden, ids.data(), used, each);
+      !r)
+    return r;
   for_tokens(n, [&](std::int64_t t) {
     for (std::int64_t j = t * used; j < (t + 1) * used; ++j)
       for (std::int64_t i = 0; i < d; ++i) out[t * d + i] += weight[j] * each[j * d + i];

@@ -54,6 +54,9 @@ class forward {
   result<void> embed(std::span<const std::int32_t> tokens, float* h);
   /// Block `number`, whose tensors are `l`.
   result<void> block(std::int64_t number, const layer& l, const batch& b, observer* watch);
+  /// Its two halves, one after the other. Where the observer is done, the stream stays as it was.
+  result<void> attention_half(const layer& l, const batch& b, observer* watch);
+  result<void> feed_forward_half(std::int64_t number, const layer& l, const batch& b, observer* watch);
   /// What the output matrix sees of rows h[n]; h stays.
   result<void> output(const float* h, std::span<const segment> parts, std::int64_t n, observer* watch);
   /// Logits of some of these rows.
@@ -68,7 +71,9 @@ class forward {
 
  private:
   struct attention_rows;
+  struct half;
 
+  half begin_half(const std::vector<float>& gain, const batch& b, observer* watch);
   result<void> attend(const layer& l, const batch& b, const float* x, float* out);
   result<void> queries(const layer& l, const float* x, std::int64_t n, float* q);
   result<void> attend_absorbed(const layer& l, const attention_rows& a);
@@ -80,9 +85,14 @@ class forward {
   result<void> experts(const layer& l, float* x, std::int64_t n, float* out);
   result<void> expert_hidden(const layer& l, const float* x, std::int64_t n,
                              const std::vector<std::int32_t>& ids, std::int64_t used, buffer& hidden);
-  result<void> report_experts(const layer& l, const float* x, const float* hidden, std::int64_t n,
-                              const std::int32_t* ids, std::int64_t used);
-  result<void> report_all_experts(const layer& l, const float* x, std::int64_t n);
+  result<void> report_experts(const layer& l, const float* x, std::int64_t n, const std::int32_t* ids,
+                              std::int64_t used);
+  result<void> report_hidden(const layer& l, const float* hidden, std::int64_t n, const std::int32_t* ids,
+                             std::int64_t used);
+  result<void> report_other_experts(const layer& l, const float* x, std::int64_t n,
+                                    std::vector<std::int32_t> ids);
+  std::vector<std::int32_t> other_experts(std::int64_t n) const;
+  bool seen_enough() const;
   result<void> observed(const matrix& m, const float* x, std::int64_t n, float* out);
   result<void> report(std::string_view name, const float* x, std::int64_t cols, std::int64_t n,
                       std::int64_t stride, std::int64_t slices = 1, std::int64_t slice_stride = 0);

@@ -19,7 +19,8 @@ class stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// Consecutive parts of at most `batch` tokens for every chunk.
+}  // namespace
+
 std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64_t batch) {
   std::vector<segment> parts;
   for (std::int64_t c = 0; c < chunks; ++c)
@@ -28,7 +29,22 @@ std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64
   return parts;
 }
 
-}  // namespace
+std::int64_t chunks_together(const config& c, const run_options& how, std::int64_t size, std::uint64_t ram,
+                             bool all_experts) {
+  std::int64_t tokens = tokens_at_once;
+  const auto bytes = 4 * forward::scratch_per_token(c, how, all_experts);
+  if (ram > 0) tokens = std::min(tokens, static_cast<std::int64_t>(ram / 4) / bytes);
+  return std::max<std::int64_t>(1, tokens / size);
+}
+
+byte_ranges bytes_of(const model& m, std::int64_t block) {
+  byte_ranges ranges;
+  const std::string prefix = "blk." + std::to_string(block) + ".";
+  for (const auto& t : m.file->tensors())
+    if (t.name.starts_with(prefix))
+      if (const auto bytes = m.file->data(t)) ranges.push_back(*bytes);
+  return ranges;
+}
 
 layer_stream::layer_stream(const model& m, const chunk_source& text, const runtime::dispatcher& arch,
                            executor_ref executor, const pass_options& options, progress& bar)
@@ -91,7 +107,7 @@ result<void> layer_stream::run_block(std::int64_t block, hidden_states& h, obser
       show(block, i + chunks);
     }
   }
-  release_pages(bytes_of(block), larger_than_ram_);
+  release_pages(bytes_of(model_, block), larger_than_ram_);
   ++report_.blocks;
   const stopwatch keeping(report_.keeping);
   if (auto r = h.advance(); !r) return r;
@@ -134,27 +150,15 @@ result<void> layer_stream::run_output(hidden_states& h, observer* watch, const c
   return {};
 }
 
-byte_ranges layer_stream::bytes_of(std::int64_t block) const {
-  byte_ranges ranges;
-  const std::string prefix = "blk." + std::to_string(block) + ".";
-  for (const auto& t : model_.file->tensors())
-    if (t.name.starts_with(prefix))
-      if (const auto bytes = model_.file->data(t)) ranges.push_back(*bytes);
-  return ranges;
-}
-
 /// Beyond a quarter of the memory, what is read ahead would push out what is in use.
 void layer_stream::read(std::int64_t block) {
   if (block < model_.hyper.layers)
-    reader_.start(bytes_of(block), options_.ram > 0 ? options_.ram / 4 : ~std::uint64_t{0});
+    reader_.start(bytes_of(model_, block), options_.ram > 0 ? options_.ram / 4 : ~std::uint64_t{0});
 }
 
 std::int64_t layer_stream::chunks_at_once(bool all_experts) const {
   if (options_.chunks_at_once > 0) return options_.chunks_at_once;
-  std::int64_t tokens = tokens_at_once;
-  const auto bytes = 4 * forward::scratch_per_token(model_.hyper, options_.how, all_experts);
-  if (options_.ram > 0) tokens = std::min(tokens, static_cast<std::int64_t>(options_.ram / 4) / bytes);
-  return std::max<std::int64_t>(1, tokens / text_.size);
+  return chunks_together(model_.hyper, options_.how, text_.size, options_.ram, all_experts);
 }
 
 /// `first`: of the batch; the row that failed says which chunk of it.

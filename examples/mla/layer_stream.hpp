@@ -12,6 +12,16 @@
 
 namespace quantal::mla {
 
+/// Consecutive parts of at most `batch` tokens for every chunk of `size`.
+std::vector<segment> parts_of(std::int64_t chunks, std::int64_t size, std::int64_t batch);
+
+/// Chunks of `size` tokens that pay to go through a block together, and fit in a quarter of `ram` bytes (0: does not matter).
+std::int64_t chunks_together(const config& c, const run_options& how, std::int64_t size, std::uint64_t ram,
+                             bool all_experts);
+
+/// Of a block's tensors.
+byte_ranges bytes_of(const model& m, std::int64_t block);
+
 class layer_stream {
  public:
   layer_stream(const model& m, const chunk_source& text, const runtime::dispatcher& arch,
@@ -26,7 +36,6 @@ class layer_stream {
   result<void> run_batch(std::int64_t block, const layer& l, std::int64_t first, std::int64_t chunks,
                          float* h, observer* watch);
   result<void> run_output(hidden_states& h, observer* watch, const chunk_sink& sink);
-  byte_ranges bytes_of(std::int64_t block) const;
   void read(std::int64_t block);
   std::int64_t chunks_at_once(bool all_experts) const;
   std::int64_t floats_per_chunk() const { return text_.size * model_.hyper.embedding; }

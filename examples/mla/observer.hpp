@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "quantal/result.hpp"
@@ -36,6 +37,10 @@ class observer {
   virtual result<void> on_mul_mat_id(const expert_input&) = 0;
   /// True: expert inputs are reported for every expert, whatever the router chose; outputs stay routed.
   virtual bool wants_all_experts() const { return false; }
+  /// The same for some experts: [tokens, any] of the batch that runs. Empty: those that the router chose.
+  virtual std::span<const std::int32_t> other_experts() const { return {}; }
+  /// True: nothing else of this half of a block is wanted. It may end, and its output is not made.
+  virtual bool done() const { return false; }
 };
 
 }  // namespace quantal::mla

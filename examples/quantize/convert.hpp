@@ -28,6 +28,9 @@ struct output_loss {
   double chosen = 0;      ///< of the codes that were chosen for the outputs
   bool measured = false;  ///< there were such inputs
   bool accepted = false;  ///< the chosen codes are those of the result
+  /// Of codes that aim at the outputs of a reference (reference_target.hpp): how far the weights to come near went toward
+  /// what the inputs that choose would have, mean over slices.
+  std::optional<double> followed = {};
 };
 
 /// What a conversion did to the weights of a tensor.

@@ -51,9 +51,37 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
   return {};
 }
 
+void add_sequential_options(quantal::cli::parser& p, quantal::plan::sequential_options& o, bool& on) {
+  p.flag({"--sequential"},
+         "quantize in the order of the model: codes are chosen for the inputs that a tensor gets from what "
+         "is quantized "
+         "already, and aim at the outputs of the model as it was; needs --text; --imatrix is used where it "
+         "is given",
+         on);
+  p.option({"-f", "--text"}, "FILE", "calibration text of --sequential (UTF-8)", o.text);
+  p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of it", o.context, {2, 1 << 20});
+  p.option({"--chunks"}, "N", "most chunks to run, 0 = all", o.chunks, {0, 1e9});
+  p.option({"--chunk", "--from-chunk"}, "N", "chunks to skip first", o.from_chunk, {0, 1e9});
+  p.option({"--hessian-limit"}, "MIB",
+           "memory for the moments of one tensor; experts or heads that need more share them", o.limit,
+           {1, 1 << 20});
+  p.option({"--ram"}, "GIB", "memory that the run may take, 0 = what is available", o.ram, {0, 1 << 20});
+}
+
+/// Why these options do not go together; empty: they do.
+std::string conflict(const run_options& o, bool sequential) {
+  if (o.target_bpw > 0 && o.target_size > 0) return "give --target-bpw or --target-size, not both";
+  if (sequential && !o.sequential) return "--sequential needs --text";
+  if (!sequential && o.sequential) return "--text is the text of --sequential";
+  if (sequential && !o.hessian.empty())
+    return "--sequential collects its own moments; --hessian does not go with it";
+  return {};
+}
+
 int body(int argc, char** argv) {
   run_options o;
   std::optional<std::string> recipe;
+  bool sequential = false;
   std::vector<std::string> arguments;
   quantal::cli::parser p(
       "quantal-quantize",
@@ -75,6 +103,7 @@ int body(int argc, char** argv) {
            "ik_llama.cpp "
            "and llama.cpp write it; RECIPE: a file in any of these ways, or rules; TYPE may be left out",
            recipe);
+  add_sequential_options(p, o.sequential, sequential);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
   p.flag({"--keep-split"}, "write the shards of the input instead of one file", o.keep_split);
   p.flag({"--allow-requantize"}, "take quantized tensors as input", o.allow_requantize);
@@ -92,9 +121,8 @@ int body(int argc, char** argv) {
   }
   if (const auto taken = take_arguments(arguments, o); !taken)
     return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
-  if (o.target_bpw > 0 && o.target_size > 0)
-    return quantal::fail("quantal-quantize", {"give --target-bpw or --target-size, not both"},
-                         quantal::cli::exit_usage);
+  if (const auto why = conflict(o, sequential); !why.empty())
+    return quantal::fail("quantal-quantize", {why}, quantal::cli::exit_usage);
   const auto done = quantal::plan::run(o);
   return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());
 }

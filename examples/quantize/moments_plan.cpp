@@ -55,6 +55,11 @@ bool takes_moments(const step& s, std::string& why) {
 
 }  // namespace
 
+bool wants_moments(const step& s) {
+  std::string why;
+  return takes_moments(s, why) && why.empty();
+}
+
 result<moments_note> find_moments(const imatrix::moments_file& file, const gguf::tensor_info& t,
                                   const imatrix::model_shape& shape) {
   auto names = imatrix::detail::same_input(t.name);

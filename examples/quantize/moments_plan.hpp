@@ -33,6 +33,10 @@ result<moments_note> find_moments(const imatrix::moments_file& file, const gguf:
 /// "own, 8 slices of 120 to 7000 inputs (1 without), 900 held out"; why there are none.
 std::string describe(const moments_note& n, const std::string& tensor);
 
+struct step;
+/// True if moments can choose the codes of the tensor.
+bool wants_moments(const step& s);
+
 struct model_plan;
 /// Notes what every tensor with output-aware codes gets. An error also if the file has nothing for any tensor
 /// of the model: it belongs to another one.

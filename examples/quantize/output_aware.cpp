@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "conversion.hpp"
-#include "output_meter.hpp"
 #include "quantal/quantize/output_aware.hpp"
+#include "reference_meter.hpp"
+#include "reference_target.hpp"
 
 namespace quantal::plan {
 namespace {
@@ -18,8 +19,8 @@ class output_aware_conversion {
 
  public:
   output_aware_conversion(const gguf::tensor_info& t, conversion& rows, const quantize::output_coder& coder,
-                          const imatrix::moments& m, executor_ref threads)
-      : t_(t), rows_(rows), coder_(coder), moments_(m), threads_(threads) {}
+                          const imatrix::moments& m, const paired_moments* pairs, executor_ref threads)
+      : t_(t), rows_(rows), coder_(coder), moments_(m), pairs_(pairs), threads_(threads) {}
 
   /// `bytes` holds the plain codes, of which `loss` tells the error, and gets the better ones.
   result<conversion_loss> run(std::vector<std::byte>& bytes, conversion_loss loss) {
@@ -46,7 +47,7 @@ class output_aware_conversion {
     std::byte* out = chosen.data() + first * rows_.row_bytes();
     if (moments_.counts[static_cast<std::size_t>(slice)] > 0)  // else the plain codes stay
       if (auto done = choose(slice, rows, x, out); !done) return done;
-    const output_meter meter(moments_, slice);
+    const reference_meter meter(moments_, slice, pairs_);
     if (meter.can_tell())
       measure_outputs(meter, first, rows, x, plain.data() + first * rows_.row_bytes(), out);
     return measure_weights(first, rows, x, out);
@@ -88,28 +89,43 @@ class output_aware_conversion {
             {.kappa = shrinkage, .run = coder_.run}, runtime::best_variant().factor_product());
         s != status::ok)
       return fail(s);
+    const std::vector<float> target = target_of(slice, rows, x, metric);
     std::vector<std::byte> workspace(quantize_rows_workspace(coder_, moments_.cols, threads_.workers()));
-    const output_aware_args a{x.data(), rows, moments_.cols, out, rows_.row_bytes()};
+    const output_aware_args a{target.data(), rows, moments_.cols, out, rows_.row_bytes()};
     const auto s = quantize_rows(coder_, runtime::best_variant().product(), metric, a, threads_, workspace);
     return s == status::ok ? result<void>{} : fail(s);
   }
 
-  void measure_outputs(const output_meter& meter, std::int64_t first, std::int64_t rows,
+  /// The weights to come near.
+  std::vector<float> target_of(std::int64_t slice, std::int64_t rows, const std::vector<float>& x,
+                               const output_metric& metric) {
+    if (!pairs_) return x;
+    std::vector<float> target = x;
+    const double inputs = moments_.counts[static_cast<std::size_t>(slice)];
+    const double share = reference_target(*pairs_, slice, metric, threads_)
+                             .move(target, rows, kept_share(inputs, moments_.cols));
+    output_.followed = output_.followed.value_or(0) + share / static_cast<double>(moments_.slices);
+    return target;
+  }
+
+  void measure_outputs(const reference_meter& meter, std::int64_t first, std::int64_t rows,
                        const std::vector<float>& x, const std::byte* plain, const std::byte* chosen) {
     const std::int64_t cols = moments_.cols;
     std::vector<double> each(static_cast<std::size_t>(3 * rows));  // of the weights, of both errors
-    std::vector<float> memory(static_cast<std::size_t>(2 * threads_.workers() * tile * cols));
+    std::vector<float> memory(static_cast<std::size_t>(threads_.workers() * tile * cols));
+    std::vector<reference_meter::scratch> scratch(static_cast<std::size_t>(threads_.workers()));
     for_runs(rows, [&](std::int64_t at, int n, int worker) {
-      float *e = memory.data() + 2 * worker * tile * cols, *y = e + tile * cols;
+      float* e = memory.data() + worker * tile * cols;
+      auto& room = scratch[static_cast<std::size_t>(worker)];
       double* out = each.data() + at;
-      meter.measure(x.data() + at * cols, n, y, out);
+      meter.measure_signal(x.data() + at * cols, n, room, out);
       for (const auto* bytes : {plain, chosen}) {
         for (int r = 0; r < n; ++r) {
           coder_.dequantize(bytes + (at + r) * rows_.row_bytes(), e + r * cols, cols);
           for (std::int64_t c = 0; c < cols; ++c)
             e[r * cols + c] = x[static_cast<std::size_t>((at + r) * cols + c)] - e[r * cols + c];
         }
-        meter.measure(e, n, y, out += rows);
+        meter.measure_error(e, n, room, out += rows);
       }
     });
     for (std::int64_t r = 0; r < rows; ++r) {  // in the order of the rows: sums do not depend on the threads
@@ -145,6 +161,7 @@ class output_aware_conversion {
   conversion& rows_;
   const quantize::output_coder& coder_;
   const imatrix::moments& moments_;
+  const paired_moments* pairs_;
   executor_ref threads_;
   output_loss output_;
   conversion_loss chosen_loss_;
@@ -163,7 +180,8 @@ double kept_share(double inputs, std::int64_t cols) noexcept {
 result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const gguf::row_source& source,
                                              std::uint32_t type, const imatrix::importance* importance,
                                              const imatrix::moments& moments, const scale_pair& scales,
-                                             executor_ref threads, const sink& out) {
+                                             executor_ref threads, const sink& out,
+                                             const paired_moments* pairs) {
   std::vector<std::byte> bytes;
   const auto plain =
       convert(t, source, type, importance, scales, threads, [&](std::span<const std::byte> part) {
@@ -172,8 +190,9 @@ result<conversion_loss> convert_output_aware(const gguf::tensor_info& t, const g
       });
   if (!plain || bytes.empty()) return plain;
   conversion rows(t, source, type, importance, scales, threads.workers());
-  auto loss = output_aware_conversion(t, rows, *runtime::best_variant().find_coder(type), moments, threads)
-                  .run(bytes, *plain);
+  auto loss =
+      output_aware_conversion(t, rows, *runtime::best_variant().find_coder(type), moments, pairs, threads)
+          .run(bytes, *plain);
   if (!loss) return loss;
   if (auto w = out(bytes); !w) return w.error();
   return loss;

@@ -14,6 +14,7 @@
 #include "quantal/runtime/ops.hpp"
 #include "recipe.hpp"
 #include "released.hpp"
+#include "step_store.hpp"
 #include "summary.hpp"
 
 namespace quantal::plan {
@@ -92,6 +93,27 @@ struct statistics_of_run {
   const std::optional<imatrix::moments_file>& moments;
 };
 
+gguf::metadata metadata_of(const gguf::model_view& model, const run_options& o, const file_type& type,
+                           const std::optional<imatrix::store>& importance) {
+  auto meta = output_metadata(model, type, note_of(o.imatrix, importance), o.hessian);
+  if (o.sequential) meta.set("quantize.sequential.dataset", o.sequential.dataset());
+  return meta;
+}
+
+/// Importance from the inputs that a sequential run collects, for models without an importance matrix.
+imatrix::importance diagonal_of(const imatrix::moments& m, const gguf::tensor_info& t) {
+  imatrix::importance out{
+      imatrix::source::own, t.name, m.cols, m.slices, t.rows() * t.slices() / m.slices, {}, {}};
+  for (std::int64_t s = 0; s < m.slices; ++s) {
+    const float* sums = m.sums.data() + s * imatrix::triangle(m.cols);
+    const double count = m.counts[static_cast<std::size_t>(s)];
+    for (std::int64_t c = 0; c < m.cols; ++c)
+      out.weights.push_back(count > 0 ? static_cast<float>(sums[imatrix::triangle(c) + c] / count) : 1.0f);
+    out.counts.push_back(static_cast<std::int64_t>(count));
+  }
+  return out;
+}
+
 /// Adds the rules of an allocation behind those of the user; answers their text.
 result<std::string> add_allocation(const gguf::model_view& model, const run_options& o,
                                    const statistics_of_run& with, const placement& place,
@@ -99,7 +121,7 @@ result<std::string> add_allocation(const gguf::model_view& model, const run_opti
   if (o.target_bpw <= 0 && o.target_size == 0) return std::string();
   auto options = read_allocation_options(o, types);
   if (!options) return options.error();
-  const auto meta = output_metadata(model, *types.type, note_of(o.imatrix, with.importance), o.hessian);
+  const auto meta = metadata_of(model, o, *types.type, with.importance);
   options->output_bytes = [&](const model_plan& p) -> result<std::uint64_t> {
     const auto paths = place(p);
     return paths ? output_bytes(*paths, meta, p) : result<std::uint64_t>(paths.error());
@@ -143,9 +165,10 @@ class reporter {
   void advance(std::size_t bytes) { bar_.update(done_ += static_cast<std::int64_t>(bytes)); }
 
   /// What is known before anything is written.
-  void begin() const {
-    if (options_.quiet || options_.json || options_.hessian.empty()) return;
-    std::printf("%s", moments_table(plan_, options_.hessian).c_str());
+  void begin(const sequential_run* sequential) const {
+    if (options_.quiet || options_.json) return;
+    if (!options_.hessian.empty()) std::printf("%s", moments_table(plan_, options_.hessian).c_str());
+    if (sequential) std::printf("sequential: %s\n", sequential->describe().c_str());
     std::fflush(stdout);
   }
 
@@ -206,11 +229,12 @@ class reporter {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale.
+/// `scale`: what lies beside the tensor in the output, 1 unless its type has such a scale. `inputs`: of a sequential run, or
+/// null.
 result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& model, const step& s,
                                                     const statistics_of_run& with, const model_plan& plan,
                                                     const gguf::tensor_scale& scale, executor_ref threads,
-                                                    const sink& to) {
+                                                    const sink& to, const paired_moments* inputs = nullptr) {
   using answer = std::optional<conversion_loss>;
   const auto rows = model.rows(*s.tensor);
   if (!rows) return rows.error();
@@ -224,6 +248,7 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
     if (!found) return found.error();
     importance = std::move(*found);
   }
+  if (inputs && !with.importance) importance = diagonal_of(inputs->inputs, *s.tensor);
   scale_pair scales{{}, scale};
   if (!s.to.copy) {
     auto from = gguf::read_scale(model, *s.tensor);
@@ -232,12 +257,15 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
   }
   const auto* weights = importance ? &importance : nullptr;
   const auto convert_with_moments = [&]() -> result<conversion_loss> {
+    if (inputs)
+      return convert_output_aware(*s.tensor, *rows, s.to.type, weights, inputs->inputs, scales, threads, to,
+                                  inputs);
     const auto moments = with.moments->read(s.moments.of);
     if (!moments) return moments.error();
     return convert_output_aware(*s.tensor, *rows, s.to.type, weights, *moments, scales, threads, to);
   };
-  auto e =
-      s.moments ? convert_with_moments() : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
+  auto e = s.moments || inputs ? convert_with_moments()
+                               : convert(*s.tensor, *rows, s.to.type, weights, scales, threads, to);
   if (!e) return error{model.path() + ": " + e.error().message};
   return s.to.copy && !rows->before() ? answer{} : answer{*e};
 }
@@ -255,31 +283,73 @@ result<gguf::tensor_scale> write_scale(const gguf::model_view& model, const gguf
   return scale;
 }
 
-result<void> execute(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with,
-                     bool strict, output& out, int threads, reporter& report) {
-  thread_pool pool(threads);
-  gguf::tensor_scale scale;  // of the next tensor
-  for (std::size_t i = 0; i < plan.steps.size(); ++i) {
-    const auto& s = plan.steps[i];
+/// Converts the steps of a plan, one at a time.
+class step_runner {
+ public:
+  step_runner(const gguf::model_view& model, const model_plan& plan, const statistics_of_run& with,
+              bool strict, executor_ref threads, reporter& report)
+      : model_(model), plan_(plan), with_(with), strict_(strict), threads_(threads), report_(report) {}
+
+  /// A scale comes before the tensor that it lies beside.
+  result<void> run(std::size_t i, const paired_moments* inputs, const sink& out) {
+    const auto& s = plan_.steps[i];
     const auto to = [&](std::span<const std::byte> bytes) {
-      report.advance(bytes.size());
-      return out.append(s, bytes);
+      report_.advance(bytes.size());
+      return out(bytes);
     };
     if (s.scale_of) {
-      auto measured = write_scale(model, *s.scale_of, pool, to);
+      auto measured = write_scale(model_, *s.scale_of, threads_, to);
       if (!measured) return measured.error();
-      scale = std::move(*measured);
-      report.tensor(i, std::nullopt);
-      continue;
+      scale_ = std::move(*measured);
+      report_.tensor(i, std::nullopt);
+      return {};
     }
     const auto start = std::chrono::steady_clock::now();
-    const auto e = write_tensor(model, s, with, plan, scale, pool, to);
-    scale = {};
+    const auto scale = std::exchange(scale_, {});
+    const auto e = write_tensor(model_, s, with_, plan_, scale, threads_, to, inputs);
     if (!e) return e.error();
-    if (strict && *e && (*e)->range.any())
-      return error{model.path() + ": " + range_warning(s, (*e)->range) + " (--strict)"};
-    report.tensor(i, *e, seconds_since(start));
+    if (strict_ && *e && (*e)->range.any())
+      return error{model_.path() + ": " + range_warning(s, (*e)->range) + " (--strict)"};
+    report_.tensor(i, *e, seconds_since(start));
+    return {};
   }
+  /// Of the next tensor.
+  const gguf::tensor_scale& scale() const noexcept { return scale_; }
+
+ private:
+  const gguf::model_view& model_;
+  const model_plan& plan_;
+  const statistics_of_run& with_;
+  bool strict_;
+  executor_ref threads_;
+  reporter& report_;
+  gguf::tensor_scale scale_;
+};
+
+result<void> execute(const model_plan& plan, step_runner& steps, output& out) {
+  for (std::size_t i = 0; i < plan.steps.size(); ++i)
+    if (auto r = steps.run(
+            i, nullptr, [&](std::span<const std::byte> bytes) { return out.append(plan.steps[i], bytes); });
+        !r)
+      return r;
+  return out.finish();
+}
+
+result<void> execute_sequential(sequential_run& run, const model_plan& plan, step_runner& steps,
+                                const std::filesystem::path& scratch, executor_ref threads, output& out) {
+  auto store = step_store::in(scratch, plan);
+  if (!store) return store.error();
+  const auto done =
+      run.run(plan, scratch, threads, [&](std::size_t i, const paired_moments* inputs) -> result<converted> {
+        const auto scale = steps.scale();
+        auto r =
+            steps.run(i, inputs, [&](std::span<const std::byte> bytes) { return store->append(i, bytes); });
+        if (!r) return r.error();
+        return converted{store->bytes(i), scale};
+      });
+  if (!done) return done;
+  for (std::size_t i = 0; i < plan.steps.size(); ++i)
+    if (auto r = out.append(plan.steps[i], store->bytes(i)); !r) return r;
   return out.finish();
 }
 
@@ -319,7 +389,7 @@ result<std::optional<imatrix::store>> load_statistics(const run_options& o) {
 file_plan inputs_of(const run_options& o) {
   file_plan files;
   files.input("IN", o.in).input("--imatrix", o.imatrix).input("--hessian", o.hessian);
-  files.input("--sensitivity", o.sensitivity);
+  files.input("--sensitivity", o.sensitivity).input("--text", o.sequential.text);
   files.inputs("--custom-q-file", o.rule_files);
   if (!o.quiet) files.prints();
   return files;
@@ -333,10 +403,15 @@ result<void> run(const run_options& o) {
   for (const auto& p : paths)
     if (!o.dry_run) files.output("OUT", p);
   if (auto ok = files.check(); !ok) return ok;
-  return run(*model, o, [&](const model_plan&) { return paths; });
+  const auto place = [&](const model_plan&) { return paths; };
+  if (!o.sequential) return run(*model, o, place);
+  auto sequential = sequential_run::open(o.in, o.sequential);
+  if (!sequential) return sequential.error();
+  return run(*model, o, place, &*sequential);
 }
 
-result<void> run(const gguf::model_view& model, const run_options& o, const placement& place) {
+result<void> run(const gguf::model_view& model, const run_options& o, const placement& place,
+                 sequential_run* sequential) {
   auto types = read_type_options(o);
   if (!types) return types.error();
   if (!types->allow_requantize)
@@ -355,24 +430,30 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
   if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
-  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
+  // A sequential run knows the inputs of what it runs.
+  const auto needed =
+      sequential && !statistics && o.required == "lowbit" ? requirement::none : required(o.required);
+  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, needed);
   if (!plan) return plan.error();
   if (moments)
     if (auto added = add_moments(model, *moments, *plan); !added) return added;
   const auto paths = place(*plan);
   if (!paths) return paths.error();
   reporter report(o, *plan, *types, *allocated);
-  report.begin();
+  report.begin(sequential);
   if (o.dry_run) {
     for (std::size_t i = 0; i < plan->steps.size(); ++i) report.tensor(i, std::nullopt);
     report.finish(*paths);
     return {};
   }
-  auto out = output::create(
-      *paths, output_metadata(model, *types->type, note_of(o.imatrix, statistics), o.hessian), *plan);
+  auto out = output::create(*paths, metadata_of(model, o, *types->type, statistics), *plan);
   if (!out) return out.error();
-  auto done =
-      execute(model, *plan, {statistics, moments}, o.strict, *out, text::thread_count(o.threads), report);
+  thread_pool pool(text::thread_count(o.threads));
+  const statistics_of_run with{statistics, moments};
+  step_runner steps(model, *plan, with, o.strict, pool, report);
+  auto done = sequential
+                  ? execute_sequential(*sequential, *plan, steps, paths->front().parent_path(), pool, *out)
+                  : execute(*plan, steps, *out);
   if (!done) return done;
   report.finish(*paths);
   return {};

@@ -10,6 +10,7 @@
 
 #include "file_plan.hpp"
 #include "plan.hpp"
+#include "sequential.hpp"
 
 namespace quantal::plan {
 
@@ -31,6 +32,7 @@ struct run_options {
   bool lattice = false;           ///< tensors on a lattice get the type that holds it
   std::string target_types;       ///< candidates, comma-separated; empty: the default ones
   int threads = 0;                ///< 0: all
+  sequential_options sequential;  ///< codes are chosen in the order of the model, on its text
 };
 
 /// Type, rules and tensor options, checked. Errors name the option, or the file and the line of a rule.
@@ -50,7 +52,8 @@ result<void> run(const run_options& options);
 /// its `shard` counts.
 using placement = std::function<result<std::vector<std::filesystem::path>>(const model_plan&)>;
 
-/// As above for a model of any origin; options.in and options.keep_split only show in reports.
-result<void> run(const gguf::model_view& model, const run_options& options, const placement& place);
+/// As above for a model of any origin; options.in and options.keep_split only show in reports, and there is no sequential run.
+result<void> run(const gguf::model_view& model, const run_options& options, const placement& place,
+                 sequential_run* sequential = nullptr);
 
 }  // namespace quantal::plan

@@ -18,6 +18,7 @@ std::string histogram(const char* title, const std::map<std::string, std::int64_
 std::string output_error(const output_loss& o) {
   if (!o.measured) return ", output-aware codes (no inputs held out to check them)";
   return text::format(", output nmse %.3e -> %.3e", o.plain / o.signal, o.chosen / o.signal) +
+         (o.followed ? text::format(", followed %.2f", *o.followed) : "") +
          (o.accepted ? "" : " (not accepted: plain codes)");
 }
 
@@ -147,11 +148,13 @@ json step_json(const step& s, const std::vector<rule>& rules, const std::optiona
                        {"unseen", s.importance.unseen}};
   if (with_moments && (s.moments || !s.moments.why.empty())) out["moments"] = moments_json(s.moments, t.name);
   if (!loss) return out;
-  if (const auto& o = loss->output)
+  if (const auto& o = loss->output) {
     out["output"] = {{"measured", o->measured},
                      {"plain_nmse", json_number(o->plain / o->signal)},
                      {"chosen_nmse", json_number(o->chosen / o->signal)},
                      {"accepted", o->accepted}};
+    if (o->followed) out["output"]["followed"] = *o->followed;
+  }
   out["nmse_weighted"] = json_number(loss->error.nmse_weighted());
   out["nmse"] = json_number(loss->error.nmse_plain());
   out["cut"] = loss->range.cut, out["lost"] = loss->range.lost;

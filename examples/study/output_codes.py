@@ -2,7 +2,7 @@
 """What codes chosen by what they do to outputs are worth: the tables of README, "Codes chosen by what they do to outputs".
 
 Collects an importance matrix and second moments from the calibration text, quantizes the model to each type with the
-importance alone and with the moments too, everything but embeddings, output and what no block fits in one type, and
+importance alone and with the moments too (with --sequential also stage by stage), everything but embeddings, output and what no block fits in one type, and
 measures the mean KL divergence, the perplexity and the share of equal first tokens against the unquantized model on three
 texts: the first chunks of the validation text, later ones, and the documents and headers of this repository. Prints a
 table with the ratio of both and writes OUT/output_codes.json.
@@ -72,15 +72,18 @@ def quantize(args, kind, imatrix, *more):
     return path, time.time() - start
 
 
-def show(kind, point, names):
+def show(kind, point, names, ways):
     cells = [f"{kind:8} {point['bytes']:9d}"]
     for name in names:
-        plain, chosen = point["plain"][name], point["moments"][name]
-        worse = "".join(mark for mark, bad in (("p", chosen["ppl"] > plain["ppl"]),
-                                               ("t", chosen["same_top"] < plain["same_top"])) if bad)
-        cells.append(f"{plain['mean_kld']:8.5f} {chosen['mean_kld']:8.5f} {chosen['mean_kld'] / plain['mean_kld']:5.3f}"
-                     f"{worse:2}")
-    cells.append(f"{point['plain_seconds']:5.1f} {point['moments_seconds']:5.1f} s")
+        plain = point["plain"][name]
+        cell = f"{plain['mean_kld']:8.5f}"
+        for way in ways:
+            chosen = point[way][name]
+            worse = "".join(mark for mark, bad in (("p", chosen["ppl"] > plain["ppl"]),
+                                                   ("t", chosen["same_top"] < plain["same_top"])) if bad)
+            cell += f" {chosen['mean_kld']:8.5f} {chosen['mean_kld'] / plain['mean_kld']:5.3f}{worse:2}"
+        cells.append(cell)
+    cells.append(" ".join(f"{point[way + '_seconds']:5.1f}" for way in ["plain", *ways]) + " s")
     print(" | ".join(cells), flush=True)
 
 
@@ -93,12 +96,13 @@ def main():
     parser.add_argument("--chunks", type=int, default=24, help="chunks of every other text")
     parser.add_argument("--types", nargs="+", default=TYPES)
     parser.add_argument("--texts", nargs="+", default=["validation", "later", "sources"])
+    parser.add_argument("--sequential", action="store_true", help="quantal-quantize --sequential too, on the same chunks")
     args = parser.parse_args()
+    calibration = os.path.join(MODEL_DIR, "calibration.txt")
     os.makedirs(args.out, exist_ok=True)
     imatrix, moments = (os.path.join(args.out, f"{name}-{args.calibration}.gguf") for name in ("imatrix", "moments"))
     if not (os.path.exists(imatrix) and os.path.exists(moments)):
-        run(args, "imatrix", "-m", args.model, "-f", os.path.join(MODEL_DIR, "calibration.txt"), "-o", imatrix, "--hessian",
-            moments, "--chunks", args.calibration, "--no-ppl")
+        run(args, "imatrix", "-m", args.model, "-f", calibration, "-o", imatrix, "--hessian", moments, "--chunks", args.calibration, "--no-ppl")
     bases = {}
     for name, path in texts(args).items():
         if name not in args.texts:
@@ -108,7 +112,11 @@ def main():
             run(args, "perplexity", "-m", args.model, "-f", path, "--chunks", args.chunks, "--kl-divergence-base", bases[name])
     plain_file = os.path.join(args.out, f"plain-{args.calibration}.json")  # does not change with the choice of codes
     known = json.load(open(plain_file)) if os.path.exists(plain_file) else {}
-    print("type, bytes | per text: KLD with importance, with moments, ratio, p: perplexity worse, t: same top worse | time")
+    ways = {"moments": ["--hessian", moments]}
+    if args.sequential:
+        ways["sequential"] = ["--sequential", "--text", calibration, "--chunks", args.calibration]
+    print(f"type, bytes | per text: KLD with importance; with {', with '.join(ways)}, ratio, p: perplexity worse, "
+          "t: same top worse | time")
     points = {}
     for kind in args.types:
         if kind not in known or any(name not in known[kind]["plain"] for name in bases):
@@ -117,12 +125,14 @@ def main():
             os.remove(path)
             with open(plain_file, "w") as f:
                 json.dump(known, f, indent=1)
-        path, seconds = quantize(args, kind, imatrix, "--hessian", moments)
-        points[kind] = dict(known[kind], moments=measure(args, path, bases), moments_seconds=seconds)
-        if os.path.getsize(path) != known[kind]["bytes"]:
-            sys.exit(f"output_codes: {kind}: the sizes differ")
-        os.remove(path)
-        show(kind, points[kind], bases)
+        points[kind] = dict(known[kind])
+        for way, options in ways.items():
+            path, seconds = quantize(args, kind, imatrix, *options)
+            points[kind].update({way: measure(args, path, bases), way + "_seconds": seconds})
+            if abs(os.path.getsize(path) - known[kind]["bytes"]) > 1024:  # keys name what the codes were chosen with
+                sys.exit(f"output_codes: {kind}: the sizes differ")
+            os.remove(path)
+        show(kind, points[kind], bases, ways)
     with open(os.path.join(args.out, "output_codes.json"), "w") as f:
         json.dump({"model": os.path.basename(args.model), "calibration": args.calibration, "chunks": args.chunks,
                    "types": points}, f, indent=1)
