@@ -269,6 +269,46 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
                 shape::threads, shape::shared_bytes, shape::cluster, stream, args);
 }
 
+/// Whether the bytes of the product's rows leave room for pair_kernel.
+template <block_format F, class Shape>
+bool fits_pairs(const product& p) noexcept {
+  return well_aligned<F>(p) ? pair_fits<F, group_alignment<F>(), Shape> : pair_fits<F, natural_alignment<F>(), Shape>;
+}
+
+/// Products with so many vectors that two blocks share what they decode.
+template <block_format F, class Shape>
+cudaError_t pair_product(const product& p, const pair_plan& plan, arena& memory, bool run,
+                         cudaStream_t stream) noexcept {
+  const pair_tiles<Shape> tiles(static_cast<int>(p.rows), static_cast<int>(p.x.n));
+  const bool shares = plan.share(plan.clusters, tiles.count()) > 0;
+  const std::int64_t counters = shares ? tiles.count() * Shape::cluster : 0;
+  auto* prepared = memory.take<std::uint8_t>(prepared_bytes(p.cols, (p.x.n + 7) / 8));
+  auto* partial = memory.take<float>(
+      shares ? std::int64_t{plan.clusters} * 2 * Shape::cluster * Shape::tile_values : 0);
+  auto* finished = memory.take<std::uint32_t>(counters);
+  if (!run) return cudaSuccess;
+  const cudaError_t error = prepare<F>(p, prepared, finished, counters, stream);
+  if (error != cudaSuccess || forced_path == 9) return error;
+  const pair_args args{p.weights,
+                       p.row_stride,
+                       static_cast<int>(p.rows),
+                       static_cast<int>(p.cols),
+                       static_cast<int>(p.x.n),
+                       prepared,
+                       p.out,
+                       p.y.out_stride,
+                       plan,
+                       partial,
+                       finished};
+  return with_alignment<F>(p, [&]<int Align>() {
+    if constexpr (pair_fits<F, Align, Shape>)
+      return launch(&pair_kernel<F, Align, Shape>, dim3(static_cast<unsigned>(Shape::cluster * plan.clusters)),
+                    Shape::threads, Shape::template shared_bytes<F, Align>(), Shape::cluster, stream, args);
+    else
+      return cudaErrorInvalidValue;
+  });
+}
+
 /// Whether there are vectors enough to decode to the workspace; limits measured on an H200.
 template <any_format F>
 bool expands(const product& p, precision policy) noexcept {
@@ -334,7 +374,15 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
     const int n = mma_columns(a.n);
     return mma_product<F>(p, n, static_cast<unsigned>((a.n + n - 1) / n), memory, run, stream);
   }
-  if (expands<F>(p, policy))
+  if constexpr (block_format<F>) {
+    if (forced_path == 4 && policy != precision::fp8)
+      return pair_product<F, pair_shape<256, 3>>(p, plan_pairs(pair_costs[0], a.rows, a.cols, a.n, device), memory, run, stream);
+    if ((forced_path == 2 || forced_path == 9) && policy != precision::fp8)
+      return pair_product<F, pair_shape<256>>(p, plan_pairs(pair_costs[0], a.rows, a.cols, a.n, device), memory, run, stream);
+    if (forced_path == 3 && policy != precision::fp8)
+      return pair_product<F, pair_shape<128>>(p, plan_pairs(pair_costs[1], a.rows, a.cols, a.n, device), memory, run, stream);
+  }
+  if (forced_path != 1 && expands<F>(p, policy))
     return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, memory, run, stream)
                                     : operand_product<F, bf16_operand>(p, memory, run, stream);
   const tile_plan plan =

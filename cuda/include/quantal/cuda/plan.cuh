@@ -7,6 +7,7 @@
 
 #include "quantal/cuda/device.hpp"
 #include "quantal/cuda/gemv_kernel.cuh"
+#include "quantal/cuda/pair_kernel.cuh"
 #include "quantal/cuda/stream_kernel.cuh"
 #include "quantal/cuda/tile_kernel.cuh"
 
@@ -124,12 +125,19 @@ inline constexpr int max_gemv_pairs = F::layout.bytes * 8 < 2 * F::layout.elemen
 
 }  // namespace detail
 
+namespace detail {
+inline int forced_path = 0, forced_waves = -1;
+}
 /// The plan with the least estimated time for `column_tiles(N)` tiles of N vectors each.
 template <any_format F, class ColumnTiles>
 tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, const device_info& device,
                      ColumnTiles&& column_tiles, int max_split = 8) noexcept {
   tile_plan best{};
   double least = 1e300;
+  if (detail::forced_path >= 100) {
+    const auto& s = detail::tile_costs[(detail::forced_path - 100) / 10];
+    return {s.groups, s.n, detail::forced_path % 10};
+  }
   const std::int64_t groups = (cols + group_weights - 1) / group_weights;
   for (const auto& s : detail::tile_costs) {
     if (!detail::with_tile_shape<F>({s.groups, s.n, 1}, [&]<class>() {})) continue;
@@ -144,6 +152,43 @@ tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, const device_info& de
         best = {s.groups, s.n, split};
       }
     }
+  }
+  return best;
+}
+
+namespace detail {
+
+/// Cycles of pair_kernel: of a group of 256 columns, of a tile's results, of a share's besides.
+struct pair_cost {
+  int n;
+  double group, tile, share;
+};
+inline constexpr pair_cost pair_costs[] = {{256, 4700, 4000, 10000}, {128, 2700, 2500, 6000}};
+
+/// What a plan of pair_kernel takes, in cycles.
+inline double pair_cycles(const pair_cost& cost, const pair_plan& plan, int tiles) noexcept {
+  const int waves = std::min(plan.waves, (tiles + plan.clusters - 1) / plan.clusters);
+  const double whole = waves * (plan.groups * cost.group + cost.tile);
+  const int left = plan.share(plan.clusters, tiles);
+  if (left == 0) return whole;
+  const int each = (left + plan.clusters - 1) / plan.clusters;
+  return whole + each * cost.group + cost.tile + cost.share;
+}
+
+}  // namespace detail
+
+/// The plan of pair_kernel with tiles of cost.n vectors that takes the least time, and that time.
+inline pair_plan plan_pairs(const detail::pair_cost& cost, std::int64_t rows, std::int64_t cols, std::int64_t n,
+                            const device_info& device) noexcept {
+  const int tiles = static_cast<int>((rows + 127) / 128 * ((n + 2 * cost.n - 1) / (2 * cost.n)));
+  const int clusters = std::max(1, device.multiprocessors / 2);
+  const int groups = static_cast<int>((cols + group_weights - 1) / group_weights);
+  pair_plan best{std::min(clusters, tiles), (tiles + clusters - 1) / clusters, groups};
+  const int full = tiles / clusters;
+  for (int waves = std::max(0, full - 1); waves <= full; ++waves) {
+    const pair_plan plan{clusters, waves, groups};
+    if (detail::forced_waves >= 0 ? full - waves == detail::forced_waves
+        : detail::pair_cycles(cost, plan, tiles) < detail::pair_cycles(cost, best, tiles)) best = plan;
   }
   return best;
 }
