@@ -10,6 +10,8 @@
 // and the last of those who share a tile adds their sums, in the order of the columns.
 #pragma once
 
+#include <type_traits>
+
 #include "quantal/cuda/expand.cuh"
 #include "quantal/cuda/operand_kernel.cuh"
 
@@ -56,8 +58,7 @@ struct pair_shape {
   /// Stages of the ring of bytes that a warp decodes: what fits.
   template <any_format F, int Align>
   static constexpr int ring_stages() {
-    constexpr int left =
-        shared_limit - 1024 - barrier_bytes - stages * (weight_bytes + activation_bytes);
+    constexpr int left = shared_limit - 1024 - barrier_bytes - stages * (weight_bytes + activation_bytes);
     constexpr int fit = left / (4 * weight_stages<F, Align, 1, 1>::stage_bytes);
     return fit < 4 ? fit : 4;
   }
@@ -72,6 +73,12 @@ struct pair_shape {
 /// Formats whose bytes leave room for two stages of them.
 template <any_format F, int Align, class Shape>
 inline constexpr bool pair_fits = Shape::template ring_stages<F, Align>() >= 2;
+
+/// Tiles of 256 vectors, in as many stages as the bytes leave room for.
+template <any_format F>
+using wide_pairs = std::conditional_t<pair_fits<F, natural_alignment<F>(), pair_shape<256>> &&
+                                          pair_fits<F, group_alignment<F>(), pair_shape<256>>,
+                                      pair_shape<256>, pair_shape<256, 3>>;
 
 namespace detail {
 
@@ -172,8 +179,8 @@ struct pair_decoder {
 
 /// Starts the copy of a chunk of the block's activations; by one thread.
 template <class S>
-__device__ __forceinline__ void copy_chunk(const pair_args& p, const pair_block<S>& block, int column, int chunk,
-                                           int stage) noexcept {
+__device__ __forceinline__ void copy_chunk(const pair_args& p, const pair_block<S>& block, int column,
+                                           int chunk, int stage) noexcept {
   const int here = max(0, (min(S::n, p.n - column * S::n) + 7) / 8);
   const std::uint32_t barrier = block.full + 8 * stage;
   ptx::arrive_expecting(barrier, S::share_bytes + here * operand_group_bytes);
@@ -207,8 +214,8 @@ template <class S>
 __device__ __forceinline__ void share_chunk(const pair_args& p, const pair_block<S>& block,
                                             const pair_decoder& me, const pair_slab& decoded, int column,
                                             int chunk, const ring_position<S::stages>& at) noexcept {
-  std::uint8_t* to = block.weights + at.stage * S::weight_bytes + block.rank * S::share_bytes +
-                     me.slab * S::slab_bytes;
+  std::uint8_t* to =
+      block.weights + at.stage * S::weight_bytes + block.rank * S::share_bytes + me.slab * S::slab_bytes;
   const std::uint32_t barrier = block.full + 8 * at.stage;
   ptx::wait_barrier(block.empty + 8 * at.stage, at.phase ^ 1);
   if (me.copies(chunk)) copy_chunk(p, block, column, chunk, at.stage);
@@ -280,6 +287,7 @@ __device__ __forceinline__ void multiply_part(const pair_block<S>& block, const 
     if (lane < S::cluster) ptx::arrive_remote(block.empty + 8 * previous, lane);
   };
   const int first = 4 * part.first, last = min(4 * part.last, block.chunks);
+#pragma unroll 1
   for (int c = first; c < last; ++c) {
     ptx::wait_barrier(block.full + 8 * at.stage, at.phase);
     const std::uint64_t a = activation_descriptor(
@@ -288,7 +296,8 @@ __device__ __forceinline__ void multiply_part(const pair_block<S>& block, const 
         activation_descriptor(ptx::shared_address(block.activations + at.stage * S::activation_bytes));
     ptx::wgmma_fence();
 #pragma unroll
-    for (int s = 0; s < 4; ++s) wgmma_bf16_shared<S::n>::multiply(sums, a + s * (256 >> 4), b + s * (256 >> 4));
+    for (int s = 0; s < 4; ++s)
+      wgmma_bf16_shared<S::n>::multiply(sums, a + s * (256 >> 4), b + s * (256 >> 4));
     ptx::wgmma_commit();
     ptx::wgmma_wait<1>();
     if (c > first) release();
@@ -307,7 +316,7 @@ struct pair_results {
 
   template <class S>
   __device__ pair_results(const pair_args& p, const pair_block<S>& block, int tile) noexcept {
-      const auto [row_tile, column_pair] = block.tiles.at(tile);
+    const auto [row_tile, column_pair] = block.tiles.at(tile);
     const int lane = block.thread % 32;
     const int row = row_tile * S::rows + 16 * (block.thread / 32) + lane / 4;
     const int column = (S::cluster * column_pair + block.rank) * S::n + 2 * (lane % 4);
@@ -331,7 +340,8 @@ __device__ __forceinline__ float4* partial_of(const pair_args& p, const pair_blo
 
 /// Adds the parts of a tile in order.
 template <class S>
-__device__ __forceinline__ void add_pair_parts(const pair_args& p, const pair_block<S>& block, int tile) noexcept {
+__device__ __forceinline__ void add_pair_parts(const pair_args& p, const pair_block<S>& block,
+                                               int tile) noexcept {
   constexpr int batch = 16, threads = 32 * pair_multipliers;  // what the sums' registers hold
   const pair_results results(p, block, tile);
   const int tiles = block.tiles.count(), begin = (tile - p.plan.whole()) * p.plan.groups,
@@ -364,8 +374,8 @@ __device__ __forceinline__ void add_pair_parts(const pair_args& p, const pair_bl
 
 /// Writes a part's sums; those of a shared tile to its place, and if all others are there, adds them.
 template <class S>
-__device__ __forceinline__ void store_part(const pair_args& p, const pair_block<S>& block, const pair_part& part,
-                                           const float (&sums)[S::n / 2]) noexcept {
+__device__ __forceinline__ void store_part(const pair_args& p, const pair_block<S>& block,
+                                           const pair_part& part, const float (&sums)[S::n / 2]) noexcept {
   constexpr int threads = 32 * pair_multipliers;
   if (part.first == 0 && part.last == p.plan.groups) {
     const pair_results results(p, block, part.tile);

@@ -101,7 +101,8 @@ __device__ inline void bulk_copy(std::uint32_t shared, const void* global, int b
 
 /// Contiguous bulk copy from this block's shared memory to the same place in that of rank `rank` of the
 /// cluster; completes on the barrier there.
-__device__ inline void push_remote(std::uint32_t shared, int bytes, std::uint32_t barrier, int rank) noexcept {
+__device__ inline void push_remote(std::uint32_t shared, int bytes, std::uint32_t barrier,
+                                   int rank) noexcept {
   asm volatile(
       "{\n"
       ".reg .b32 to, done;\n"
