@@ -325,7 +325,7 @@ bool expands(const product& p, precision policy) noexcept {
   if (p.rows < 256 || !p.device.hopper()) return false;
   if (policy == precision::fp8) return p.x.n >= 1024;
   if constexpr (block_format<F>)
-    return !fragment_reader<F>::quick && p.x.n >= 3072;
+    return !fragment_reader<F>::quick && p.x.n >= 2048;
   else
     return p.x.n >= 512;
 }

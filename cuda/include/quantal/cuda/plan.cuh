@@ -42,8 +42,8 @@ inline constexpr tile_model many_tiles = {{{2, 16, 2, 900},
                                           5000,
                                           5000,
                                           40};
-/// Up to 256 vectors, where the tiles are few: fitted to the times of every shape in up to six parts for four
-/// matrices and 32 to 256 vectors on an H100 (q4_K; iq2_xxs). The plan takes 1 % longer than the best one.
+/// For 129 to 256 vectors, where the tiles are few: fitted to the times of every shape in up to six parts for
+/// four matrices and 32 to 256 vectors on an H100 (q4_K; iq2_xxs).
 inline constexpr tile_model few_tiles = {{{2, 16, 2, 792},
                                           {2, 32, 2, 898},
                                           {2, 64, 2, 1119},
@@ -215,7 +215,10 @@ template <any_format F>
 tile_plan plan_dense_tiles(std::int64_t rows, std::int64_t cols, std::int64_t n,
                            const device_info& device) noexcept {
   const auto column_tiles = [&](std::int64_t tile) { return (n + tile - 1) / tile; };
-  if (n > 256) return plan_tiles<F>(detail::many_tiles, rows, cols, device, 8, column_tiles);
+  // With few rows the parts are many, and up to 128 vectors the first model is nearer: its plans were faster for
+  // six of seven matrices.
+  if (n > 256 || n <= 128 || (rows + 127) / 128 * detail::max_few_split <= device.multiprocessors)
+    return plan_tiles<F>(detail::many_tiles, rows, cols, device, 8, column_tiles);
   return plan_tiles<F>(decodes_quickly<F>() ? detail::few_tiles : detail::few_slow_tiles, rows, cols, device,
                        detail::max_few_split, column_tiles);
 }
@@ -233,8 +236,10 @@ inline constexpr pair_cost pair_costs[] = {{256, 5950, 6650, 4000, 7000}, {128, 
 inline constexpr double wide_chunk = 1370, wide_slow_chunk = 1640, wide_tile = 12000;
 
 /// What a plan of pair_kernel takes, in cycles.
-inline double pair_cycles(const pair_cost& cost, bool quick, const pair_plan& plan, int tiles) noexcept {
-  const double group = quick ? cost.group : cost.slow_group;
+inline double pair_cycles(const pair_cost& cost, bool quick, std::int64_t n, const pair_plan& plan,
+                          int tiles) noexcept {
+  // From so many vectors on they no longer stay in the cache.
+  const double group = (quick ? cost.group : cost.slow_group) * (n >= 1024 ? 1.125 : 1);
   const int waves = std::min(plan.waves, (tiles + plan.clusters - 1) / plan.clusters);
   const double whole = waves * (plan.groups * group + cost.tile);
   const int left = plan.share(plan.clusters, tiles);
@@ -268,11 +273,11 @@ inline timed_pair_plan plan_pairs(const detail::pair_cost& cost, bool quick, std
   const int clusters = std::max(1, device.multiprocessors / 2);
   const int groups = static_cast<int>((cols + group_weights - 1) / group_weights);
   timed_pair_plan best{{std::min(clusters, tiles), (tiles + clusters - 1) / clusters, groups}, 0};
-  best.cycles = detail::pair_cycles(cost, quick, best.plan, tiles);
+  best.cycles = detail::pair_cycles(cost, quick, n, best.plan, tiles);
   const int full = tiles / clusters;
   for (int waves = std::max(0, full - 1); waves <= full; ++waves) {
     const pair_plan plan{clusters, waves, groups};
-    const double cycles = detail::pair_cycles(cost, quick, plan, tiles);
+    const double cycles = detail::pair_cycles(cost, quick, n, plan, tiles);
     if (cycles < best.cycles) best = {plan, cycles};
   }
   return best;
