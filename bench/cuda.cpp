@@ -1,5 +1,4 @@
-// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH, cuda/layer/... (other shapes, few
-// columns) and cuda/mul_mat_id/FORMAT/PRECISION/....
+// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH, cuda/layer/... (other shapes) and cuda/mul_mat_id/FORMAT/PRECISION/....
 //
 // Manual time: the median of replays of a graph of products over rotating weight matrices (more than 300 MB
 // for up to 128 columns), preparation of the activations included. Ceilings of the same run: a copy kernel
@@ -273,7 +272,8 @@ std::string shape_name(std::int64_t m, std::int64_t n, std::int64_t k) {
 
 void register_all() {
   constexpr std::int64_t k = 8192;
-  // Rows and columns of layers of large models, for few vectors.
+  // Rows and columns of layers of large models, for few vectors and for many.
+  constexpr std::int64_t many[] = {32, 64, 128, 256, 512, 1000, 2048, 4096};
   const std::pair<std::int64_t, std::int64_t> layers[] = {{7168, 18432}, {18432, 7168}, {24576, 1536},
                                                           {1536, 7168},  {7168, 2048},  {2048, 7168},
                                                           {576, 7168},   {16384, 7168}, {129280, 7168}};
@@ -282,6 +282,10 @@ void register_all() {
   for (const auto& [m, columns] : shapes)
     for (const std::int64_t n : columns)
       add("cuda/cublas/bf16" + shape_name(m, n, k), [=](benchmark::State& s) { cublas(s, m, n, k); });
+  for (const auto& [m, columns] : layers)
+    for (const std::int64_t n : many)
+      add("cuda/cublas/bf16" + shape_name(m, n, columns),
+          [=, columns = columns, m = m](benchmark::State& s) { cublas(s, m, n, columns); });
   static const auto formats = cuda::device_formats();
   for (const cuda::device_format& f : formats) {
     for (const auto& [m, columns] : shapes)
@@ -296,6 +300,11 @@ void register_all() {
           if (policy == cuda::precision::q8 ? n <= 16 : n <= 16 ? n == 1 || n == 16 : true)
             add("cuda/mul_mat/" + name + shape_name(m, n, k),
                 [=, &f](benchmark::State& s) { mul_mat(s, f, policy, m, n, k); });
+      if (policy == cuda::precision::bf16)
+        for (const auto& [rows, cols] : layers)
+          for (const std::int64_t n : many)
+            add("cuda/layer/" + name + shape_name(rows, n, cols),
+                [=, &f](benchmark::State& s) { mul_mat(s, f, policy, rows, n, cols); });
       for (const auto& [rows, cols] : layers)
         for (const std::int64_t n : {1, 2, 4})
           if (policy == cuda::precision::q8)

@@ -299,6 +299,18 @@ TEST_P(CudaProduct, ManyVectorsAgreeWithFloat64) {
   check_mul_mat(900, 1024, 1300, precision::fp8);
 }
 
+// Two blocks share what they decode; plans for few multiprocessors give each cluster several tiles, whole and in
+// parts.
+TEST_P(CudaProduct, SharedDecodingAgreesWithFloat64) {
+  const int block = format().layout.elements;
+  for (const int multiprocessors : {2, 4}) {
+    device.multiprocessors = multiprocessors;
+    for (const std::int64_t n : {200, 300, 520}) check_mul_mat(300, 1024, n, precision::bf16);
+    check_mul_mat(257, 512 + std::max(64, block), 300, precision::bf16);
+    check_mul_mat(140, std::max(768, block), 513, precision::bf16, 16);
+  }
+}
+
 // The kernels for compute capability 8.x run on later devices, too.
 TEST_P(CudaProduct, MmaProductsAgreeWithFloat64) {
   device.major = 8;

@@ -27,7 +27,7 @@ class lane_rows {
   }
 
   /// Starts the copy of a group of 256 weights of all sixteen rows into a stage; the caller commits.
-  __device__ void start(int group, int stage) noexcept { ring_.start(group, stage); }
+  __device__ void start(int group, int stage) noexcept { ring_.start_compact(group, stage); }
   /// Row g + 8 * h of a group that has arrived.
   __device__ row get(int h, int stage, int group) const noexcept {
     return row(ring_.row(stage, lane_ / 4 + 8 * h, 0, addresses_[h] + group * group_size<F>), scales_[h],

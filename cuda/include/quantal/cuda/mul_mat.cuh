@@ -269,6 +269,56 @@ cudaError_t operand_product(const product& p, arena& memory, bool run, cudaStrea
                 shape::threads, shape::shared_bytes, shape::cluster, stream, args);
 }
 
+/// The plan of pair_kernel if it is faster than that of tile_kernel and the rows' bytes leave room for it;
+/// otherwise clusters is 0.
+template <block_format F, class Shape>
+pair_plan fit_pairs(const product& p, const pair_cost& cost, const tile_plan& tiles) noexcept {
+  if (tiles.n != 256) return {};
+  // Groups are counted in int.
+  if ((p.rows + 127) / 128 * ((p.x.n + 255) / 256) * (p.cols / group_weights + 1) > 1 << 30) return {};
+  if (!(well_aligned<F>(p) ? pair_fits<F, group_alignment<F>(), Shape>
+                           : pair_fits<F, natural_alignment<F>(), Shape>))
+    return {};
+  constexpr bool quick = fragment_reader<F>::quick;
+  const auto pairs = plan_pairs(cost, quick, p.rows, p.cols, p.x.n, p.device);
+  return pairs.cycles < wide_cycles(quick, tiles, p.rows, p.cols, p.x.n, p.device) ? pairs.plan : pair_plan{};
+}
+
+/// Products with so many vectors that two blocks share what they decode.
+template <block_format F, class Shape>
+cudaError_t pair_product(const product& p, const pair_plan& plan, arena& memory, bool run,
+                         cudaStream_t stream) noexcept {
+  const pair_tiles<Shape> tiles(static_cast<int>(p.rows), static_cast<int>(p.x.n));
+  const bool shares = plan.share(plan.clusters, tiles.count()) > 0;
+  const std::int64_t counters = shares ? tiles.count() * Shape::cluster : 0;
+  auto* prepared = memory.take<std::uint8_t>(prepared_bytes(p.cols, (p.x.n + 7) / 8));
+  auto* partial =
+      memory.take<float>(shares ? std::int64_t{plan.clusters} * 2 * Shape::cluster * Shape::tile_values : 0);
+  auto* finished = memory.take<std::uint32_t>(counters);
+  if (!run) return cudaSuccess;
+  const cudaError_t error = prepare<F>(p, prepared, finished, counters, stream);
+  if (error != cudaSuccess) return error;
+  const pair_args args{p.weights,
+                       p.row_stride,
+                       static_cast<int>(p.rows),
+                       static_cast<int>(p.cols),
+                       static_cast<int>(p.x.n),
+                       prepared,
+                       p.out,
+                       p.y.out_stride,
+                       plan,
+                       partial,
+                       finished};
+  return with_alignment<F>(p, [&]<int Align>() {
+    if constexpr (pair_fits<F, Align, Shape>)
+      return launch(&pair_kernel<F, Align, Shape>,
+                    dim3(static_cast<unsigned>(Shape::cluster * plan.clusters)), Shape::threads,
+                    Shape::template shared_bytes<F, Align>(), Shape::cluster, stream, args);
+    else
+      return cudaErrorInvalidValue;
+  });
+}
+
 /// Whether there are vectors enough to decode to the workspace; limits measured on an H200.
 template <any_format F>
 bool expands(const product& p, precision policy) noexcept {
@@ -337,8 +387,16 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
   if (expands<F>(p, policy))
     return policy == precision::fp8 ? operand_product<F, e4m3_operand>(p, memory, run, stream)
                                     : operand_product<F, bf16_operand>(p, memory, run, stream);
-  const tile_plan plan =
-      plan_tiles<F>(a.rows, a.cols, device, [&](std::int64_t n) { return (a.n + n - 1) / n; });
+  const tile_plan plan = plan_dense_tiles<F>(a.rows, a.cols, a.n, device);
+  if constexpr (block_format<F>) {
+    if (a.n > 256) {
+      const auto pairs = fit_pairs<F, wide_pairs<F>>(p, pair_costs[0], plan);
+      if (pairs.clusters) return pair_product<F, wide_pairs<F>>(p, pairs, memory, run, stream);
+    } else if (a.n > 128) {
+      const auto pairs = fit_pairs<F, pair_shape<128>>(p, pair_costs[1], plan);
+      if (pairs.clusters) return pair_product<F, pair_shape<128>>(p, pairs, memory, run, stream);
+    }
+  }
   return tile_product<F>(p, plan, static_cast<unsigned>((a.n + plan.n - 1) / plan.n), memory, run, stream);
 }
 
@@ -378,9 +436,9 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
   const bool streams = block_format<F> && policy == precision::q8 && each <= max_routed_stream_columns;
   tile_plan plan{};
   if (!streams && device.hopper())
-    plan = plan_tiles<F>(
-        a.rows, a.cols, device,
-        [&](std::int64_t n) { return expected_tiles(pairs, std::min(pairs, a.experts), n); }, 1);
+    plan = plan_tiles<F>(many_tiles, a.rows, a.cols, device, 1, [&](std::int64_t n) {
+      return expected_tiles(pairs, std::min(pairs, a.experts), n);
+    });
   const int tile_columns = streams ? 8 : device.hopper() ? plan.n : mma_columns(each);
   const std::int64_t tiles = routed_tiles(pairs, a.experts, tile_columns);
 

@@ -17,7 +17,7 @@ inline constexpr int operand_group_bytes = 8 * operand_row_bytes;
 
 struct bf16_operand {
   static constexpr int chunk_values = operand_row_bytes / 2;
-  using product = wgmma_bf16_shared;
+  using product = wgmma_bf16_shared<256>;
 };
 
 /// FP8 with four exponent and three mantissa bits; a float32 scale per row maps its largest value to `top`.

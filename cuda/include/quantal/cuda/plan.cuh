@@ -7,6 +7,7 @@
 
 #include "quantal/cuda/device.hpp"
 #include "quantal/cuda/gemv_kernel.cuh"
+#include "quantal/cuda/pair_kernel.cuh"
 #include "quantal/cuda/stream_kernel.cuh"
 #include "quantal/cuda/tile_kernel.cuh"
 
@@ -19,12 +20,67 @@ struct tile_plan {
 
 namespace detail {
 
-/// Cycles of a block per chunk of 64 columns, measured with q4_0 on an H200: decode and products overlap.
+/// Cycles of a block per chunk of 64 columns: decode and products overlap.
 struct tile_cost {
   int groups, n, blocks, cycles;
 };
-inline constexpr tile_cost tile_costs[] = {{2, 16, 2, 900},  {2, 32, 2, 950},  {2, 64, 2, 1000},
-                                           {2, 96, 2, 1100}, {2, 128, 1, 850}, {2, 256, 1, 1330}};
+inline constexpr int tile_shapes = 6;
+struct tile_model {
+  tile_cost costs[tile_shapes];
+  double alone;               ///< share of it where a multiprocessor has one block of two
+  double tile;                ///< a tile besides: what comes before the first product and after the last
+  double split, split_value;  ///< the sum of the parts of a tile, and of each of its vectors
+};
+/// Where many tiles follow each other; measured on an H100 and an H200.
+inline constexpr tile_model many_tiles = {{{2, 16, 2, 900},
+                                           {2, 32, 2, 950},
+                                           {2, 64, 2, 1000},
+                                           {2, 96, 2, 1100},
+                                           {2, 128, 1, 850},
+                                           {2, 256, 1, 1330}},
+                                          1,
+                                          5000,
+                                          5000,
+                                          40};
+/// For 129 to 256 vectors, where the tiles are few: fitted to the times of every shape in up to six parts for
+/// four matrices and 32 to 256 vectors on an H100 (q4_K; iq2_xxs).
+inline constexpr tile_model few_tiles = {{{2, 16, 2, 792},
+                                          {2, 32, 2, 898},
+                                          {2, 64, 2, 1119},
+                                          {2, 96, 2, 1366},
+                                          {2, 128, 1, 774},
+                                          {2, 256, 1, 868}},
+                                         .74,
+                                         5500,
+                                         4000,
+                                         30};
+inline constexpr tile_model few_slow_tiles = {{{2, 16, 2, 1332},
+                                               {2, 32, 2, 1431},
+                                               {2, 64, 2, 1670},
+                                               {2, 96, 2, 2008},
+                                               {2, 128, 1, 1110},
+                                               {2, 256, 1, 1198}},
+                                              .74,
+                                              5500,
+                                              4000,
+                                              30};
+
+/// Parts of a tile's columns that were measured; more lose what they win to adding them.
+inline constexpr int max_few_split = 4;
+
+/// Cycles of `tiles` tiles of a shape, each in `split` parts.
+inline double tile_cycles(const tile_model& model, const tile_cost& cost, std::int64_t tiles,
+                          std::int64_t groups, int split, int multiprocessors) noexcept {
+  const std::int64_t blocks = tiles * split, slots = std::int64_t{cost.blocks} * multiprocessors;
+  const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
+  const double full = static_cast<double>(blocks / slots);
+  const std::int64_t rest = blocks % slots;
+  double time = full * (chunks * cost.cycles + model.tile);
+  if (rest > 0)
+    time +=
+        chunks * cost.cycles * (rest <= multiprocessors && cost.blocks > 1 ? model.alone : 1) + model.tile;
+  return split > 1 ? time + model.split + model.split_value * cost.n : time;
+}
 
 /// Calls fn with the tile shape of a plan; false if it is not compiled. 16-bit floats leave room for one
 /// shape, float32 for none.
@@ -126,24 +182,103 @@ inline constexpr int max_gemv_pairs = F::layout.bytes * 8 < 2 * F::layout.elemen
 
 /// The plan with the least estimated time for `column_tiles(N)` tiles of N vectors each.
 template <any_format F, class ColumnTiles>
-tile_plan plan_tiles(std::int64_t rows, std::int64_t cols, const device_info& device,
-                     ColumnTiles&& column_tiles, int max_split = 8) noexcept {
+tile_plan plan_tiles(const detail::tile_model& model, std::int64_t rows, std::int64_t cols,
+                     const device_info& device, int max_split, ColumnTiles&& column_tiles) noexcept {
   tile_plan best{};
   double least = 1e300;
   const std::int64_t groups = (cols + group_weights - 1) / group_weights;
-  for (const auto& s : detail::tile_costs) {
+  for (const auto& s : model.costs) {
     if (!detail::with_tile_shape<F>({s.groups, s.n, 1}, [&]<class>() {})) continue;
     const std::int64_t tiles = (rows + 64 * s.groups - 1) / (64 * s.groups) * column_tiles(s.n);
     for (int split = 1; split <= max_split && split <= groups; ++split) {
-      const std::int64_t slots = device.multiprocessors * s.blocks;
-      const double waves = static_cast<double>((tiles * split + slots - 1) / slots);
-      const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
-      const double time = waves * (chunks * s.cycles + 5000) + (split > 1 ? 5000 + 40 * s.n : 0);
+      const double time = detail::tile_cycles(model, s, tiles, groups, split, device.multiprocessors);
       if (time < least) {
         least = time;
         best = {s.groups, s.n, split};
       }
     }
+  }
+  return best;
+}
+
+/// Whether a format's weights are decoded in few instructions.
+template <any_format F>
+constexpr bool decodes_quickly() noexcept {
+  if constexpr (block_format<F>)
+    return fragment_reader<F>::quick;
+  else
+    return true;
+}
+
+/// The plan of tile_kernel for n vectors.
+template <any_format F>
+tile_plan plan_dense_tiles(std::int64_t rows, std::int64_t cols, std::int64_t n,
+                           const device_info& device) noexcept {
+  const auto column_tiles = [&](std::int64_t tile) { return (n + tile - 1) / tile; };
+  // With few rows the parts are many, and up to 128 vectors the first model is nearer: its plans were faster for
+  // six of seven matrices.
+  if (n > 256 || n <= 128 || (rows + 127) / 128 * detail::max_few_split <= device.multiprocessors)
+    return plan_tiles<F>(detail::many_tiles, rows, cols, device, 8, column_tiles);
+  return plan_tiles<F>(decodes_quickly<F>() ? detail::few_tiles : detail::few_slow_tiles, rows, cols, device,
+                       detail::max_few_split, column_tiles);
+}
+
+namespace detail {
+
+/// Cycles of pair_kernel: of a group of 256 columns, where decoding is quick and where it is slow, of a tile's
+/// results, and of each part of a tile that is shared. Measured on an H100 with q4_K, iq2_xxs and iq4_k.
+struct pair_cost {
+  int n;
+  double group, slow_group, tile, part;
+};
+inline constexpr pair_cost pair_costs[] = {{256, 5950, 6650, 4000, 7000}, {128, 4500, 5000, 3000, 3500}};
+/// Of a chunk of 64 columns of tile_kernel with 256 vectors, and of its tile besides, in the same runs.
+inline constexpr double wide_chunk = 1370, wide_slow_chunk = 1640, wide_tile = 12000;
+
+/// What a plan of pair_kernel takes, in cycles.
+inline double pair_cycles(const pair_cost& cost, bool quick, std::int64_t n, const pair_plan& plan,
+                          int tiles) noexcept {
+  // From so many vectors on they no longer stay in the cache.
+  const double group = (quick ? cost.group : cost.slow_group) * (n >= 1024 ? 1.125 : 1);
+  const int waves = std::min(plan.waves, (tiles + plan.clusters - 1) / plan.clusters);
+  const double whole = waves * (plan.groups * group + cost.tile);
+  const int left = plan.share(plan.clusters, tiles);
+  if (left == 0) return whole;
+  const int each = (left + plan.clusters - 1) / plan.clusters;
+  const double parts = 1 + static_cast<double>(plan.clusters) / (tiles - plan.whole());
+  return whole + each * group + cost.tile + parts * cost.part;
+}
+
+/// The same of a plan of tile_kernel with tiles of 256 vectors.
+inline double wide_cycles(bool quick, const tile_plan& plan, std::int64_t rows, std::int64_t cols,
+                          std::int64_t n, const device_info& device) noexcept {
+  const tile_model model{{}, 1, wide_tile, 5000, 40};
+  const tile_cost cost{2, 256, 1, static_cast<int>(quick ? wide_chunk : wide_slow_chunk)};
+  return tile_cycles(model, cost, (rows + 127) / 128 * ((n + 255) / 256),
+                     (cols + group_weights - 1) / group_weights, plan.split, device.multiprocessors);
+}
+
+}  // namespace detail
+
+/// A plan of pair_kernel and its estimated time.
+struct timed_pair_plan {
+  pair_plan plan;
+  double cycles;
+};
+
+/// The plan of pair_kernel with tiles of cost.n vectors that takes the least time.
+inline timed_pair_plan plan_pairs(const detail::pair_cost& cost, bool quick, std::int64_t rows,
+                                  std::int64_t cols, std::int64_t n, const device_info& device) noexcept {
+  const auto tiles = static_cast<int>((rows + 127) / 128 * ((n + 2 * cost.n - 1) / (2 * cost.n)));
+  const int clusters = std::max(1, device.multiprocessors / 2);
+  const int groups = static_cast<int>((cols + group_weights - 1) / group_weights);
+  timed_pair_plan best{{std::min(clusters, tiles), (tiles + clusters - 1) / clusters, groups}, 0};
+  best.cycles = detail::pair_cycles(cost, quick, n, best.plan, tiles);
+  const int full = tiles / clusters;
+  for (int waves = std::max(0, full - 1); waves <= full; ++waves) {
+    const pair_plan plan{clusters, waves, groups};
+    const double cycles = detail::pair_cycles(cost, quick, n, plan, tiles);
+    if (cycles < best.cycles) best = {plan, cycles};
   }
   return best;
 }

@@ -99,6 +99,25 @@ __device__ inline void bulk_copy(std::uint32_t shared, const void* global, int b
       : "memory");
 }
 
+/// Contiguous bulk copy from this block's shared memory to the same place in that of rank `rank` of the
+/// cluster; completes on the barrier there.
+__device__ inline void push_remote(std::uint32_t shared, int bytes, std::uint32_t barrier,
+                                   int rank) noexcept {
+  asm volatile(
+      "{\n"
+      ".reg .b32 to, done;\n"
+      "mapa.shared::cluster.u32 to, %0, %3;\n"
+      "mapa.shared::cluster.u32 done, %2, %3;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [to], [%0], %1, [done];\n"
+      "}\n" ::"r"(shared),
+      "r"(bytes), "r"(barrier), "r"(rank)
+      : "memory");
+}
+/// This thread's writes to shared memory, for what reads it asynchronously (wgmma, bulk copies) after a barrier.
+__device__ inline void fence_async_shared() noexcept {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /// Barrier `id` (1..15) among `threads` threads of the block.
 template <int id, int threads>
 __device__ inline void sync_threads() noexcept {
