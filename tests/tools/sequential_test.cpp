@@ -234,7 +234,7 @@ class sequential_runs : public ::testing::Test {
     o.threads = 2, o.json = true, o.sequential.text = dir / "text.txt", o.sequential.context = 64;
   }
   static std::filesystem::path fixture(const std::string& name) {
-    return QUANTAL_TEST_DATA "/fixtures/fixture-" + name + "-bf16.gguf";
+    return test::data_file("/fixtures/fixture-") + name + "-bf16.gguf";
   }
   /// Runs with stdout captured; empty or the message.
   std::string failure() {
