@@ -75,10 +75,6 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   return a;
 }
 
-requirement required(const std::string& name) {
-  return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
-}
-
 std::optional<imatrix_note> note_of(const std::string& file, const std::optional<imatrix::store>& s) {
   if (!s) return std::nullopt;
   imatrix_note note{file, {}, static_cast<std::int64_t>(s->entries.size()), s->chunk_count()};
@@ -325,6 +321,12 @@ file_plan inputs_of(const run_options& o) {
   return files;
 }
 
+requirement required_of(const run_options& o) {
+  return o.required == "all"    ? requirement::all
+         : o.required == "none" ? requirement::none
+                                : requirement::lowbit;
+}
+
 result<void> run(const run_options& o) {
   const auto model = gguf::reader::open(o.in);
   if (!model) return model.error();
@@ -340,7 +342,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto types = read_type_options(o);
   if (!types) return types.error();
   if (!types->allow_requantize)
-    if (auto found = find_released(model, types->released); !found) return found;
+    if (auto found = find_released(model, *types); !found) return found;
   auto loaded = load_statistics(o);
   if (!loaded) return loaded.error();
   const auto statistics = std::move(*loaded);
@@ -355,7 +357,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
   if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
-  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required(o.required));
+  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required_of(o));
   if (!plan) return plan.error();
   if (moments)
     if (auto added = add_moments(model, *moments, *plan); !added) return added;
