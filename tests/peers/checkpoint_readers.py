@@ -4,7 +4,7 @@
 The shipped model is packed, and written a second time as the bf16 that the package makes of that; quantal-convert must
 give the same file for both.
 
-Usage: checkpoint_readers.py QUANTAL_CONVERT MODEL.gguf [FOLDER]. FOLDER keeps the checkpoints and the files.
+Usage: checkpoint_readers.py QUANTAL_CONVERT MODEL.gguf [FOLDER [CASE...]]. FOLDER keeps the checkpoints and the files.
 Exit status 77: a package is missing and nothing was tested.
 """
 import filecmp
@@ -18,6 +18,7 @@ try:
     import gguf
     import torch
     from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.entrypoints.convert.converters import AutoAWQConverter, FP8BlockDequantizer
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
     from safetensors.torch import save_file
@@ -181,11 +182,12 @@ def pack(model, how, weights):
     args = QuantizationArgs(**weights)
     scheme = QuantizationScheme(targets=["Linear"], weights=args, format=how)
     coder = BaseCompressor.load_from_registry(how)
-    packed, plain, count = {}, {}, 0
+    packed, plain, ignored, count = {}, {}, ["lm_head"], 0
     for name, x in model.tensors.items():
         fits = x.dim() == 2 and x.shape[1] % (args.group_size or 1) == 0
         if not fits or "_proj" not in name:
             packed[name] = plain[name] = x
+            ignored += [name.removesuffix(".weight")] if "_proj" in name else []
             continue
         scale, zero, total = parameters(x, args)
         state = {"weight": x, "weight_scale": scale, "weight_zero_point": zero}
@@ -198,15 +200,61 @@ def pack(model, how, weights):
         count += 1
     quantization = {"quant_method": "compressed-tensors", "format": how,
                     "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
-                    "ignore": [n.removesuffix(".weight") for n in model.tensors if n in packed and "_proj" in n] + ["lm_head"]}
+                    "ignore": ignored}
     return packed, plain, quantization, count
 
 
-def main(convert, path, folder):
+def projections(model):
+    return {n: x for n, x in model.tensors.items() if x.dim() == 2 and "_proj" in n}
+
+
+def deepseek_fp8(model):
+    """Random codes and scales, as DeepSeek stores them."""
+    stored, count = dict(model.tensors), 0
+    for name, x in projections(model).items():
+        rows, cols = x.shape
+        stored[name] = (torch.randn(rows, cols) * 50).to(torch.float8_e4m3fn)
+        stored[name + "_scale_inv"] = torch.rand(-(-rows // 128), -(-cols // 128)) * 1e-3
+        count += 1
+    plain = FP8BlockDequantizer(targets=["re:.*_proj.*"]).process(dict(stored))
+    return stored, plain, {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}, count
+
+
+def awq(model):
+    """Random codes, zero points and scales; the package writes them as its own int4, which it unpacks."""
+    stored, plain, group, count = dict(model.tensors), dict(model.tensors), 64, 0
+    args = QuantizationArgs(**int_weights(4, group, False))
+    scheme = QuantizationScheme(targets=["Linear"], weights=args, format="pack-quantized")
+    unpack = BaseCompressor.load_from_registry("pack-quantized").decompress
+    ignored = [n.removesuffix(".weight") for n, x in projections(model).items() if x.shape[1] % group or x.shape[0] % 8]
+    for name, x in projections(model).items():
+        module, (rows, cols) = name.removesuffix(".weight"), x.shape
+        if module in ignored:
+            continue
+        del stored[name]
+        words = {"qweight": torch.randint(-2**31, 2**31 - 1, (cols, rows // 8), dtype=torch.int32),
+                 "qzeros": torch.randint(-2**31, 2**31 - 1, (cols // group, rows // 8), dtype=torch.int32),
+                 "scales": (torch.rand(cols // group, rows) * 1e-2).half()}
+        stored.update({f"{module}.{k}": v for k, v in words.items()})
+        made = AutoAWQConverter(group_size=group).process({f"{module}.{k}": v for k, v in words.items()})
+        plain[name] = unpack({k.removeprefix(module + "."): v for k, v in made.items()}, scheme)["weight"].bfloat16()
+        count += 1
+    return stored, plain, {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm",
+                           "zero_point": True, "modules_to_not_convert": ignored}, count
+
+
+CASES = {**{name: lambda model, how=how, weights=weights: pack(model, how, weights)
+            for name, (how, weights) in FORMATS.items()},
+         "deepseek-fp8": deepseek_fp8, "awq": awq}
+
+
+def main(convert, path, folder, *wanted):
     model = Model(path)
     failed = False
-    for name, (how, weights) in FORMATS.items():
-        packed, plain, quantization, count = pack(model, how, weights)
+    for name, make in CASES.items():
+        if wanted and name not in wanted:
+            continue
+        packed, plain, quantization, count = make(model)
         outputs = []
         for kind, tensors, config in (("packed", packed, quantization), ("plain", plain, None)):
             source, out = os.path.join(folder, name, kind), os.path.join(folder, f"{name}-{kind}.gguf")
@@ -223,6 +271,6 @@ def main(convert, path, folder):
 
 if __name__ == "__main__":
     if len(sys.argv) > 3:
-        sys.exit(main(*sys.argv[1:4]))
+        sys.exit(main(*sys.argv[1:4], *sys.argv[4:]))
     with tempfile.TemporaryDirectory() as temporary:
         sys.exit(main(sys.argv[1], sys.argv[2], temporary))
