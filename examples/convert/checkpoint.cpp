@@ -34,18 +34,30 @@ result<weight_map> read_index(const fs::path& path) {
   return out;
 }
 
+/// What PyTorch pickles: such files run code when they are read.
+bool is_pickle(const fs::path& p) {
+  const auto end = p.extension();
+  return end == ".bin" || end == ".pt" || end == ".pth";
+}
+
 /// NAME.safetensors, or the only file of that kind.
 result<fs::path> single_file(const fs::path& directory, const std::string& name) {
   std::error_code failed;
   const auto usual = name + ".safetensors";
   if (fs::exists(directory / usual, failed)) return directory / usual;
-  std::vector<fs::path> found;
-  for (const auto& e : fs::directory_iterator(directory, failed))
+  std::vector<fs::path> found, pickles;
+  for (const auto& e : fs::directory_iterator(directory, failed)) {
     if (e.path().extension() == ".safetensors") found.push_back(e.path());
+    if (is_pickle(e.path())) pickles.push_back(e.path().filename());
+  }
   if (failed) return error{directory.string() + ": cannot list: " + failed.message()};
   if (found.size() == 1) return found.front();
+  std::sort(pickles.begin(), pickles.end());
   return error{directory.string() + ": neither " + usual + ".index.json nor " + usual +
-               (found.empty() ? "" : ", but several other safetensors files")};
+               (!found.empty()     ? ", but several other safetensors files"
+                : !pickles.empty() ? ", but " + text::printable(pickles.front().string()) +
+                                         ": only safetensors are read, which transformers writes"
+                                   : "")};
 }
 
 }  // namespace

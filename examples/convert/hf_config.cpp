@@ -109,6 +109,7 @@ result<model_config> finish(model_config m, key_reader& k, key_reader& outer) {
   const auto& where = k.where();
   m.tied_embeddings =
       k.flag_or("tie_word_embeddings", outer.flag_or("tie_word_embeddings", m.kind->ties_embeddings));
+  m.ties_disagree = m.tied_embeddings != outer.flag_or("tie_word_embeddings", m.tied_embeddings);
   if (!m.tied_embeddings) m.traits |= trait::untied;
   read_keys(k, m);
   m.kind->read_rest(k, m);
@@ -143,8 +144,15 @@ result<model_config> read_params(const std::filesystem::path& path, mla::layout 
 }  // namespace
 
 result<model_config> read_config(const std::filesystem::path& directory, mla::layout layout) {
+  std::error_code failed;
+  if (!std::filesystem::exists(directory, failed)) return error{directory.string() + ": no such folder"};
+  if (!std::filesystem::is_directory(directory, failed))
+    return error{directory.string() +
+                 ": is no folder; checkpoints are, and GGUF files are for quantal-quantize"};
   if (has_native_layout(directory)) return read_params(directory / "params.json", layout);
   const auto path = directory / "config.json";
+  if (!std::filesystem::exists(path, failed))
+    return error{directory.string() + ": neither config.json nor params.json: no checkpoint"};
   const auto d = read_json_object(path, largest_config);
   if (!d) return d.error();
   const std::string where = path.string();

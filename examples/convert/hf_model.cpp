@@ -239,6 +239,14 @@ void hf_model::find_prefixes() {
     if (source_.find(p.body + "embed_tokens.weight")) prefixes_ = p;
 }
 
+/// Where config.json contradicts itself.
+void hf_model::decide_ties() {
+  if (!config_.ties_disagree) return;
+  config_.tied_embeddings = source_.find(prefixes_.head + ".weight") == nullptr;
+  config_.traits &= ~static_cast<std::uint32_t>(trait::untied);
+  if (!config_.tied_embeddings) config_.traits |= trait::untied;
+}
+
 namespace {
 
 /// The type that all parts have by nature; bf16 if they differ or a transpose changes what blocks hold.
@@ -357,6 +365,7 @@ result<hf_model> hf_model::open(const std::filesystem::path& directory, const im
   m.config_ = std::move(*config);
   m.notices_ = m.config_.notices;
   m.find_prefixes();
+  m.decide_ties();
   if (auto ok = m.take_tensors(options); !ok) return ok.error();
   if (auto ok = m.check_leftovers(); !ok) return ok.error();
   double parameters = 0;  // attn_kv_b holds attn_k_b and attn_v_b once more

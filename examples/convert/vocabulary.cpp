@@ -99,9 +99,11 @@ void set_additions(const document& config, const vocabulary& v, gguf::metadata& 
     set("tokenizer.ggml.add_bos_token");
 }
 
-/// A file of its own, a string, or the one called "default" of several.
+/// A file of its own, a string, or the one called "default" of several; of models that see, a JSON file of its own.
 std::string chat_template(const std::filesystem::path& directory, const document& config) {
   if (const auto own = file::read_text(directory / "chat_template.jinja")) return *own;
+  if (const auto own = read_json_object(directory / "chat_template.json"))
+    if (const auto* t = member(*own, "chat_template"); t && t->is_string()) return t->get<std::string>();
   const auto* t = member(config, "chat_template");
   if (t && t->is_string()) return t->get<std::string>();
   if (t && t->is_array())

@@ -94,6 +94,38 @@ TEST_F(NativeLayout, LatentAttentionIsThatOfTransformers) {
             c.config["rope_scaling"]["original_max_position_embeddings"].get<std::int64_t>());
 }
 
+/// transformers keeps the experts of Mistral Small 4 in two tensors a layer: gate and up of each in one matrix, and down.
+fake_checkpoint with_joined_experts(fake_checkpoint c) {
+  const std::int64_t experts = c.config["n_routed_experts"], layers = c.config["num_hidden_layers"];
+  for (std::int64_t i = c.config["first_k_dense_replace"]; i < layers; ++i) {
+    const std::string all = "model.layers." + std::to_string(i) + ".mlp.experts.";
+    raw_tensor up{all + "gate_up_proj", "BF16", {}, {}}, down{all + "down_proj", "BF16", {}, {}};
+    for (std::int64_t e = 0; e < experts; ++e)
+      for (const std::string part : {"gate", "up", "down"}) {
+        const auto name = all + std::to_string(e) + "." + part + "_proj.weight";
+        const auto t = c.at(name);
+        auto& to = part == "down" ? down : up;
+        to.bytes += t.bytes;
+        to.shape = {experts, t.shape[0] * (part == "down" ? 1 : 2), t.shape[1]};
+        c.erase(name);
+      }
+    c.tensors.push_back(up), c.tensors.push_back(down);
+  }
+  c.config["architectures"] = {"Mistral4ForCausalLM"};
+  for (const char* key : {"scoring_func", "topk_method", "norm_topk_prob"}) c.config.erase(key);
+  return c;
+}
+
+TEST_F(NativeLayout, ExpertsThatTransformersJoins) {
+  const auto c = latent();
+  auto joined = with_joined_experts(c);
+  expect_same_model(converted(c, "want.gguf"), converted(joined, "got.gguf"));
+  joined.config["n_group"] = 2;
+  const auto done = convert_folder(joined, "refused.gguf", "", true);
+  ASSERT_FALSE(done);
+  EXPECT_NE(done.error().message.find("'n_group' 2"), std::string::npos) << done.error().message;
+}
+
 TEST_F(NativeLayout, WhetherYarnScalesAttention) {
   auto n = native_latent(latent());
   EXPECT_NEAR(*converted(n, "on.gguf").meta().number("deepseek2.rope.scaling.yarn_log_multiplier"), 0.1,
@@ -277,6 +309,30 @@ TEST_F(NativeLayout, ListsOfModulesMayHaveTheNamesOfTransformers) {
   expect_refused(n, {"layers.0.attention.wq.weight_packed", "ignored"});
   n.params["quantization"]["ignore"] = {"output"};
   EXPECT_EQ(gguf::type_name(converted(n, "got.gguf", "auto").find("blk.0.attn_q.weight")->type), "q4_0");
+}
+
+TEST_F(NativeLayout, WhatIsNoCheckpoint) {
+  const auto refused = [&](const std::filesystem::path& in, const std::string& part,
+                           const std::string& type = "") {
+    hf::convert_options o;
+    o.quantize.in = in, o.quantize.out = dir / "refused.gguf", o.quantize.quiet = true,
+    o.quantize.type = type;
+    o.quantize.lattice = !type.empty();
+    const auto done = hf::convert(o);
+    ASSERT_FALSE(done) << part;
+    EXPECT_NE(done.error().message.find(part), std::string::npos) << done.error().message;
+  };
+  refused(dir / "none", "none: no such folder");
+  write_file(dir / "model.gguf", "GGUF");
+  refused(dir / "model.gguf", "model.gguf: is no folder");
+  std::filesystem::create_directories(dir / "empty");
+  refused(dir / "empty", "empty: neither config.json nor params.json");
+  auto c = llama();
+  widen_vocabulary(c);
+  native_llama(c).write(dir / "in", false);
+  refused(dir / "in", "--lattice has no effect with type auto", "auto");
+  std::filesystem::rename(dir / "in" / "consolidated.safetensors", dir / "in" / "consolidated.00.pth");
+  refused(dir / "in", "nor consolidated.safetensors, but consolidated.00.pth: only safetensors are read");
 }
 
 TEST_F(NativeLayout, BothLayoutsInOneFolder) {

@@ -76,6 +76,7 @@ void read_sizes(key_reader& k, mla::config& c) {
   c.q_rank = k.integer_or("q_lora_rank", 0, 0, largest_size);
   c.dense_hidden = k.integer("intermediate_size", 1, largest_size);
   c.rms_epsilon = k.number("rms_norm_eps", 0.0);
+  for (const char* sum : {"head_dim", "qk_head_dim"}) k.get(sum);  // follow from the others
   if (c.rope % 2) k.fail("qk_rope_head_dim", "is odd");
 }
 

@@ -149,6 +149,8 @@ struct model_config {
   /// GLM: further end tokens are the end of a turn and of a message.
   bool is_glm = false;
   bool tied_embeddings = false;
+  /// A wrapper and its text part differ in that: the matrix is tied if none is stored.
+  bool ties_disagree = false;
   double temperature = 0;  ///< of attention, latent attention only; 0: none
   /// Special tokens by number; tokenizer files may say more.
   std::optional<std::int64_t> bos, eos, pad, eot, eom;
