@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <stdexcept>
 
 #include "converting.hpp"
 #include "family_checkpoint.hpp"
@@ -41,7 +42,7 @@ class NativeLayout : public converting {
     const auto done = convert_folder(c, out, type, shards);
     EXPECT_TRUE(done) << done.error().message;
     auto r = gguf::reader::open(dir / out);
-    EXPECT_TRUE(r) << r.error().message;
+    if (!r) throw std::runtime_error(r.error().message);
     return std::move(*r);
   }
   static std::string shown(const gguf::metadata& meta, const std::string& key) {
