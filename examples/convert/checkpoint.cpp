@@ -11,8 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* index_name = "model.safetensors.index.json";
-
 /// Tensor name -> file name.
 using weight_map = std::unordered_map<std::string, std::string>;
 
@@ -36,17 +34,30 @@ result<weight_map> read_index(const fs::path& path) {
   return out;
 }
 
-/// model.safetensors, or the only file of that kind.
-result<fs::path> single_file(const fs::path& directory) {
+/// What PyTorch pickles: such files run code when they are read.
+bool is_pickle(const fs::path& p) {
+  const auto end = p.extension();
+  return end == ".bin" || end == ".pt" || end == ".pth";
+}
+
+/// NAME.safetensors, or the only file of that kind.
+result<fs::path> single_file(const fs::path& directory, const std::string& name) {
   std::error_code failed;
-  if (fs::exists(directory / "model.safetensors", failed)) return directory / "model.safetensors";
-  std::vector<fs::path> found;
-  for (const auto& e : fs::directory_iterator(directory, failed))
+  const auto usual = name + ".safetensors";
+  if (fs::exists(directory / usual, failed)) return directory / usual;
+  std::vector<fs::path> found, pickles;
+  for (const auto& e : fs::directory_iterator(directory, failed)) {
     if (e.path().extension() == ".safetensors") found.push_back(e.path());
+    if (is_pickle(e.path())) pickles.push_back(e.path().filename());
+  }
   if (failed) return error{directory.string() + ": cannot list: " + failed.message()};
   if (found.size() == 1) return found.front();
-  return error{directory.string() + ": neither " + index_name + " nor model.safetensors" +
-               (found.empty() ? "" : ", but several other safetensors files")};
+  std::sort(pickles.begin(), pickles.end());
+  return error{directory.string() + ": neither " + usual + ".index.json nor " + usual +
+               (!found.empty()     ? ", but several other safetensors files"
+                : !pickles.empty() ? ", but " + text::printable(pickles.front().string()) +
+                                         ": only safetensors are read, which transformers writes"
+                                   : "")};
 }
 
 }  // namespace
@@ -76,26 +87,27 @@ result<void> checkpoint::add_tensors(const weight_map* listed) {
     const auto* p = find(name);
     if (!p || p->file->path().filename() != file)
       return error{(directory_ / file).string() + ": tensor " + text::in_quotes(name) + " is missing (" +
-                   index_name + " lists it there)"};
+                   index_name_ + " lists it there)"};
   }
   return {};
 }
 
-result<checkpoint> checkpoint::open(const fs::path& directory) {
+result<checkpoint> checkpoint::open(const fs::path& directory, const std::string& name) {
   std::error_code failed;
   if (!fs::is_directory(directory, failed)) return error{directory.string() + ": not a directory"};
   checkpoint c;
   c.directory_ = directory;
+  c.index_name_ = name + ".safetensors.index.json";
   weight_map listed;
   std::set<fs::path> paths;
-  const bool indexed = fs::exists(directory / index_name, failed);
+  const bool indexed = fs::exists(directory / c.index_name_, failed);
   if (indexed) {
-    auto read = read_index(directory / index_name);
+    auto read = read_index(directory / c.index_name_);
     if (!read) return read.error();
     listed = std::move(*read);
     for (const auto& [tensor, file] : listed) paths.insert(directory / file);
   } else {
-    const auto one = single_file(directory);
+    const auto one = single_file(directory, name);
     if (!one) return one.error();
     paths.insert(*one);
   }

@@ -13,10 +13,10 @@ namespace quantal::hf {
 
 class checkpoint {
  public:
-  /// Reads model.safetensors.index.json and its shards, or model.safetensors, or the one *.safetensors there
+  /// Reads NAME.safetensors.index.json and its shards, or NAME.safetensors, or the one *.safetensors there
   /// is. Errors: what safetensors_file refuses, a shard or a tensor of the index that is missing, a tensor in
   /// two shards, a shard name that leaves the directory.
-  static result<checkpoint> open(const std::filesystem::path& directory);
+  static result<checkpoint> open(const std::filesystem::path& directory, const std::string& name = "model");
 
   struct place {
     const stored_tensor* tensor;
@@ -36,6 +36,7 @@ class checkpoint {
   result<void> add_tensors(const std::unordered_map<std::string, std::string>* listed);
 
   std::filesystem::path directory_;
+  std::string index_name_;
   std::vector<safetensors_file> files_;
   std::vector<place> tensors_;
   std::unordered_map<std::string, std::size_t> by_name_;

@@ -80,6 +80,7 @@ result<matrix_ptr> read_fp8_matrix(const weight_place& w, const checkpoint::plac
     return error{describe(weights) + ": " + weights.tensor->shape_text() + " where config.json implies " +
                  dimensions({w.rows, w.cols})};
   const auto *inverse = w.find(".weight_scale_inv"), *plain = w.find(".weight_scale");
+  if (!plain) plain = w.find(".qscale_weight");  // Mistral's own name
   if (!inverse && !plain)
     return error{describe(weights) + ": has type F8_E4M3 but no scales (" +
                  text::in_quotes(w.module + ".weight_scale_inv") + " or " +

@@ -4,6 +4,7 @@
 
 #include "families/decoder.hpp"
 #include "key_reader.hpp"
+#include "params_json.hpp"
 
 namespace quantal::hf {
 namespace {
@@ -99,9 +100,60 @@ void model_config::set(const char* key, gguf::value v) {
   keys.set(std::string(kind->architecture) + "." + key, std::move(v));
 }
 
+namespace {
+
+constexpr std::uint64_t largest_config = std::uint64_t{16} << 20;
+
+/// What stands beside the numbers of the model; `outer` holds it too in a wrapper.
+result<model_config> finish(model_config m, key_reader& k, key_reader& outer) {
+  const auto& where = k.where();
+  m.tied_embeddings =
+      k.flag_or("tie_word_embeddings", outer.flag_or("tie_word_embeddings", m.kind->ties_embeddings));
+  m.ties_disagree = m.tied_embeddings != outer.flag_or("tie_word_embeddings", m.tied_embeddings);
+  if (!m.tied_embeddings) m.traits |= trait::untied;
+  read_keys(k, m);
+  m.kind->read_rest(k, m);
+  read_quantization(k, outer, where, m);
+  read_special_tokens(k, m);
+  if (&k != &outer) read_special_tokens(outer, m);
+  for (const auto* reader : {&k, &outer})
+    if (!reader->message().empty()) return error{reader->message()};
+  for (const auto& key : k.unused())
+    if (!is_harmless(key)) m.notices.push_back(where + ": key " + text::in_quotes(key) + " is ignored");
+  return m;
+}
+
+/// Of a checkpoint in Mistral's own layout.
+result<model_config> read_params(const std::filesystem::path& path, mla::layout layout) {
+  const auto d = read_json_object(path, largest_config);
+  if (!d) return d.error();
+  auto native = config_of_params(*d, path.string());
+  if (!native) return native.error();
+  key_reader k(native->config, path.string(), params_names());
+  model_config m;
+  m.kind = mistral_family(native->class_name);
+  m.native = true;
+  m.wrapped = native->wrapped;
+  m.layout = layout;
+  m.notices = std::move(native->notices);
+  auto done = finish(std::move(m), k, k);
+  if (done) done->quantized.add_names(native_words());
+  return done;
+}
+
+}  // namespace
+
 result<model_config> read_config(const std::filesystem::path& directory, mla::layout layout) {
+  std::error_code failed;
+  if (!std::filesystem::exists(directory, failed)) return error{directory.string() + ": no such folder"};
+  if (!std::filesystem::is_directory(directory, failed))
+    return error{directory.string() +
+                 ": is no folder; checkpoints are, and GGUF files are for quantal-quantize"};
+  if (has_native_layout(directory)) return read_params(directory / "params.json", layout);
   const auto path = directory / "config.json";
-  const auto d = read_json_object(path, std::uint64_t{16} << 20);
+  if (!std::filesystem::exists(path, failed))
+    return error{directory.string() + ": neither config.json nor params.json: no checkpoint"};
+  const auto d = read_json_object(path, largest_config);
   if (!d) return d.error();
   const std::string where = path.string();
   key_reader outer(*d, where);
@@ -114,19 +166,7 @@ result<model_config> read_config(const std::filesystem::path& directory, mla::la
   if (!m.kind) return error{k.message()};
   m.wrapped = part != nullptr;
   m.layout = layout;
-  m.tied_embeddings =
-      k.flag_or("tie_word_embeddings", outer.flag_or("tie_word_embeddings", m.kind->ties_embeddings));
-  if (!m.tied_embeddings) m.traits |= trait::untied;
-  read_keys(k, m);
-  m.kind->read_rest(k, m);
-  read_quantization(k, outer, where, m);
-  read_special_tokens(k, m);
-  if (part) read_special_tokens(outer, m);
-  for (const auto* reader : {&k, &outer})
-    if (!reader->message().empty()) return error{reader->message()};
-  for (const auto& key : k.unused())
-    if (!is_harmless(key)) m.notices.push_back(where + ": key " + text::in_quotes(key) + " is ignored");
-  return m;
+  return finish(std::move(m), k, part ? outer : k);
 }
 
 std::string size_label(double parameters) {

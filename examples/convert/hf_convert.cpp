@@ -118,6 +118,8 @@ result<std::uint64_t> parse_size(std::string_view s) {
 result<void> convert(const convert_options& o) {
   auto q = quantize_options(o);
   const bool natural = is_automatic(q.type);
+  if (natural && q.lattice)
+    return error{"--lattice has no effect with type auto, which keeps what is stored; give a type, BF16 say"};
   if (natural) q.type = "COPY";
   const auto* type = plan::find_file_type(q.type);
   if (!type) return error{"unknown type '" + q.type + "'; known: auto, " + plan::known_file_types()};

@@ -57,8 +57,9 @@ void encode(std::uint32_t type, const float* x, std::int64_t n, std::byte* out) 
   }
 }
 
-/// Where in the checkpoint element or row `i` of a tensor comes from; `head`: the width of a head.
-std::int64_t source_of(order taken, std::int64_t i, std::int64_t head) noexcept {
+/// Where in the checkpoint element or row `i` of a tensor comes from; `head`: the width of a head, `rows`: those of a
+/// stored slice.
+std::int64_t source_of(order taken, std::int64_t i, std::int64_t head, std::int64_t rows) noexcept {
   switch (taken) {
     case order::rotary:
       return i / head * head + i % 2 * (head / 2) + i % head / 2;
@@ -66,6 +67,10 @@ std::int64_t source_of(order taken, std::int64_t i, std::int64_t head) noexcept 
       return 2 * i;
     case order::odd:
       return 2 * i + 1;
+    case order::first_half:
+      return i / (rows / 2) * rows + i % (rows / 2);
+    case order::second_half:
+      return i / (rows / 2) * rows + rows / 2 + i % (rows / 2);
     default:
       return i;
   }
@@ -134,7 +139,7 @@ class row_maker {
       return {&only(), r / shape_.value * shape_.head_rows() + shape_.nope + r % shape_.value};
     if (how_ == assembly::stack)
       return {lease_->parts()[static_cast<std::size_t>(r / part_.rows)].get(), r % part_.rows};
-    return {&only(), how_ == assembly::vector ? r : source_of(taken_, r, head_)};
+    return {&only(), how_ == assembly::vector ? r : source_of(taken_, r, head_, part_.rows)};
   }
   /// The scales of all parts are the only row.
   const std::byte* scale(std::byte* scratch) const {
@@ -152,12 +157,13 @@ class row_maker {
   }
   /// A column of the slice that it lies in.
   void read_column(std::int64_t r, float* out) const {
-    const std::int64_t all = source_of(taken_, r, head_), first = all / part_.cols * part_.rows;
+    const std::int64_t all = source_of(taken_, r, head_, part_.cols), first = all / part_.cols * part_.rows;
     for (std::int64_t n = 0; n < cols_; ++n) out[n] = only().at(first + n, all % part_.cols);
   }
   void read_elements(std::int64_t r, float* out) const {
     const float more = plus_one_ ? 1.0f : 0.0f;
-    for (std::int64_t c = 0; c < cols_; ++c) out[c] = only().at(r, source_of(taken_, c, head_)) + more;
+    for (std::int64_t c = 0; c < cols_; ++c)
+      out[c] = only().at(r, source_of(taken_, c, head_, part_.cols)) + more;
   }
 
   assembly how_;
@@ -222,11 +228,23 @@ result<gguf::row_source> hf_model::rows(const gguf::tensor_info& t) const {
 
 /// A language model inside a wrapper has the wrapper's name before its own.
 void hf_model::find_prefixes() {
+  if (config_.native) {
+    prefixes_ = {"", "output"};
+    return;
+  }
   const std::vector<name_prefixes> known = {{"model.", "lm_head"},
                                             {"language_model.model.", "language_model.lm_head"},
                                             {"model.language_model.", "lm_head"}};
   for (const auto& p : known)
     if (source_.find(p.body + "embed_tokens.weight")) prefixes_ = p;
+}
+
+/// Where config.json contradicts itself.
+void hf_model::decide_ties() {
+  if (!config_.ties_disagree) return;
+  config_.tied_embeddings = source_.find(prefixes_.head + ".weight") == nullptr;
+  config_.traits &= ~static_cast<std::uint32_t>(trait::untied);
+  if (!config_.tied_embeddings) config_.traits |= trait::untied;
 }
 
 namespace {
@@ -340,13 +358,14 @@ void hf_model::set_file_type() {
 result<hf_model> hf_model::open(const std::filesystem::path& directory, const import_options& options) {
   auto config = read_config(directory, options.layout);
   if (!config) return config.error();
-  auto source = checkpoint::open(directory);
+  auto source = checkpoint::open(directory, config->native ? "consolidated" : "model");
   if (!source) return source.error();
   hf_model m(std::move(*source));
   m.path_ = directory.string();
   m.config_ = std::move(*config);
   m.notices_ = m.config_.notices;
   m.find_prefixes();
+  m.decide_ties();
   if (auto ok = m.take_tensors(options); !ok) return ok.error();
   if (auto ok = m.check_leftovers(); !ok) return ok.error();
   double parameters = 0;  // attn_kv_b holds attn_k_b and attn_v_b once more

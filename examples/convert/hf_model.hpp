@@ -52,6 +52,7 @@ class hf_model final : public gguf::model_view {
   explicit hf_model(checkpoint source) : source_(std::move(source)) {}
   /// Where in the checkpoint the language model is; what is missing is said when it is looked for.
   void find_prefixes();
+  void decide_ties();
   result<void> take_tensors(const import_options& options);
   result<void> take(mapped_tensor t, presentation types);
   /// The scales beside matrix `m`, whose names end so.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,17 @@
 
 namespace quantal::hf {
 
+/// A key of config.json and what the file at hand calls it.
+struct key_name {
+  const char *config, *own;
+};
+
 /// Takes values out of an object and remembers the first complaint and the keys that were looked at.
 class key_reader {
  public:
-  key_reader(const document& object, std::string where) : object_(object), where_(std::move(where)) {}
+  /// `names`: of keys that the user knows by another name.
+  key_reader(const document& object, std::string where, std::span<const key_name> names = {})
+      : object_(object), where_(std::move(where)), names_(names) {}
 
   bool has(const char* key) {
     used_.insert(key);
@@ -67,7 +75,7 @@ class key_reader {
     if (v && *v != value) fail(key, v->dump() + " is not supported, only " + value.dump());
   }
   void fail(const char* key, const std::string& why) {
-    fail("key '" + std::string(key) + "' " + text::printable(why.substr(0, 200)));
+    fail("key '" + std::string(own_name(key)) + "' " + text::printable(why.substr(0, 200)));
   }
   void fail(const std::string& why) {
     if (message_.empty()) message_ = where_ + ": " + why;
@@ -79,6 +87,7 @@ class key_reader {
   }
 
   const std::string& where() const { return where_; }
+  std::span<const key_name> names() const { return names_; }
   const std::string& message() const { return message_; }
   /// Keys that nobody asked for.
   std::vector<std::string> unused() const {
@@ -89,8 +98,15 @@ class key_reader {
   }
 
  private:
+  const char* own_name(const char* key) const {
+    for (const auto& n : names_)
+      if (std::string_view(n.config) == key) return n.own;
+    return key;
+  }
+
   const document& object_;
   std::string where_, message_;
+  std::span<const key_name> names_;
   std::set<std::string> used_;
 };
 

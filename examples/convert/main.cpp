@@ -38,7 +38,9 @@ int body(int argc, char** argv) {
   p.flag({"--leave-output-tensor"}, "keep output.weight in bf16", q.leave_output);
   p.flag({"--dry-run"}, "check the checkpoint and print the plan, write nothing", q.dry_run);
   p.option({"-t", "--threads"}, "N", "threads, 0 = all", q.threads, {0, 1024});
-  p.positional("HF_DIR", "directory with config.json, tokenizer and safetensors files", q.in).required();
+  p.positional("HF_DIR",
+               "directory with config.json (or Mistral's params.json), tokenizer and safetensors files", q.in)
+      .required();
   p.positional("OUT", "GGUF file to write", q.out).required();
   p.epilogue("types: auto, " + quantal::plan::known_file_types());
   if (const auto exit_code = p.run(argc, argv)) return *exit_code;

@@ -59,15 +59,32 @@ result<bool> module_pattern::names(const std::string& module) const {
 
 namespace {
 
-result<bool> any_names(const std::vector<module_pattern>& patterns, const std::string& module) {
-  for (const auto& p : patterns) {
-    const auto named = p.names(module);
-    if (!named || *named) return named;
+/// "layers.0.attention.wq" as "model.layers.0.self_attn.q_proj".
+std::string in_words(std::string_view module, std::span<const module_word> words) {
+  std::string out;
+  while (!module.empty()) {
+    const auto word = module.substr(0, module.find('.'));
+    module.remove_prefix(std::min(word.size() + 1, module.size()));
+    const auto it =
+        std::find_if(words.begin(), words.end(), [&](const module_word& w) { return w.own == word; });
+    out += (out.empty() ? "" : ".") + std::string(it == words.end() ? word : it->other);
   }
-  return false;
+  return out == "lm_head" ? out : "model." + out;
 }
 
 }  // namespace
+
+result<bool> quantization::any_names(const std::vector<module_pattern>& patterns,
+                                     const std::string& module) const {
+  std::vector<std::string> names = {module};
+  if (!words_.empty()) names.push_back(in_words(module, words_));
+  for (const auto& p : patterns)
+    for (const auto& name : names) {
+      const auto named = p.names(name);
+      if (!named || *named) return named;
+    }
+  return false;
+}
 
 result<const weight_scheme*> quantization::find(const std::string& module) const {
   const auto ignored = any_names(ignored_, module);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,11 @@ class module_pattern {
   std::optional<pattern> expression_;
 };
 
+/// A word of a module's name, and what another layout has in its place.
+struct module_word {
+  std::string_view own, other;
+};
+
 class quantization {
  public:
   /// `config`: null for a checkpoint that is not quantized. Errors name the key.
@@ -56,6 +62,8 @@ class quantization {
   /// How a module's weight is stored; null if it stays as it is. `modules`: its names with and without a
   /// wrapper's prefix.
   result<const weight_scheme*> find(const std::string& module) const;
+  /// Lists of modules may also have the names of another layout, in which "model." stands before them.
+  void add_names(std::span<const module_word> words) { words_ = words; }
 
  private:
   friend class quantization_reader;
@@ -63,6 +71,9 @@ class quantization {
     weight_scheme scheme;
     std::vector<module_pattern> targets;  ///< empty: everything
   };
+  result<bool> any_names(const std::vector<module_pattern>& patterns, const std::string& module) const;
+
+  std::span<const module_word> words_;
   std::vector<entry> entries_;
   std::vector<module_pattern> ignored_;
 };

@@ -48,7 +48,7 @@ class mapper {
 
   std::array<std::int64_t, 4> extents(const tensor_row& row, matrix_shape p) const {
     if (row.how == assembly::transposed) std::swap(p.rows, p.cols);
-    const std::int64_t share = row.taken == order::even || row.taken == order::odd ? 2 : 1;
+    const std::int64_t share = is_half(row.taken) ? 2 : 1;
     switch (row.how) {
       case assembly::stack:
         return {p.cols, p.rows, m_.sizes[size::experts], 1};
@@ -88,10 +88,11 @@ std::vector<mapped_tensor> map_tensors(const model_config& c, const name_prefixe
 bool is_dropped(const std::string& name, const model_config& c, const name_prefixes& from) {
   constexpr auto other_parts = std::to_array<std::string_view>(
       {"vision_tower.", "vision_model.", "visual.", "model.vision_tower.", "model.visual.", "mm_projector.",
-       "multi_modal_projector.", "model.multi_modal_projector.", "audio_tower."});
+       "multi_modal_projector.", "model.multi_modal_projector.", "audio_tower.", "vision_encoder.",
+       "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm."});
   constexpr auto activation_scales =
       std::to_array<std::string_view>({".input_scale", ".input_global_scale", ".output_scale", ".k_scale",
-                                       ".v_scale", ".q_scale", ".input_zero_point"});
+                                       ".v_scale", ".q_scale", ".input_zero_point", ".qscale_act"});
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   const auto begins = [&](std::string_view s) { return name.starts_with(s); };
   if (name.ends_with(".rotary_emb.inv_freq")) return true;

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "base64.hpp"
 #include "file.hpp"
 #include "impostor.hpp"
 #include "text.hpp"
@@ -12,31 +13,6 @@
 
 namespace quantal::hf {
 namespace {
-
-int base64_digit(char c) noexcept {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/// Padded standard base64; nothing if it is anything else.
-std::optional<std::string> from_base64(std::string_view s) {
-  if (s.empty() || s.size() % 4) return std::nullopt;
-  const std::size_t padding = s.ends_with("==") ? 2 : s.ends_with("=") ? 1 : 0;
-  std::string out;
-  std::uint32_t bits = 0;
-  for (std::size_t i = 0; i < s.size(); ++i) {
-    const int d = i < s.size() - padding ? base64_digit(s[i]) : 0;
-    if (d < 0) return std::nullopt;
-    bits = bits << 6 | static_cast<std::uint32_t>(d);
-    if (i % 4 != 3) continue;
-    for (int shift = 16; shift >= 0; shift -= 8) out += static_cast<char>(bits >> shift);
-    bits = 0;
-  }
-  out.resize(out.size() - padding);
-  return out;
-}
 
 using rank_map = std::unordered_map<std::string, std::size_t>;
 
@@ -86,10 +62,26 @@ result<std::vector<std::string>> read_tiktoken(const std::filesystem::path& path
       return bad("more tokens than the vocab_size " + std::to_string(most) + " of config.json");
     tokens.push_back(std::move(*token));
   }
+  if (auto ok = check_bytes(tokens); !ok) return error{path.string() + ": " + ok.error().message};
+  return tokens;
+}
+
+std::string in_symbols(const std::string& bytes) {
+  static const auto symbols = mla::byte_symbols();
+  std::string out;
+  for (const char c : bytes) out += symbols[static_cast<unsigned char>(c)];
+  return out;
+}
+
+result<void> check_bytes(const std::vector<std::string>& tokens) {
+  rank_map ranks;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    if (!ranks.emplace(tokens[i], i).second)
+      return error{"token " + std::to_string(i) + " is also token " + std::to_string(ranks[tokens[i]])};
   for (int b = 0; b < 256; ++b)
     if (!ranks.contains(std::string(1, static_cast<char>(b))))
-      return error{path.string() + ": byte " + std::to_string(b) + " has no token"};
-  return tokens;
+      return error{"byte " + std::to_string(b) + " has no token"};
+  return {};
 }
 
 std::vector<std::pair<std::string, std::string>> merges_of(const std::vector<std::string>& tokens,
@@ -119,18 +111,12 @@ result<vocabulary> read_kimi_vocabulary(const std::filesystem::path& directory, 
                  "; the pre-tokenizer of tiktoken.model is known for Kimi's TikTokenTokenizer only"};
   const auto tokens = read_tiktoken(path, size);
   if (!tokens) return tokens.error();
-  const auto symbols = mla::byte_symbols();
-  const auto spelled = [&](const std::string& bytes) {
-    std::string out;
-    for (const char c : bytes) out += symbols[static_cast<unsigned char>(c)];
-    return out;
-  };
   vocabulary v(static_cast<std::size_t>(size));
   v.pre = "kimi-k2";
-  for (std::size_t i = 0; i < tokens->size(); ++i) v.put(i, spelled((*tokens)[i]), token_type::normal);
+  for (std::size_t i = 0; i < tokens->size(); ++i) v.put(i, in_symbols((*tokens)[i]), token_type::normal);
   std::size_t unreachable = 0;
   for (const auto& [left, right] : merges_of(*tokens, unreachable))
-    v.merges.push_back(spelled(left) + " " + spelled(right));
+    v.merges.push_back(in_symbols(left) + " " + in_symbols(right));
   if (unreachable)
     notices.push_back(path.string() + ": " + std::to_string(unreachable) +
                       " tokens are no merge of two others");

@@ -9,6 +9,12 @@ namespace quantal::hf {
 /// not 0, 1, 2..., a token twice, more than `most` tokens, a missing single byte.
 result<std::vector<std::string>> read_tiktoken(const std::filesystem::path& path, std::int64_t most);
 
+/// Bytes as the symbols that tokens of a GGUF are made of.
+std::string in_symbols(const std::string& bytes);
+
+/// Every single byte must be a token, and no token may be there twice.
+result<void> check_bytes(const std::vector<std::string>& tokens);
+
 /// The pair of tokens that each token of two bytes or more is merged from: what byte-pair merging makes of
 /// its bytes with tokens of lower rank only. Tokens that this does not leave in two pieces are counted in
 /// `unreachable` and get no merge.

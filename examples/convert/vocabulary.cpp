@@ -5,6 +5,7 @@
 
 #include "file.hpp"
 #include "sentencepiece.hpp"
+#include "tekken.hpp"
 #include "text.hpp"
 #include "tiktoken.hpp"
 #include "tokenizer.hpp"
@@ -98,9 +99,11 @@ void set_additions(const document& config, const vocabulary& v, gguf::metadata& 
     set("tokenizer.ggml.add_bos_token");
 }
 
-/// A file of its own, a string, or the one called "default" of several.
+/// A file of its own, a string, or the one called "default" of several; of models that see, a JSON file of its own.
 std::string chat_template(const std::filesystem::path& directory, const document& config) {
   if (const auto own = file::read_text(directory / "chat_template.jinja")) return *own;
+  if (const auto own = read_json_object(directory / "chat_template.json"))
+    if (const auto* t = member(*own, "chat_template"); t && t->is_string()) return t->get<std::string>();
   const auto* t = member(config, "chat_template");
   if (t && t->is_string()) return t->get<std::string>();
   if (t && t->is_array())
@@ -148,26 +151,34 @@ result<vocabulary> read_pieces(const std::filesystem::path& directory, const doc
   return v;
 }
 
+bool has(const std::filesystem::path& directory, const char* name) {
+  std::error_code ignored;
+  return std::filesystem::exists(directory / name, ignored);
+}
+
+/// tekken.json goes before others in Mistral's own layout, and behind them elsewhere.
+bool uses_tekken(const std::filesystem::path& directory, const model_config& c) {
+  return has(directory, "tekken.json") &&
+         (c.native || (!has(directory, "tokenizer.json") && !has(directory, "tokenizer.model")));
+}
+
 /// A file that describes byte-level BPE is all that is needed; otherwise the pieces say more than it does.
 result<vocabulary> read_vocabulary(const std::filesystem::path& directory, const document& config,
                                    std::int64_t size, std::vector<std::string>& notices) {
-  const auto has = [&](const char* name) {
-    std::error_code ignored;
-    return std::filesystem::exists(directory / name, ignored);
-  };
   const auto path = directory / "tokenizer.json";
   std::optional<document> tokenizer;
-  if (has("tokenizer.json")) {
+  if (has(directory, "tokenizer.json")) {
     auto read = read_json_object(path);
     if (!read) return read.error();
     tokenizer = std::move(*read);
   }
-  const bool has_pieces = has("tokenizer.model");
+  const bool has_pieces = has(directory, "tokenizer.model");
   if (tokenizer && (is_byte_level(*tokenizer) || !has_pieces))
     return read_tokenizer_json(*tokenizer, path.string(), size);
   if (has_pieces) return read_pieces(directory, config, tokenizer ? &*tokenizer : nullptr, size);
-  if (has("tiktoken.model")) return read_kimi_vocabulary(directory, config, size, notices);
-  return error{directory.string() + ": neither tokenizer.json, tokenizer.model nor tiktoken.model"};
+  if (has(directory, "tiktoken.model")) return read_kimi_vocabulary(directory, config, size, notices);
+  return error{directory.string() +
+               ": none of tokenizer.json, tokenizer.model, tekken.json and tiktoken.model"};
 }
 
 /// The tokens as a GGUF spells them. Programs look for those that are found as a whole in the text as it is,
@@ -216,20 +227,27 @@ result<std::vector<numbered_token>> decoder_tokens(const std::filesystem::path& 
 
 result<void> add_vocabulary(const std::filesystem::path& directory, const model_config& c,
                             gguf::metadata& meta, std::vector<std::string>& notices) {
-  document config = document::object();
-  std::error_code ignored;
-  if (std::filesystem::exists(directory / "tokenizer_config.json", ignored)) {
+  const bool tekken = uses_tekken(directory, c);
+  // The names of Mistral's special tokens are the same whatever file lists them.
+  document config = tekken || c.native ? tekken_names() : document::object();
+  if (!tekken && has(directory, "tokenizer_config.json")) {
     auto read = read_json_object(directory / "tokenizer_config.json");
     if (!read) return read.error();
     config = std::move(*read);
   }
-  auto v = read_vocabulary(directory, config, c.sizes[size::vocabulary], notices);
+  const auto size = c.sizes[size::vocabulary];
+  auto v = tekken ? read_tekken(directory / "tekken.json", size)
+                  : read_vocabulary(directory, config, size, notices);
   if (!v) return v.error();
   notices.insert(notices.end(), v->notices.begin(), v->notices.end());
   set_tokens(c, *v, meta);
   set_special_tokens(config, c, *v, meta);
   set_additions(config, *v, meta);
-  if (const auto t = chat_template(directory, config); !t.empty()) meta.set("tokenizer.chat_template", t);
+  const auto t = chat_template(directory, config);
+  if (!t.empty()) meta.set("tokenizer.chat_template", t);
+  if (t.empty() && c.native)
+    notices.push_back(
+        "there is no chat template; the layout has none but in a chat_template.jinja beside it");
   if (v->model == "llama") return {};  // nothing here runs it
   const auto works = mla::tokenizer::from_gguf(meta);
   if (!works) return error{directory.string() + ": " + works.error().message};

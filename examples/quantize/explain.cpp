@@ -37,14 +37,29 @@ bool needs_requantize(const step& s, const type_options& types) {
   return !s.to.copy && !may_be_source(*s.tensor, types);
 }
 
+/// What the recipe was applied to.
+struct explanation {
+  const model_plan& plan;
+  const type_options& types;
+  requirement needed;
+  bool has_type;
+
+  bool is_open(const step& s) const { return is_undecided(s, has_type); }
+  bool needs_requantizing(const step& s) const { return !is_open(s) && needs_requantize(s, types); }
+  bool needs_imatrix(const step& s) const {
+    return !is_open(s) && lacks_importance(s, plan.traits, types, needed);
+  }
+};
+
 /// "by rule 'ffn_down' (recipe.txt:3)", "by the mix of Q4_K_M", "kept".
-std::string decided_by(const step& s, const type_options& types, bool has_type) {
+std::string decided_by(const step& s, const explanation& e) {
+  const auto& types = e.types;
   if (s.to.decided == reason::kept) return "kept";
   std::string out;
   if (s.to.rule >= 0) {
     const auto& r = types.rules[static_cast<std::size_t>(s.to.rule)];
     out = "by rule '" + text::printable(r.pattern.text()) + "' (" + text::printable(r.origin) + ")";
-  } else if (!has_type) {
+  } else if (!e.has_type) {
     return "by no rule: TYPE decides";
   } else if (s.to.decided == reason::option) {
     out = "by an option";
@@ -52,34 +67,35 @@ std::string decided_by(const step& s, const type_options& types, bool has_type) 
     out = (s.to.decided == reason::mix ? "by the mix of " : "base type of ") + std::string(types.type->name);
   }
   if (s.to.fallback_from) out += ", instead of " + std::string(s.to.fallback_from->name);
-  if (needs_requantize(s, types)) out += ", needs --allow-requantize";
+  if (e.needs_requantizing(s)) out += ", needs --allow-requantize";
+  if (e.needs_imatrix(s)) out += ", needs --imatrix";
   return out;
 }
 
-void print_text(const model_plan& plan, const type_options& types, bool has_type) {
-  for (const auto& s : plan.steps) {
+void print_text(const explanation& e) {
+  for (const auto& s : e.plan.steps) {
     std::printf("%-40s %-8s -> %-8s %s\n", text::printable(s.tensor->name).c_str(),
                 gguf::type_name(s.tensor->type).c_str(),
-                is_undecided(s, has_type) ? "?" : gguf::type_name(s.to.type).c_str(),
-                decided_by(s, types, has_type).c_str());
+                e.is_open(s) ? "?" : gguf::type_name(s.to.type).c_str(), decided_by(s, e).c_str());
   }
-  for (const auto& n : plan.notes) std::printf("note: %s\n", text::printable(n).c_str());
-  for (const auto& r : write_recipes(types.rules)) {
+  for (const auto& n : e.plan.notes) std::printf("note: %s\n", text::printable(n).c_str());
+  for (const auto& r : write_recipes(e.types.rules)) {
     std::printf("\n%s:\n%s\n", r.program.c_str(), text::printable(r.arguments).c_str());
     for (const auto& c : r.caveats) std::printf("# %s %s\n", r.program.c_str(), c.c_str());
   }
 }
 
-void print_as_json(const model_plan& plan, const type_options& types, bool has_type) {
+void print_as_json(const explanation& e) {
   json tensors = json::array(), recipes = json::array();
-  for (const auto& s : plan.steps) {
-    tensors.push_back(step_json(s, types.rules, std::nullopt));
-    tensors.back()["explanation"] = decided_by(s, types, has_type);
-    tensors.back()["needs_allow_requantize"] = !is_undecided(s, has_type) && needs_requantize(s, types);
+  for (const auto& s : e.plan.steps) {
+    tensors.push_back(step_json(s, e.types.rules, std::nullopt));
+    tensors.back()["explanation"] = decided_by(s, e);
+    tensors.back()["needs_allow_requantize"] = e.needs_requantizing(s);
+    tensors.back()["needs_imatrix"] = e.needs_imatrix(s);
   }
-  for (const auto& r : write_recipes(types.rules))
+  for (const auto& r : write_recipes(e.types.rules))
     recipes.push_back({{"program", r.program}, {"arguments", r.arguments}, {"caveats", r.caveats}});
-  print_json({{"tensors", tensors}, {"notes", plan.notes}, {"recipes", recipes}});
+  print_json({{"tensors", tensors}, {"notes", e.plan.notes}, {"recipes", recipes}});
 }
 
 }  // namespace
@@ -98,15 +114,15 @@ result<void> explain(const run_options& given) {
   if (!model) return model.error();
   const auto statistics = load_statistics(o);
   if (!statistics) return statistics.error();
-  const auto plan = make_plan(*model, *types, *statistics ? &**statistics : nullptr, requirement::none);
+  const auto needed = required_of(o);
+  const auto plan =
+      make_plan(*model, *types, *statistics ? &**statistics : nullptr, needed, on_lack::keep_going);
   if (!plan) return plan.error();
   types->allow_requantize = given.allow_requantize;
   if (!given.allow_requantize)
-    if (auto found = find_released(*model, types->released); !found) return found;
-  if (o.json)
-    print_as_json(*plan, *types, has_type);
-  else
-    print_text(*plan, *types, has_type);
+    if (auto found = find_released(*model, *types); !found) return found;
+  const explanation e{*plan, *types, needed, has_type};
+  o.json ? print_as_json(e) : print_text(e);
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "convert.hpp"
 #include "kept.hpp"
 #include "progress.hpp"
 #include "quantal/quantize/error.hpp"
@@ -34,14 +35,14 @@ result<std::vector<float>> some_rows(const gguf::tensor_info& t, weight_rows& re
   return out;
 }
 
-/// How all rows lie on a lattice that some of them have.
-result<lattice_fit_count> fit_all(const gguf::tensor_info& t, const weight_rows& reader,
-                                  const lattice_finding& f, executor_ref threads) {
+/// Calls use(worker, row number, row) for all rows.
+template <class Use>
+result<void> for_all_rows(const gguf::tensor_info& t, const weight_rows& reader, executor_ref threads,
+                          const Use& use) {
   const std::int64_t cols = t.cols(), rows = t.rows() * t.slices();
   const std::int64_t at_once = std::max<std::int64_t>(checked_at_once / cols, 1);
   std::vector<weight_rows> readers(static_cast<std::size_t>(threads.workers()), reader);
   std::vector<std::vector<float>> x(readers.size(), std::vector<float>(static_cast<std::size_t>(cols)));
-  std::vector<lattice_fit_count> parts(readers.size());
   std::vector<std::optional<error>> failed(static_cast<std::size_t>((rows + at_once - 1) / at_once));
   threads.for_each(static_cast<int>(failed.size()), [&](int i, int worker) {
     const auto w = static_cast<std::size_t>(worker);
@@ -50,30 +51,47 @@ result<lattice_fit_count> fit_all(const gguf::tensor_info& t, const weight_rows&
         failed[static_cast<std::size_t>(i)] = read.error();
         return;
       }
-      parts[w].add(f.of, f.rounding, x[w].data(), cols);
+      use(w, r, x[w]);
     }
   });
   for (auto& e : failed)
     if (e) return std::move(*e);
+  return {};
+}
+
+/// How all rows lie on a lattice that some of them have.
+result<lattice_fit_count> fit_all(const gguf::tensor_info& t, const weight_rows& reader,
+                                  const lattice_finding& f, executor_ref threads) {
+  std::vector<lattice_fit_count> parts(static_cast<std::size_t>(threads.workers()));
+  const auto done = for_all_rows(t, reader, threads, [&](std::size_t w, std::int64_t, auto& row) {
+    parts[w].add(f.of, f.rounding, row.data(), t.cols());
+  });
+  if (!done) return done.error();
   lattice_fit_count sum;
   for (const auto& p : parts) sum += p;
   return sum;
 }
 
-/// What a type makes of some rows.
+/// What a type makes of rows.
 struct trial {
   bool same_codes = true;
   quantization_error error;
+
+  trial& operator+=(const trial& o) {
+    same_codes = same_codes && o.same_codes;
+    error += o.error;
+    return *this;
+  }
 };
 
-/// Codes are those of the source if every group lies on the lattice and every weight comes back but for the rounding that it was stored
-/// with and a quarter of a step, which the rounding of scales stays below.
+/// Codes are those of the source if every weight of a group on the lattice comes back but for the rounding that it was stored with and a
+/// quarter of a step, which the rounding of scales stays below. Other groups are counted elsewhere.
 bool has_same_codes(const lattice_finding& f, std::span<const float> row, std::span<const float> back) {
   const lattice_fitter fitter(f.of.levels, f.of.bits, f.rounding);
   const auto size = static_cast<std::size_t>(f.of.group);
   for (std::size_t first = 0; first < row.size(); first += size) {
     const auto g = fitter.fit(row.subspan(first, size));
-    if (!g.fits) return false;
+    if (!g.fits) continue;
     for (std::size_t c = first; c < first + size; ++c)
       if (!(std::fabs(row[c] - back[c]) <=
             detail::half_place(row[c], f.rounding) + 0.25f * std::fabs(g.scale)))
@@ -82,40 +100,100 @@ bool has_same_codes(const lattice_finding& f, std::span<const float> row, std::s
   return true;
 }
 
-trial try_type(const format_info& type, const std::vector<float>& rows, std::int64_t cols,
+/// Tries a type on one row after the other.
+class type_trial {
+ public:
+  type_trial(const format_info& type, const lattice_finding& f, std::int64_t cols)
+      : type_(type),
+        finding_(f),
+        bytes_(static_cast<std::size_t>(type.row_bytes(cols))),
+        x_(static_cast<std::size_t>(cols)),
+        y_(x_.size()) {}
+
+  /// `unit`: the scale beside the tensor.
+  void add(std::span<const float> row, float unit) {
+    const auto cols = static_cast<std::int64_t>(row.size());
+    std::transform(row.begin(), row.end(), x_.begin(), [&](float v) { return v / unit; });
+    if (runtime::quantize_row(type_.gguf_id, x_.data(), nullptr, bytes_.data(), cols) != status::ok ||
+        runtime::dequantize_row(type_.gguf_id, bytes_.data(), y_.data(), cols) != status::ok) {
+      made.same_codes = false;
+      return;
+    }
+    for (auto& v : y_) v *= unit;
+    made.error.add(row.data(), y_.data(), nullptr, cols);
+    made.same_codes = made.same_codes && has_same_codes(finding_, row, y_);
+  }
+
+  trial made;
+
+ private:
+  const format_info& type_;
+  const lattice_finding& finding_;
+  std::vector<std::byte> bytes_;
+  std::vector<float> x_, y_;
+};
+
+trial try_some(const format_info& type, const std::vector<float>& rows, std::int64_t cols,
                const lattice_finding& f) {
   float unit = 1;
-  if (type.gguf_id == nvfp4::gguf_id) {
+  if (has_tensor_scale(type.gguf_id)) {
     float most = 0;
     for (const float v : rows) most = std::max(most, std::fabs(v));
     unit = tensor_scale_of(type.gguf_id, largest_of_groups(rows), most);
   }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(type.row_bytes(cols)));
-  std::vector<float> x(static_cast<std::size_t>(cols)), y(x.size());
-  trial out;
-  for (auto row = rows.begin(); row != rows.end(); row += cols) {
-    std::transform(row, row + cols, x.begin(), [&](float v) { return v / unit; });
-    if (runtime::quantize_row(type.gguf_id, x.data(), nullptr, bytes.data(), cols) != status::ok ||
-        runtime::dequantize_row(type.gguf_id, bytes.data(), y.data(), cols) != status::ok)
-      return {false, {}};
-    for (auto& v : y) v *= unit;
-    out.error.add(&*row, y.data(), nullptr, cols);
-    out.same_codes = out.same_codes && has_same_codes(f, {&*row, x.size()}, y);
-  }
-  return out;
+  type_trial t(type, f, cols);
+  for (auto row = rows.begin(); row != rows.end(); row += cols)
+    t.add({&*row, static_cast<std::size_t>(cols)}, unit);
+  return t.made;
 }
 
-/// Finds the smallest type that holds the lattice of these rows; it is lossless if all other rows lie on it, too.
-void choose_type(const std::vector<float>& rows, std::int64_t cols, dialect family, lattice_finding& f) {
+/// A tensor with what reads it.
+struct tensor_in_model {
+  const gguf::model_view& model;
+  const gguf::tensor_info& tensor;
+  const weight_rows& reader;
+  executor_ref threads;
+};
+
+/// As a run quantizes the tensor.
+result<trial> try_all(const format_info& type, const tensor_in_model& in, const lattice_finding& f) {
+  const auto& t = in.tensor;
+  gguf::tensor_scale scale;
+  if (has_tensor_scale(type.gguf_id)) {
+    const auto rows = in.model.rows(t);
+    if (!rows) return rows.error();
+    const auto from = gguf::read_scale(in.model, t);
+    if (!from) return from.error();
+    auto measured = measure_scale(t, *rows, *from, type.gguf_id, in.threads);
+    if (!measured) return measured.error();
+    scale = std::move(*measured);
+  }
+  std::vector<type_trial> parts(static_cast<std::size_t>(in.threads.workers()), {type, f, t.cols()});
+  const auto done = for_all_rows(t, in.reader, in.threads, [&](std::size_t w, std::int64_t r, auto& row) {
+    parts[w].add(row, scale.of(r / t.rows()));
+  });
+  if (!done) return done.error();
+  trial sum;
+  for (const auto& p : parts) sum += p.made;
+  return sum;
+}
+
+/// Finds the smallest type that holds the lattice. Some rows tell at once which do not; of the others all rows decide.
+result<void> choose_type(const std::vector<float>& some, const tensor_in_model& in, dialect family,
+                         lattice_finding& f) {
   constexpr std::array names{"tq1_0", "tq2_0", "q2_0", "mxfp4", "q4_0", "iq4_nl",
                              "nvfp4", "q4_1",  "q5_0", "q5_1",  "q8_0"};
+  const std::int64_t cols = in.tensor.cols();
   for (const char* name : names) {
     const auto* type = find_format(name);
     if (!type || !reads(family, *type) || cols % type->layout.elements != 0) continue;
-    const auto t = try_type(*type, rows, cols, f);
-    f.type = type, f.lossless = t.same_codes && f.all_fit(), f.nmse = t.error.nmse_plain();
-    if (t.same_codes) return;
+    if (!try_some(*type, some, cols, f).same_codes && name != names.back()) continue;
+    const auto t = try_all(*type, in, f);
+    if (!t) return t.error();
+    f.type = type, f.lossless = t->same_codes && f.all_fit(), f.nmse = t->error.nmse_plain();
+    if (t->same_codes) break;
   }
+  return {};
 }
 
 std::string levels_of(const lattice_finding& f, const gguf::tensor_info& t) {
@@ -145,7 +223,7 @@ result<lattice_finding> examine(const gguf::model_view& model, const gguf::tenso
   auto fit = fit_all(t, *reader, f, threads);
   if (!fit) return fit.error();
   f.fit = *fit;
-  choose_type(*rows, t.cols(), family, f);
+  if (auto ok = choose_type(*rows, {model, t, *reader, threads}, family, f); !ok) return ok.error();
   return f;
 }
 

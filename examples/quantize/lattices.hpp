@@ -20,7 +20,7 @@ struct lattice_finding {
       nullptr;  ///< the smallest that gives the codes back; q8_0 if none of those that were tried does
   bool lossless =
       false;        ///< `type` does, but for the rounding of its scales, and every group of every row fits
-  double nmse = 0;  ///< of `type`, over some rows
+  double nmse = 0;  ///< of `type`, over all rows
 
   explicit operator bool() const noexcept { return static_cast<bool>(of); }
   bool all_fit() const noexcept { return fit.fitting == fit.groups; }
@@ -29,7 +29,8 @@ struct lattice_finding {
 /// Whether a tensor can be looked at: a matrix of weights.
 bool may_have_lattice(const gguf::tensor_info& t);
 
-/// Reads the tensor once, and some rows of it first; in memory: some rows. Types are those that programs of `family` read.
+/// Reads some rows of the tensor, which are kept in memory, then all of them, and where they lie on a lattice once or twice for
+/// each type that may hold it. Types are those that programs of `family` read.
 /// Errors name the file, the tensor and the row.
 result<lattice_finding> examine(const gguf::model_view& model, const gguf::tensor_info& t, dialect family,
                                 executor_ref threads);

@@ -54,7 +54,7 @@ result<void> add_importance(const gguf::model_view& model, const type_options& o
   }
   if (exempt == exemption::lookup || exempt == exemption::output) return {};
   if (statistics) p.missing_importance.push_back(t.name);
-  if (needed == requirement::all || (needed == requirement::lowbit && collapses))
+  if (lacks_importance(s, p.traits, options, needed))
     required.push_back(t.name + " (" + std::string(f->name) + ")");
   return {};
 }
@@ -66,13 +66,16 @@ std::string counted(std::int64_t n, const char* what) {
 /// Quantized tensors that are quantized from because they are the source of truth.
 void note_released(const type_options& options, model_plan& p) {
   if (options.allow_requantize) return;
-  std::map<std::string, std::int64_t> taken;
+  std::map<std::pair<std::string, bool>, std::int64_t> taken;
   for (const auto& s : p.steps)
     if (!s.to.copy && s.to.type != s.tensor->type && !find_format(s.tensor->type)->is_float)
-      ++taken[gguf::type_name(s.tensor->type)];
-  for (const auto& [type, n] : taken)
-    p.notes.push_back(counted(n, "tensor") + " of " + type +
-                      " are quantized from: the checkpoint was released so, as far as their scales tell");
+      ++taken[{gguf::type_name(s.tensor->type), options.copies.contains(s.tensor->name)}];
+  for (const auto& [which, n] : taken)
+    p.notes.push_back(
+        counted(n, "tensor") + " of " + which.first + " are quantized from: " +
+        (which.second
+             ? "the checkpoint has them in bf16, of which these are copies with an error of their own"
+             : "the checkpoint was released so, as far as their scales tell"));
 }
 
 void add_notes(const type_options& options, model_plan& p) {
@@ -121,6 +124,18 @@ void add_scale(model_plan& p, const gguf::tensor_info& t) {
 
 }  // namespace
 
+bool lacks_importance(const step& s, const model_traits& traits, const type_options& options,
+                      requirement needed) {
+  const auto* f = find_format(s.to.type);
+  if (s.to.copy || s.scale_of || !f || f->is_float || s.importance.from != imatrix::source::none ||
+      s.to.decided == reason::no_data)
+    return false;
+  const auto exempt = exemption_of(s.tensor->name, traits);
+  return exempt != exemption::lookup && exempt != exemption::output &&
+         (needed == requirement::all ||
+          (needed == requirement::lowbit && needs_importance(*f, *options.type, options.family)));
+}
+
 bool is_open(const step& s, const type_options& options) {
   return !s.scale_of && is_quantized(*s.tensor, options.family) &&
          !(options.leave_output && s.tensor->name == "output.weight") && s.to.decided != reason::rule &&
@@ -128,7 +143,7 @@ bool is_open(const step& s, const type_options& options) {
 }
 
 result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
-                             const imatrix::store* statistics, requirement needed) {
+                             const imatrix::store* statistics, requirement needed, on_lack then) {
   model_plan p;
   p.type = options.type;
   p.family = options.family;
@@ -152,7 +167,7 @@ result<model_plan> make_plan(const gguf::model_view& model, type_options& option
     count(p, s);
     p.steps.push_back(std::move(s));
   }
-  if (!required.empty())
+  if (!required.empty() && then == on_lack::fail)
     return error{model.path() + ": " + std::to_string(required.size()) +
                  " tensor(s) need importance data that " +
                  (statistics ? "the imatrix does not have: " : "only an imatrix has: ") + listed(required) +

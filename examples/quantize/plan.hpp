@@ -50,8 +50,16 @@ struct model_plan {
 /// Whether the step's type is open: a matrix that may be quantized, of which no rule or option decides.
 bool is_open(const step& s, const type_options& options);
 
+/// Whether the step lacks importance that it may not go without.
+bool lacks_importance(const step& s, const model_traits& traits, const type_options& options,
+                      requirement needed);
+
+/// What to do about tensors that lack importance.
+enum class on_lack : std::uint8_t { fail, keep_going };
+
 /// `statistics`: null without an imatrix. Errors name the tensors and what to do about them.
 result<model_plan> make_plan(const gguf::model_view& model, type_options& options,
-                             const imatrix::store* statistics, requirement needed);
+                             const imatrix::store* statistics, requirement needed,
+                             on_lack then = on_lack::fail);
 
 }  // namespace quantal::plan

@@ -89,12 +89,28 @@ bool is_marked(const gguf::metadata& meta) {
                      [](const auto& item) { return item.first.starts_with("quantize."); });
 }
 
+/// Its experts were released in mxfp4 and in nothing else, and its GGUF files have the bf16 tensors beside them in q8_0. Of other
+/// architectures such files are what somebody made of bf16.
+bool has_copies_beside(const gguf::model_view& model) {
+  const auto name = model.meta().string("general.architecture");
+  return name && *name == "gpt-oss" &&
+         std::any_of(model.tensors().begin(), model.tensors().end(),
+                     [](const auto& t) { return is_fp4(t.type) && t.slices() > 1; });
+}
+
+/// A quantized tensor with what its blocks tell.
+struct counted_tensor {
+  const gguf::tensor_info* tensor;
+  block_count count;
+};
+
 }  // namespace
 
-result<void> find_released(const gguf::model_view& model, std::unordered_set<std::string>& names) {
+result<void> find_released(const gguf::model_view& model, type_options& options) {
   if (is_marked(model.meta())) return {};
-  std::unordered_set<std::string> found;
-  std::vector<std::pair<std::uint32_t, block_count>> counts;
+  const bool copies_beside = has_copies_beside(model);
+  std::unordered_set<std::string> found, copies;
+  std::vector<counted_tensor> counts;
   std::map<std::uint32_t, block_count> of_type;
   for (const auto& t : model.tensors()) {
     if (!has_blocks(t)) continue;
@@ -104,12 +120,16 @@ result<void> find_released(const gguf::model_view& model, std::unordered_set<std
     const auto n = t.type == q4_0::gguf_id ? count_blocks<q4_0>(model, t, q4_0::min_code)
                                            : count_blocks<q8_0>(model, t, q8_0::max_code);
     if (!n) return n.error();
-    counts.emplace_back(t.type, *n);
+    counts.push_back({&t, *n});
     of_type[t.type] += *n;
   }
-  for (const auto& [type, n] : counts)
-    if (!was_released(type, n.seen < least_blocks ? of_type[type] : n)) return {};
-  names.merge(found);
+  for (const auto& [t, n] : counts) {
+    if (was_released(t->type, n.seen < least_blocks ? of_type[t->type] : n)) continue;
+    if (!copies_beside || t->type != q8_0::gguf_id) return {};
+    copies.insert(t->name);
+  }
+  options.released.merge(found);
+  options.copies.merge(copies);
   return {};
 }
 

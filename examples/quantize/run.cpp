@@ -76,10 +76,6 @@ result<allocation_options> read_allocation_options(const run_options& o, const t
   return a;
 }
 
-requirement required(const std::string& name) {
-  return name == "all" ? requirement::all : name == "none" ? requirement::none : requirement::lowbit;
-}
-
 std::optional<imatrix_note> note_of(const std::string& file, const std::optional<imatrix::store>& s) {
   if (!s) return std::nullopt;
   imatrix_note note{file, {}, static_cast<std::int64_t>(s->entries.size()), s->chunk_count()};
@@ -395,6 +391,12 @@ file_plan inputs_of(const run_options& o) {
   return files;
 }
 
+requirement required_of(const run_options& o) {
+  return o.required == "all"    ? requirement::all
+         : o.required == "none" ? requirement::none
+                                : requirement::lowbit;
+}
+
 result<void> run(const run_options& o) {
   const auto model = gguf::reader::open(o.in);
   if (!model) return model.error();
@@ -415,7 +417,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto types = read_type_options(o);
   if (!types) return types.error();
   if (!types->allow_requantize)
-    if (auto found = find_released(model, types->released); !found) return found;
+    if (auto found = find_released(model, *types); !found) return found;
   auto loaded = load_statistics(o);
   if (!loaded) return loaded.error();
   const auto statistics = std::move(*loaded);
@@ -432,7 +434,7 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
   // A sequential run knows the inputs of what it runs.
   const auto needed =
-      sequential && !statistics && o.required == "lowbit" ? requirement::none : required(o.required);
+      sequential && !statistics && o.required == "lowbit" ? requirement::none : required_of(o);
   auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, needed);
   if (!plan) return plan.error();
   if (moments)

@@ -38,6 +38,9 @@ struct run_options {
 /// Type, rules and tensor options, checked. Errors name the option, or the file and the line of a rule.
 result<type_options> read_type_options(const run_options& options);
 
+/// What --require-imatrix says.
+requirement required_of(const run_options& options);
+
 /// What --imatrix names, or nothing.
 result<std::optional<imatrix::store>> load_statistics(const run_options& options);
 

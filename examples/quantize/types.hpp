@@ -26,6 +26,7 @@ struct type_options {
   bool allow_requantize = false;
   std::unordered_set<std::string>
       released;  ///< quantized tensors that are a source without that (released.hpp)
+  std::unordered_set<std::string> copies;  ///< of these, the q8_0 tensors beside released ones
 };
 
 /// Whether a tensor of this type may be quantized from.

@@ -550,6 +550,9 @@ TEST_F(Convert, ChatTemplates) {
                                          {{"name", "default"}, {"template", "plain"}}};
   converted(c);
   EXPECT_EQ(chat(), "plain");
+  write_file(dir / "hf" / "chat_template.json", R"({"chat_template": "of models that see"})");
+  convert(options());
+  EXPECT_EQ(chat(), "of models that see");
   write_file(dir / "hf" / "chat_template.jinja", "of its own file");
   convert(options());
   EXPECT_EQ(chat(), "of its own file");

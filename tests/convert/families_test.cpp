@@ -373,6 +373,28 @@ TEST_F(Families, TheTextPartOfGemmaThatSees) {
   EXPECT_TRUE(read_file(dir / "out.gguf") == read_file(dir / "plain.gguf"));
 }
 
+/// transformers 5 says that it ties the output of a wrapper whose text part is not tied.
+TEST_F(Families, AWrapperThatTiesAnotherWay) {
+  auto plain = llama();
+  plain.config["architectures"] = {"MistralForCausalLM"};
+  ASSERT_TRUE(convert(plain, "untied.gguf"));
+  auto tied = plain;
+  tied.config["tie_word_embeddings"] = true;
+  ASSERT_TRUE(convert(tied, "tied.gguf"));
+  for (const bool stored : {true, false}) {
+    auto c = plain;
+    for (auto& t : c.tensors) t.name = "language_model." + t.name;
+    if (!stored) c.erase("language_model.lm_head.weight");
+    c.config = {{"architectures", {"Mistral3ForConditionalGeneration"}}, {"text_config", plain.config}};
+    c.config["text_config"].erase("architectures");
+    c.config["text_config"]["model_type"] = "mistral";
+    c.config["tie_word_embeddings"] = true;
+    ASSERT_NO_FATAL_FAILURE(open(c));
+    EXPECT_TRUE(read_file(dir / "out.gguf") == read_file(dir / (stored ? "untied.gguf" : "tied.gguf")))
+        << stored;
+  }
+}
+
 /// A weight of packed experts: four bits of a block times a power of two.
 float packed_value(family_checkpoint& c, const std::string& name, std::int64_t row, std::int64_t cols,
                    std::int64_t col) {

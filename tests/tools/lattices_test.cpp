@@ -153,6 +153,27 @@ TEST_F(Lattices, TheLastRowIsLookedAt) {
   EXPECT_FALSE(f.lossless && f.type->gguf_id == mxfp4::gguf_id);
 }
 
+/// Row 3 is not among those that are looked at first. Its scales are no powers of two.
+TEST_F(Lattices, AllRowsDecideOfTheType) {
+  auto& x = weights["blk.0.mxfp4.weight"];
+  for (std::int64_t c = 3 * cols; c < 4 * cols; ++c) x[static_cast<std::size_t>(c)] *= 1.25f;
+  const auto f = examined("mxfp4");
+  EXPECT_TRUE(f.all_fit());
+  ASSERT_TRUE(f.type);
+  EXPECT_FALSE(f.lossless && f.type->gguf_id == mxfp4::gguf_id) << describe(f, tensors[5]);
+}
+
+/// The error of a type is that of all rows: a hundredth of the weights of one row is beside the lattice.
+TEST_F(Lattices, ErrorsAreThoseOfAllRows) {
+  auto& x = weights["blk.0.int4.weight"];
+  const double before = examined("int4").nmse;
+  for (std::int64_t c = 3 * cols; c < 4 * cols; ++c) x[static_cast<std::size_t>(c)] = 0.01f * normal(random);
+  const auto f = examined("int4");
+  EXPECT_EQ(f.type->name, "q4_0");
+  EXPECT_FALSE(f.lossless);
+  EXPECT_GT(f.nmse, 20 * before);
+}
+
 /// q8_0 has no offsets: its steps lie beside those of such lattices.
 TEST_F(Lattices, StepsBesideThoseOfTheLatticeAreALoss) {
   // Numbers of f16.
@@ -263,6 +284,36 @@ TEST_F(Lattices, OneQuantizedTensorTellsOfAll) {
   o.rules = {"int4=q4_0"};
   ASSERT_TRUE(run(o));
   EXPECT_FALSE(run(options(o.out, "Q6_K", "no.gguf")));
+}
+
+/// gpt-oss: experts in mxfp4 and everything else in q8_0 is how its GGUF files come.
+TEST_F(Lattices, CopiesBesideReleasedExpertsAreTaken) {
+  const std::string experts = "blk.0.ffn_up_exps.weight", other = "blk.0.none.weight";
+  tensors = {test::tensor(experts, f32::gguf_id, {cols, rows / 4, 4, 1}),
+             test::tensor(other, f32::gguf_id, {cols, rows, 1, 1})};
+  weights[experts] = weights.at("blk.0.mxfp4.weight");
+  for (const std::string architecture : {"gpt-oss", "qwen3moe"})
+    for (const std::string beside : {"q8_0", "q4_0"}) {
+      auto meta = test::deepseek2_metadata({});
+      meta.set("general.architecture", architecture);
+      test::write_model(dir / "floats.gguf", meta, tensors,
+                        [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
+      auto o = options(dir / "floats.gguf", "F32", "released.gguf");
+      o.rules = {"exps=mxfp4,none=" + beside};
+      ASSERT_TRUE(run(o));
+      auto again = options(o.out, "Q6_K", "again.gguf");
+      again.quiet = false;
+      ::testing::internal::CaptureStdout();
+      const auto done = run(again);
+      const auto text = ::testing::internal::GetCapturedStdout();
+      EXPECT_EQ(static_cast<bool>(done), architecture == "gpt-oss" && beside == "q8_0")
+          << architecture << beside;
+      if (!done) continue;
+      EXPECT_NE(text.find("1 tensor of mxfp4 are quantized from: the checkpoint was released so"), text.npos)
+          << text;
+      EXPECT_NE(text.find("1 tensor of q8_0 are quantized from: the checkpoint has them in bf16"), text.npos)
+          << text;
+    }
 }
 
 /// 4 rows of 16 blocks tell nothing; 16 tensors of that kind do.

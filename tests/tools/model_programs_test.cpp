@@ -2,6 +2,7 @@
 // fixture.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -9,6 +10,7 @@
 #include "file.hpp"
 #include "json.hpp"
 #include "quantal/gguf/reader.hpp"
+#include "quantal/gguf/writer.hpp"
 #include "quantal/imatrix/io.hpp"
 #include "shell.hpp"
 #include "support/edited_model.hpp"
@@ -503,6 +505,85 @@ TEST_F(model_programs, inspect_models_and_matrices) {
     ASSERT_TRUE(file::write(dir / "cut.gguf", std::string_view(whole).substr(0, n)));
     expect(inspect + " " + path("cut.gguf"), 1, "cut.gguf");
   }
+}
+
+TEST_F(model_programs, inspect_lattices) {
+  expect(quantize + " " + heads + " " + path("fp4.gguf") + " NVFP4", 0, "wrote");
+  const auto found = shell(inspect + " --lattice -t 1 " + path("fp4.gguf"));
+  EXPECT_EQ(found.code, 0) << found.text;
+  for (const char* part :
+       {"blk.0.attn_q.weight ", "FP4 (e2m1), groups of 16, all groups fit", "nvfp4 holds it"})
+    EXPECT_NE(found.text.find(part), found.text.npos) << part << "\n" << found.text;
+  EXPECT_EQ(found.text.find("blk.0.attn_q.scale"), found.text.npos);
+  const auto doc = document(inspect + " --lattice --json " + path("fp4.gguf"));
+  std::map<std::string, json> lattices;
+  for (const auto& t : doc["tensors"]) lattices[t["name"]] = t["lattice"];
+  const auto& q = lattices.at("blk.0.attn_q.weight");
+  EXPECT_EQ(q["group"], 16);
+  EXPECT_EQ(q["fitting"], q["groups"]);
+  EXPECT_EQ(q["type"], "nvfp4");
+  EXPECT_TRUE(q["lossless"].get<bool>());
+  EXPECT_TRUE(document(inspect + " --lattice --json " + heads)["tensors"][0]["lattice"].is_null());
+
+  expect(inspect + " --lattice " + path("none.gguf"), 1, "none.gguf");
+  expect(inspect + " --lattice " + dir.path().string(), 1, "config.json");
+  expect(inspect + " --lattice " + path("text.txt"), 1, "text.txt");
+  expect(inspect + " --lattice -t x " + heads, 2, "-t");
+  expect(inspect + " --lattice", 2, "FILE");
+}
+
+/// nv.gguf: the fixture in nvfp4, with an input scale beside a matrix.
+TEST_F(model_programs, scales_beside_tensors_pass_through) {
+  expect(quantize + " " + heads + " " + path("plain.gguf") + " NVFP4", 0, "wrote");
+  const auto plain = gguf::reader::open(dir / "plain.gguf");
+  ASSERT_TRUE(plain);
+  auto tensors = plain->tensors();
+  tensors.push_back(test::tensor("blk.1.attn_q.input_scale", f32::gguf_id, {1, 1, 1, 1}));
+  const float quarter = 0.25f;
+  {
+    auto out = gguf::writer::create(dir / "nv.gguf", plain->meta(), tensors);
+    ASSERT_TRUE(out) << out.error().message;
+    for (const auto& t : plain->tensors()) ASSERT_TRUE(out->append(*plain->data(t)));
+    ASSERT_TRUE(out->append(std::as_bytes(std::span(&quarter, 1))));
+    ASSERT_TRUE(out->finish());
+  }
+  const std::string nv = path("nv.gguf");
+  expect(relayout + " " + nv + " " + path("rows.gguf"), 0, "");
+  const auto from = gguf::reader::open(nv), to = gguf::reader::open(dir / "rows.gguf");
+  ASSERT_TRUE(from && to);
+  int scales = 0;
+  for (const auto& t : from->tensors())
+    if (t.name.ends_with("scale")) {
+      const auto* u = to->find(t.name);
+      ASSERT_TRUE(u) << t.name;
+      EXPECT_TRUE(std::ranges::equal(*from->data(t), *to->data(*u))) << t.name;
+      ++scales;
+    }
+  EXPECT_GT(scales, 20);
+
+  test::edit_model(nv, dir / "odd.gguf", {{}, "blk.0.ffn_down.scale", [](std::vector<std::byte>& b) {
+                                            float s;
+                                            std::memcpy(&s, b.data(), 4);
+                                            s *= 4;
+                                            std::memcpy(b.data(), &s, 4);
+                                          }});
+  const auto measured = [&](const std::string& model) {
+    return document(perplexity + " -m " + model + " -f " + path("text.txt") +
+                    " -c 64 --chunks 2 --json")["ppl"]
+        .get<double>();
+  };
+  EXPECT_EQ(measured(nv), measured(path("plain.gguf")));
+  EXPECT_EQ(measured(nv), measured(path("rows.gguf")));
+  EXPECT_NE(measured(nv), measured(path("odd.gguf")));
+
+  const std::string gate = " --reference " + heads + " --gate 'ffn_down.weight: nmse<=0.01'";
+  expect(validate + " " + nv + gate, 0, "");
+  expect(validate + " " + path("odd.gguf") + gate, 1, "blk.0.ffn_down.weight");
+  expect(quantize + " --allow-requantize " + nv + " " + path("q8.gguf") + " Q8_0", 0, "wrote");
+  const auto quantized = gguf::reader::open(dir / "q8.gguf");
+  ASSERT_TRUE(quantized);
+  ASSERT_TRUE(quantized->find("blk.1.attn_q.input_scale"));
+  EXPECT_FALSE(quantized->find("blk.1.attn_q.scale"));
 }
 
 TEST_F(model_programs, relayout_keeps_the_model) {

@@ -166,6 +166,28 @@ TEST_F(Explain, MarksWhatNeedsAllowRequantize) {
   EXPECT_EQ(told().find("needs --allow-requantize"), std::string::npos);
 }
 
+/// As --require-imatrix says; no rule and no type: nothing is decided that could need any.
+TEST_F(Explain, MarksWhatNeedsAnImatrix) {
+  std::ofstream(dir / "r.txt") << "attn_q_a=iq2_xxs ffn_down=q6_K\n";
+  const auto marked = [&](const char* required) {
+    o.required = required;
+    const auto text = told();
+    std::istringstream lines(text);
+    std::map<std::string, std::size_t> n;
+    for (std::string line; std::getline(lines, line);)
+      if (line.find(", needs --imatrix") != line.npos) ++n[line.substr(line.find(" -> ") + 4, 7)];
+    return n;
+  };
+  using counts = std::map<std::string, std::size_t>;
+  EXPECT_TRUE(marked("none").empty());
+  EXPECT_EQ(marked("lowbit"), (counts{{"iq2_xxs", 2}})) << told();
+  EXPECT_EQ(marked("all"), (counts{{"iq2_xxs", 2}, {"q6_K   ", 3}})) << told();
+  o.required = "lowbit", o.json = true;
+  const auto document = json::parse(told());
+  for (const auto& t : document["tensors"])
+    EXPECT_EQ(t["needs_imatrix"], t["type"] == "iq2_xxs") << t["name"];
+}
+
 TEST_F(Explain, RefusesWhatOnlyARunDecides) {
   const auto refused = [&](const std::string& option, auto set) {
     const auto kept = o;

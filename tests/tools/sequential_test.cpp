@@ -14,6 +14,7 @@
 #include "reference_target.hpp"
 #include "run.hpp"
 #include "support/edited_model.hpp"
+#include "support/paths.hpp"
 #include "synthetic.hpp"
 
 namespace quantal::plan {

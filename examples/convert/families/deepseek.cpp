@@ -1,4 +1,4 @@
-// Latent attention (MLA): DeepSeek V2 to V3.2, Kimi-K2, GLM-4.7-Flash, GLM-5, Youtu. The GGUF architecture
+// Latent attention (MLA): DeepSeek V2 to V3.2, Kimi-K2, GLM-4.7-Flash, GLM-5, Youtu, Mistral Small 4. The GGUF architecture
 // deepseek2 serves them all.
 #include "families/decoder.hpp"
 #include "families/rope.hpp"
@@ -46,8 +46,20 @@ constexpr auto shared_experts = std::to_array<tensor_row>({
 constexpr auto tensors =
     join(outer_tensors, attention, feed_forward_tensors, router, routing_bias, expert_stacks, shared_experts);
 
+/// Experts of a block in one tensor, gate and up of each in one matrix.
+constexpr auto joined_experts = std::to_array<tensor_row>({
+    {"blk.#.ffn_gate_exps.weight", "layers.#.mlp.experts.gate_up_proj", size::expert_gate_up, size::embedding,
+     trait::sparse, assembly::matrix, order::first_half, false, false, size::experts},
+    {"blk.#.ffn_up_exps.weight", "layers.#.mlp.experts.gate_up_proj", size::expert_gate_up, size::embedding,
+     trait::sparse, assembly::matrix, order::second_half, false, false, size::experts},
+    {"blk.#.ffn_down_exps.weight", "layers.#.mlp.experts.down_proj", size::embedding, size::expert_hidden,
+     trait::sparse, assembly::matrix, order::same, false, false, size::experts},
+});
+constexpr auto mistral_tensors =
+    join(outer_tensors, attention, feed_forward_tensors, router, joined_experts, shared_experts);
+
 /// What differs between the models: defaults of keys, and what is left out.
-enum class variant { v2, v3, sparse, glm, sparse_glm, dense };
+enum class variant { v2, v3, sparse, glm, sparse_glm, dense, mistral };
 
 bool has_indexer(variant v) { return v == variant::sparse || v == variant::sparse_glm; }
 
@@ -64,6 +76,7 @@ void read_sizes(key_reader& k, mla::config& c) {
   c.q_rank = k.integer_or("q_lora_rank", 0, 0, largest_size);
   c.dense_hidden = k.integer("intermediate_size", 1, largest_size);
   c.rms_epsilon = k.number("rms_norm_eps", 0.0);
+  for (const char* sum : {"head_dim", "qk_head_dim"}) k.get(sum);  // follow from the others
   if (c.rope % 2) k.fail("qk_rope_head_dim", "is odd");
 }
 
@@ -95,8 +108,10 @@ void read_routing(key_reader& k, variant v, model_config& m) {
   auto& c = m.hyper;
   c.experts = k.integer_or("n_routed_experts", 0, 0, 1024);
   c.dense_layers = c.experts ? read_dense_layers(k, c.layers) : c.layers;
-  const std::string method = k.text_or("topk_method", v != variant::v2 ? "noaux_tc" : "greedy");
-  const std::string scoring = k.text_or("scoring_func", v != variant::v2 ? "sigmoid" : "softmax");
+  const bool plain = v == variant::v2 || v == variant::mistral;
+  const std::string method = k.text_or("topk_method", plain ? "greedy" : "noaux_tc");
+  const std::string scoring = k.text_or("scoring_func", plain ? "softmax" : "sigmoid");
+  if (v == variant::mistral) k.only("n_group", 1);
   if (c.experts == 0) return;
   c.experts_used = k.integer("num_experts_per_tok", 1, c.experts);
   c.experts_shared = k.integer_or("n_shared_experts", 0, 0, 64);
@@ -188,6 +203,7 @@ void set_sizes(model_config& m) {
   s[size::head_values] = c.heads * c.value;
   s[size::experts] = c.experts;
   s[size::expert_hidden] = c.expert_hidden;
+  s[size::expert_gate_up] = 2 * c.expert_hidden;
   s[size::shared_hidden] = c.experts_shared * c.expert_hidden;
   s[size::q_rank] = c.q_rank;
   s[size::kv_rank] = c.kv_rank;
@@ -207,7 +223,9 @@ void set_attention(model_config& m) {
   if (c.q_rank) m.set_integer("attention.q_lora_rank", c.q_rank);
   m.set_integer("attention.kv_lora_rank", c.kv_rank);
   mla::set_layout_keys(m.keys, c, m.layout);
-  if (m.temperature != 0.0) m.set_number("attention.temperature_scale", m.temperature);
+  if (m.temperature == 0.0) return;
+  m.set_number("attention.temperature_scale", m.temperature);
+  m.set_integer("attention.temperature_length", static_cast<std::int64_t>(c.scaling.original_context));
 }
 
 void set_rope(model_config& m) {
@@ -264,8 +282,9 @@ void read(key_reader& k, model_config& m) {
 }
 
 constexpr family member_of(std::string_view class_name, std::string_view model_type,
-                           void (*read_it)(key_reader&, model_config&)) {
-  return {class_name, model_type, "deepseek2", {}, tensors, read_it};
+                           void (*read_it)(key_reader&, model_config&),
+                           std::span<const tensor_row> table = tensors) {
+  return {class_name, model_type, "deepseek2", {}, table, read_it};
 }
 constexpr auto families = std::to_array<family>({
     member_of("DeepseekV2ForCausalLM", "deepseek_v2", read<variant::v2>),
@@ -275,6 +294,7 @@ constexpr auto families = std::to_array<family>({
     member_of("Glm4MoeLiteForCausalLM", "glm4_moe_lite", read<variant::glm>),
     member_of("GlmMoeDsaForCausalLM", "glm_moe_dsa", read<variant::sparse_glm>),
     member_of("YoutuForCausalLM", "youtu", read<variant::dense>),
+    member_of("Mistral4ForCausalLM", "mistral4", read<variant::mistral>, mistral_tensors),
 });
 
 }  // namespace

@@ -94,7 +94,12 @@ enum class order : std::uint8_t {
   rotary,  ///< pairs that turn together are halves of a head in the checkpoint and neighbours in the GGUF
   even,
   odd,
+  first_half,  ///< of the rows of each slice
+  second_half,
 };
+
+/// Half of what is stored is another tensor.
+constexpr bool is_half(order taken) noexcept { return taken != order::same && taken != order::rotary; }
 
 /// A tensor under both names. '#' stands for the number of a block, '*' for that of an expert. Stored names
 /// follow the prefix of the model's body, or are `head_name`.
@@ -135,6 +140,8 @@ struct model_config {
   mla::layout layout = mla::layout::heads;
 
   quantization quantized;
+  /// Mistral's own layout: params.json and names without a prefix.
+  bool native = false;
   /// The checkpoint holds more than a language model (a vision tower, say), which is left out.
   bool wrapped = false;
   /// Attention of the checkpoint is sparse from this many tokens on; 0: never. The GGUF's is dense.
@@ -142,6 +149,8 @@ struct model_config {
   /// GLM: further end tokens are the end of a turn and of a message.
   bool is_glm = false;
   bool tied_embeddings = false;
+  /// A wrapper and its text part differ in that: the matrix is tied if none is stored.
+  bool ties_disagree = false;
   double temperature = 0;  ///< of attention, latent attention only; 0: none
   /// Special tokens by number; tokenizer files may say more.
   std::optional<std::int64_t> bos, eos, pad, eot, eom;
@@ -171,5 +180,7 @@ std::span<const family> llama_families();
 std::span<const family> qwen_families();
 std::span<const family> gemma_families();
 std::span<const family> gpt_oss_families();
+/// The family of this class in Mistral's own layout; null if there is none.
+const family* mistral_family(std::string_view class_name);
 
 }  // namespace quantal::hf

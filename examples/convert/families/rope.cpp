@@ -58,7 +58,7 @@ void set_factors(key_reader& r, model_config& m, double base) {
 }  // namespace
 
 rope_reader::rope_reader(key_reader& k, const char* kind)
-    : k_(k), parameters_(parameters_of(k, kind), k.where() + ": rope scaling") {}
+    : k_(k), parameters_(parameters_of(k, kind), k.where() + ": rope scaling", k.names()) {}
 
 rope_reader::~rope_reader() { k_.adopt(parameters_); }
 
@@ -93,6 +93,7 @@ void read_rope(key_reader& k, model_config& m, double otherwise, const char* kin
   m.set_number("rope.freq_base", base);
   const auto type = rope.type();
   for (auto* reader : {&k, &r}) reader->only("partial_rotary_factor", 1.0);
+  r.only("llama_4_scaling_beta", 0.0);  // a temperature of attention, which these have no key for
   if (type == "linear") {
     m.set("rope.scaling.type", std::string("linear"));
     m.set_number("rope.scaling.factor", r.number("factor", 1e-6));
