@@ -56,27 +56,27 @@ void replace(mla::matrix& m, const std::byte* whole, std::uint32_t type, const c
   m.scale = by.scale;
 }
 
-/// One of the two models, and its tokens between two halves of a block.
-struct lane {
-  mla::model model;
-  std::optional<mla::forward> run = {};
-  std::optional<mla::hidden_states> tokens = {};
-  mla::block_cache cache = {};
-  mla::layer stored = {}, layer = {};  ///< of the block: as it is in the file, and complete
-
-  result<void> open_block(std::int64_t block) {
-    stored = model.tensors.layers[static_cast<std::size_t>(block)];
-    return complete(block);
-  }
-  result<void> complete(std::int64_t block) {
-    layer = stored;
-    return mla::complete_layer(*model.file, model.hyper, block, layer);
-  }
-};
-
 }  // namespace
 
 struct sequential_run::state {
+  /// One of the two models, and its tokens between two halves of a block.
+  struct lane {
+    mla::model model;
+    std::optional<mla::forward> run = {};
+    std::optional<mla::hidden_states> tokens = {};
+    mla::block_cache cache = {};
+    mla::layer stored = {}, layer = {};  ///< of the block: as it is in the file, and complete
+
+    result<void> open_block(std::int64_t block) {
+      stored = model.tensors.layers[static_cast<std::size_t>(block)];
+      return complete(block);
+    }
+    result<void> complete(std::int64_t block) {
+      layer = stored;
+      return mla::complete_layer(*model.file, model.hyper, block, layer);
+    }
+  };
+
   sequential_options options;
   mla::corpus text;
   lane quantized, reference;
