@@ -380,7 +380,8 @@ result<std::vector<std::vector<choice_of_type>>> all_losses(
     auto& mine = out.emplace_back();
     for (const auto* f : options.types) {
       if (t.cols() % f->layout.elements != 0 ||
-          (needs_importance(*f, *fixed.type, fixed.family) && !curve.has_importance()))
+          (needs_importance(*f, *fixed.type, fixed.family) && !curve.has_importance() &&
+           !(fixed.run_knows_inputs && fixed.run_knows_inputs(t.name))))
         continue;
       const auto loss = curve.loss(*f);
       if (!loss) return loss.error();

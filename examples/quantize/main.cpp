@@ -54,9 +54,8 @@ quantal::result<void> take_arguments(const std::vector<std::string>& a, run_opti
 void add_sequential_options(quantal::cli::parser& p, quantal::plan::sequential_options& o, bool& on) {
   p.flag({"--sequential"},
          "quantize in the order of the model: codes are chosen for the inputs that a tensor gets from what "
-         "is quantized "
-         "already, and aim at the outputs of the model as it was; needs --text; --imatrix is used where it "
-         "is given",
+         "is quantized already, and aim at the outputs of the model as it was; needs --text; --imatrix is "
+         "used where it is given",
          on);
   p.option({"-f", "--text"}, "FILE", "calibration text of --sequential (UTF-8)", o.text);
   p.option({"-c", "--ctx-size"}, "N", "tokens per chunk of it", o.context, {2, 1 << 20});
@@ -75,6 +74,13 @@ std::string conflict(const run_options& o, bool sequential) {
   if (!sequential && o.sequential) return "--text is the text of --sequential";
   if (sequential && !o.hessian.empty())
     return "--sequential collects its own moments; --hessian does not go with it";
+  if (sequential && o.lattice)
+    return "--lattice keeps the codes that weights lie on, --sequential chooses others: give one of them";
+  const auto& s = o.sequential;
+  const run_options usual;
+  if (!sequential && (s.context != usual.sequential.context || s.chunks || s.from_chunk || s.ram ||
+                      s.limit != usual.sequential.limit))
+    return "--ctx-size, --chunks, --from-chunk, --hessian-limit and --ram belong to --sequential";
   return {};
 }
 
@@ -100,8 +106,8 @@ int body(int argc, char** argv) {
            "candidates of --target-bpw and --target-size instead of the usual ones", o.target_types);
   p.option({"--explain"}, "RECIPE",
            "only tell what every tensor of IN gets by a recipe, by which rule, and the recipe as quantal, "
-           "ik_llama.cpp "
-           "and llama.cpp write it; RECIPE: a file in any of these ways, or rules; TYPE may be left out",
+           "ik_llama.cpp and llama.cpp write it; RECIPE: a file in any of these ways, or rules; TYPE may be "
+           "left out",
            recipe);
   add_sequential_options(p, o.sequential, sequential);
   p.flag({"--dry-run"}, "print the plan, write nothing", o.dry_run);
@@ -116,6 +122,11 @@ int body(int argc, char** argv) {
   if (recipe) {
     if (const auto taken = take_recipe(*recipe, arguments, o); !taken)
       return quantal::fail("quantal-quantize", taken.error(), quantal::cli::exit_usage);
+    if (sequential || o.sequential || !o.hessian.empty())
+      return quantal::fail(
+          "quantal-quantize",
+          {"--explain chooses no codes: --sequential, --text and --hessian do not go with it"},
+          quantal::cli::exit_usage);
     const auto done = quantal::plan::explain(o);
     return done ? quantal::cli::exit_ok : quantal::fail("quantal-quantize", done.error());
   }

@@ -58,6 +58,12 @@ void paired_collector::start(std::int64_t token, bool reference) {
   if (!reference) experts_.clear();
 }
 
+std::string paired_collector::described() const {
+  std::string all;
+  for (const auto& name : names_) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
 bool paired_collector::wanted(std::string_view name) const {
   return std::find(names_.begin(), names_.end(), name) != names_.end();
 }
@@ -78,7 +84,8 @@ const std::string* paired_collector::shared_with(const std::string& name, const 
 }
 
 void paired_collector::open(tensor& t, const rows& in) const {
-  const auto bytes = static_cast<std::size_t>(2 * in.cols * in.cols * in.slices) * sizeof(double);
+  // Two sums of what is used, three of what is held out.
+  const auto bytes = static_cast<std::size_t>(5 * in.cols * in.cols * in.slices) * sizeof(double);
   t.cols = in.cols, t.slices = bytes > options_.bytes_per_tensor ? 1 : in.slices;
   t.used.resize(static_cast<std::size_t>(t.slices)), t.held_out.resize(t.used.size());
 }
@@ -96,10 +103,11 @@ result<void> paired_collector::keep(const rows& in) {
   tensor& t = tensors_[name];
   if (t.cols == 0) open(t, in);
   t.data = in.data;
-  t.batch.resize(static_cast<std::size_t>(in.tokens * in.per_token * in.cols));
+  t.batch_rows = in.row_stride == 0 ? 1 : in.per_token;
+  t.batch.resize(static_cast<std::size_t>(in.tokens * t.batch_rows * in.cols));
   auto to = t.batch.begin();
   for (std::int64_t n = 0; n < in.tokens; ++n)
-    for (std::int64_t i = 0; i < in.per_token; ++i, to += in.cols) std::copy_n(in.row(n, i), in.cols, to);
+    for (std::int64_t i = 0; i < t.batch_rows; ++i, to += in.cols) std::copy_n(in.row(n, i), in.cols, to);
   return {};
 }
 
@@ -108,15 +116,16 @@ result<void> paired_collector::pair(const rows& in) {
   const auto it = tensors_.find(std::string(in.name));
   if (it == tensors_.end()) return {};  // its inputs are those of another tensor
   tensor& t = it->second;
-  const float* x = t.batch.data();
   for (std::int64_t n = 0; n < in.tokens; ++n)
-    for (std::int64_t i = 0; i < in.per_token; ++i, x += in.cols) {
+    for (std::int64_t i = 0; i < in.per_token; ++i) {
+      const float* x = t.batch.data() + (n * t.batch_rows + std::min(i, t.batch_rows - 1)) * in.cols;
       const float* r = in.row(n, i);
       const auto finite = [&](const float* v) {
         return std::all_of(v, v + in.cols, [](float f) { return is_finite(f); });
       };
       if (!finite(x) || !finite(r))
-        return error{"tensor '" + text::printable(in.name) + "': its input holds a NaN or an infinity"};
+        return error{"tensor '" + text::printable(in.name) + "': its input" +
+                     (finite(r) ? ", from what is quantized so far," : "") + " holds a NaN or an infinity"};
       const bool held = first_token_ + n >= options_.held_out_from;
       sums& s = (held ? t.held_out : t.used)[static_cast<std::size_t>(t.slices == 1 ? 0 : in.slice(n, i))];
       s.pending_x.insert(s.pending_x.end(), x, x + in.cols);

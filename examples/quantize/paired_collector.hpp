@@ -34,6 +34,8 @@ class paired_collector {
 
   /// Every wanted tensor of this batch was seen, in the model that ran last.
   bool complete() const noexcept { return seen_ == names_.size(); }
+  /// The wanted tensors, for messages.
+  std::string described() const;
   /// Once all batches are through: moments of a tensor. One matrix per expert or head, or one for all.
   const paired_moments& moments_of(const std::string& name);
 
@@ -75,7 +77,8 @@ class paired_collector {
   struct tensor {
     std::int64_t cols = 0, slices = 0;
     const float* data = nullptr;  ///< where the quantized model had its inputs in this batch
-    std::vector<float> batch;     ///< these inputs
+    std::vector<float> batch;     ///< these inputs: per token one row, or one per slot where they differ
+    std::int64_t batch_rows = 0;  ///< per token
     std::vector<sums> used, held_out;
     bool finished = false;
     paired_moments moments;

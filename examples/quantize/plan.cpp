@@ -29,6 +29,10 @@ void count(model_plan& p, const step& s) {
   p.fallbacks += s.to.fallback_from ? 1 : 0;
 }
 
+bool run_knows_inputs(const type_options& options, const std::string& tensor) {
+  return options.run_knows_inputs && options.run_knows_inputs(tensor);
+}
+
 /// Looks importance up. A tensor that lacks what its type needs goes to `required`, or, where no pass can collect it, gets a
 /// type that needs none.
 result<void> add_importance(const gguf::model_view& model, const type_options& options,
@@ -42,10 +46,10 @@ result<void> add_importance(const gguf::model_view& model, const type_options& o
     if (!note) return note.error();
     s.importance = std::move(*note);
   }
-  if (s.importance.from != imatrix::source::none) return {};
+  if (s.importance.from != imatrix::source::none || run_knows_inputs(options, t.name)) return {};
   const auto exempt = exemption_of(t.name, p.traits);
   const bool collapses = needs_importance(*f, *options.type, options.family);
-  if (statistics && exempt == exemption::unreached) {
+  if ((statistics || options.run_knows_inputs) && exempt == exemption::unreached) {
     if (!collapses || needed == requirement::none) return {};
     s.to.decided = reason::no_data;
     if (!s.to.fallback_from) s.to.fallback_from = f;
@@ -128,7 +132,7 @@ bool lacks_importance(const step& s, const model_traits& traits, const type_opti
                       requirement needed) {
   const auto* f = find_format(s.to.type);
   if (s.to.copy || s.scale_of || !f || f->is_float || s.importance.from != imatrix::source::none ||
-      s.to.decided == reason::no_data)
+      s.to.decided == reason::no_data || run_knows_inputs(options, s.tensor->name))
     return false;
   const auto exempt = exemption_of(s.tensor->name, traits);
   return exempt != exemption::lookup && exempt != exemption::output &&
@@ -149,7 +153,7 @@ result<model_plan> make_plan(const gguf::model_view& model, type_options& option
   p.family = options.family;
   p.traits = traits_of(model.meta(), model.tensors());
   p.shape = imatrix::shape_of(model.meta());
-  auto targets = choose_types(model.tensors(), options, p.traits, statistics != nullptr);
+  auto targets = choose_types(model.tensors(), options, p.traits, statistics || options.run_knows_inputs);
   if (!targets) return error{model.path() + ": " + targets.error().message};
   std::vector<std::string> required;
   for (std::size_t i = 0; i < targets->size(); ++i) {

@@ -244,7 +244,7 @@ result<std::optional<conversion_loss>> write_tensor(const gguf::model_view& mode
     if (!found) return found.error();
     importance = std::move(*found);
   }
-  if (inputs && !with.importance) importance = diagonal_of(inputs->inputs, *s.tensor);
+  if (inputs && !importance) importance = diagonal_of(inputs->inputs, *s.tensor);
   scale_pair scales{{}, scale};
   if (!s.to.copy) {
     auto from = gguf::read_scale(model, *s.tensor);
@@ -331,10 +331,21 @@ result<void> execute(const model_plan& plan, step_runner& steps, output& out) {
   return out.finish();
 }
 
+/// The output is written last, beside the converted tensors: it must not fail then, after hours.
+result<void> check_space(const std::filesystem::path& folder, const model_plan& plan) {
+  std::error_code failed;
+  const auto space = std::filesystem::space(folder.empty() ? "." : folder, failed);
+  if (failed || space.available >= plan.bytes) return {};
+  return error{(folder.empty() ? "." : folder.string()) + ": " + text::human_size(space.available) +
+               " are free; the output takes " + text::human_size(plan.bytes) +
+               " beside the converted tensors that wait there"};
+}
+
 result<void> execute_sequential(sequential_run& run, const model_plan& plan, step_runner& steps,
                                 const std::filesystem::path& scratch, executor_ref threads, output& out) {
   auto store = step_store::in(scratch, plan);
   if (!store) return store.error();
+  if (auto r = check_space(scratch, plan); !r) return r;
   const auto done =
       run.run(plan, scratch, threads, [&](std::size_t i, const paired_moments* inputs) -> result<converted> {
         const auto scale = steps.scale();
@@ -416,6 +427,8 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
                  sequential_run* sequential) {
   auto types = read_type_options(o);
   if (!types) return types.error();
+  if (sequential)
+    types->run_knows_inputs = [&](std::string_view tensor) { return sequential->meets(tensor); };
   if (!types->allow_requantize)
     if (auto found = find_released(model, *types); !found) return found;
   auto loaded = load_statistics(o);
@@ -432,11 +445,11 @@ result<void> run(const gguf::model_view& model, const run_options& o, const plac
   auto allocated = add_allocation(model, o, {statistics, moments}, place, *types);
   if (!allocated) return allocated.error();
   if (!on_lattices->empty()) *allocated = *on_lattices + (allocated->empty() ? "" : ",") + *allocated;
-  // A sequential run knows the inputs of what it runs.
-  const auto needed =
-      sequential && !statistics && o.required == "lowbit" ? requirement::none : required_of(o);
-  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, needed);
+  auto plan = make_plan(model, *types, statistics ? &*statistics : nullptr, required_of(o));
   if (!plan) return plan.error();
+  if (sequential && std::ranges::none_of(plan->steps, wants_moments))
+    return error{"--sequential has no effect with type " + std::string(types->type->name) +
+                 ": no tensor's codes would be chosen"};
   if (moments)
     if (auto added = add_moments(model, *moments, *plan); !added) return added;
   const auto paths = place(*plan);

@@ -138,6 +138,18 @@ sequential_run::sequential_run(std::unique_ptr<state> s) noexcept : s_(std::move
 sequential_run::sequential_run(sequential_run&&) noexcept = default;
 sequential_run::~sequential_run() = default;
 
+bool sequential_run::meets(std::string_view tensor) const {
+  if (tensor == "output.weight") return true;
+  for (std::int64_t b = 0; b < s_->hyper().layers; ++b) {
+    const auto prefix = "blk." + std::to_string(b) + ".";
+    if (!tensor.starts_with(prefix) || !tensor.ends_with(".weight")) continue;
+    const auto name = tensor.substr(prefix.size(), tensor.size() - prefix.size() - 7);
+    return std::ranges::any_of(
+        stages(), [&](const stage& s) { return std::ranges::find(s.tensors, name) != s.tensors.end(); });
+  }
+  return false;
+}
+
 std::string sequential_run::describe() const {
   return std::to_string(s_->text.chunks) + " chunks of " + std::to_string(s_->text.size) + " tokens of " +
          text::printable(s_->options.text.string());
@@ -274,7 +286,8 @@ result<void> sequential_run::state::run_half(lane& l, half h, std::int64_t block
                                 : l.run->feed_forward_half(block, l.layer, b, watch);
   if (r) return r;
   const auto row = std::max<std::int64_t>(0, l.run->work().failed_row());
-  return error{"chunk " + std::to_string(first + row / text.size) + ": " + r.error().message};
+  return error{reference.model.file->path() + ": chunk " + std::to_string(first + row / text.size) + ": " +
+               r.error().message};
 }
 
 result<void> sequential_run::state::collect(half h, std::int64_t block, paired_collector& to) {
@@ -282,7 +295,8 @@ result<void> sequential_run::state::collect(half h, std::int64_t block, paired_c
     if (auto r = run_half(quantized, h, block, first, chunks, &to.quantized()); !r) return r;
     if (auto r = run_half(reference, h, block, first, chunks, &to.reference()); !r) return r;
     return to.complete() ? result<void>{}
-                         : error{"block " + std::to_string(block) + ": a tensor has no input"};
+                         : error{reference.model.file->path() + ": block " + std::to_string(block) +
+                                 ": not all of " + text::printable(to.described()) + " have inputs"};
   });
 }
 

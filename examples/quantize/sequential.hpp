@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "paired_moments.hpp"
 #include "plan.hpp"
@@ -27,7 +28,7 @@ struct sequential_options {
 
   explicit operator bool() const noexcept { return !text.empty(); }
   /// What files call the text.
-  std::string dataset() const { return text.filename().string(); }
+  std::string dataset() const { return text.filename().string().substr(0, 127); }
 };
 
 /// A tensor as it was quantized. The bytes stay where they are.
@@ -47,6 +48,8 @@ class sequential_run {
   sequential_run(sequential_run&&) noexcept;
   ~sequential_run();
 
+  /// Does the run learn the inputs of this tensor before it is quantized?
+  bool meets(std::string_view tensor) const;
   /// "24 chunks of 512 tokens of FILE"
   std::string describe() const;
   /// Converts every step of the plan once, in the order of the model. `scratch`: folder of temporary files.

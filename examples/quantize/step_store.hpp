@@ -7,6 +7,7 @@
 
 #include "hidden_states.hpp"
 #include "plan.hpp"
+#include "text.hpp"
 #include "unnamed_file.hpp"
 
 namespace quantal::plan {
@@ -23,7 +24,9 @@ class step_store {
     s.holder_ = std::make_unique<unnamed_file>(std::move(*holder));
     const auto floats = static_cast<std::int64_t>(s.ends_.back() / sizeof(float) + 1);
     auto file = mla::mapped_floats::open(s.holder_->path(), floats, false);
-    if (!file) return file.error();
+    if (!file)
+      return error{(folder.empty() ? "." : folder.string()) + ": no room for the converted tensors, " +
+                   text::human_size(s.ends_.back()) + ": " + file.error().message};
     s.file_ = std::make_unique<mla::mapped_floats>(std::move(*file));
     s.filled_.assign(plan.steps.size(), 0);
     return s;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -26,6 +28,8 @@ struct type_options {
   bool allow_requantize = false;
   std::unordered_set<std::string>
       released;  ///< quantized tensors that are a source without that (released.hpp)
+  /// Tensors whose inputs a run of the model tells the quantizer, as an importance matrix would; empty: none.
+  std::function<bool(std::string_view)> run_knows_inputs;
   std::unordered_set<std::string> copies;  ///< of these, the q8_0 tensors beside released ones
 };
 

@@ -241,6 +241,29 @@ TEST_F(quantizing, blocks_that_no_pass_runs_get_a_safe_type_and_check_agrees) {
   expect_failure(o, "1 tensor(s) need importance data that the imatrix does not have: blk.1.attn_v_b.weight");
 }
 
+/// A run of the model knows the inputs of what it runs, and no more.
+TEST_F(quantizing, types_that_need_importance_where_a_run_knows_the_inputs) {
+  const auto in = synthetic({.next_token = 1});
+  const auto model = gguf::reader::open(in);
+  ASSERT_TRUE(model);
+  auto types = read_type_options(options(in, "IQ2_XXS"));
+  ASSERT_TRUE(types);
+  EXPECT_FALSE(make_plan(*model, *types, nullptr, requirement::lowbit));
+  types->run_knows_inputs = [](std::string_view name) { return !name.starts_with("blk.2."); };
+  const auto plan = make_plan(*model, *types, nullptr, requirement::lowbit);
+  ASSERT_TRUE(plan) << plan.error().message;
+  int safe = 0, chosen = 0;
+  for (const auto& s : plan->steps) {
+    safe += s.to.decided == reason::no_data;
+    chosen += s.to.type == iq2_xxs::gguf_id;
+    EXPECT_EQ(s.to.decided == reason::no_data && !s.tensor->name.starts_with("blk.2."), false)
+        << s.tensor->name;
+    EXPECT_FALSE(s.to.type == iq2_xxs::gguf_id && s.tensor->name.starts_with("blk.2.")) << s.tensor->name;
+  }
+  EXPECT_GT(safe, 0);
+  EXPECT_GT(chosen, 0);
+}
+
 TEST_F(quantizing, whose_types) {
   const auto in = synthetic();
   const auto type_of = [&](const char* type, const char* types, const char* tensor) {

@@ -328,7 +328,9 @@ TEST_F(sequential_runs, name_what_is_wrong) {
   test::edit_model(fixture("v2lite-mainline"), dir / "nan.gguf", test::nan_in("blk.1.attn_output.weight"));
   o.in = dir / "nan.gguf";
   expect_failure({"nan.gguf", "blk.1.attn_output.weight"});
-  o.in = fixture("v2lite-mainline"), o.out = o.sequential.text;
+  o.in = fixture("v2lite-mainline"), o.type = "COPY";
+  expect_failure({"--sequential has no effect with type COPY"});
+  o.type = "Q4_0", o.out = o.sequential.text;
   expect_failure({"--text", "text.txt"});
 }
 

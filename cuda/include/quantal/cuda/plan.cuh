@@ -71,7 +71,7 @@ inline constexpr int max_few_split = 4;
 /// Cycles of `tiles` tiles of a shape, each in `split` parts.
 inline double tile_cycles(const tile_model& model, const tile_cost& cost, std::int64_t tiles,
                           std::int64_t groups, int split, int multiprocessors) noexcept {
-  const std::int64_t blocks = tiles * split, slots = std::int64_t{cost.blocks} * multiprocessors;
+  const std::int64_t blocks = tiles * split, slots = std::int64_t{cost.blocks} * std::max(1, multiprocessors);
   const double chunks = 4.0 * static_cast<double>((groups + split - 1) / split);
   const double full = static_cast<double>(blocks / slots);
   const std::int64_t rest = blocks % slots;
