@@ -123,13 +123,22 @@ result<model_config> finish(model_config m, key_reader& k, key_reader& outer) {
   return m;
 }
 
+/// Of a folder without config.json that is not in Mistral's own layout either.
+error no_config(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  const bool has_params = std::filesystem::exists(directory / "params.json", ignored);
+  return {directory.string() +
+          (has_params ? ": params.json needs consolidated*.safetensors, and model*.safetensors a config.json"
+                      : ": neither config.json nor params.json: no checkpoint")};
+}
+
 /// Of a checkpoint in Mistral's own layout.
 result<model_config> read_params(const std::filesystem::path& path, mla::layout layout) {
   const auto d = read_json_object(path, largest_config);
   if (!d) return d.error();
   auto native = config_of_params(*d, path.string());
   if (!native) return native.error();
-  key_reader k(native->config, path.string(), params_names());
+  key_reader k(native->config, path.string(), native->names);
   model_config m;
   m.kind = mistral_family(native->class_name);
   m.native = true;
@@ -151,8 +160,7 @@ result<model_config> read_config(const std::filesystem::path& directory, mla::la
                  ": is no folder; checkpoints are, and GGUF files are for quantal-quantize"};
   if (has_native_layout(directory)) return read_params(directory / "params.json", layout);
   const auto path = directory / "config.json";
-  if (!std::filesystem::exists(path, failed))
-    return error{directory.string() + ": neither config.json nor params.json: no checkpoint"};
+  if (!std::filesystem::exists(path, failed)) return no_config(directory);
   const auto d = read_json_object(path, largest_config);
   if (!d) return d.error();
   const std::string where = path.string();

@@ -58,6 +58,8 @@ constexpr auto words = std::to_array<module_word>({
     {"wq_b", "q_b_proj"},
     {"wkv_a_with_mqa", "kv_a_proj_with_mqa"},
     {"wkv_b", "kv_b_proj"},
+    {"feed_forward.experts", "block_sparse_moe.experts", true},
+    {"feed_forward.gate", "block_sparse_moe.gate", true},
     {"feed_forward", "mlp"},
     {"experts", "mlp.experts"},
     {"shared_experts", "mlp.shared_experts"},
@@ -97,6 +99,7 @@ class params_reader {
       k_.fail("multimodal", "describes a model that hears, which is not supported");
     if (!k_.message().empty()) return error{k_.message()};
     for (const auto& key : k_.unused()) ignored(key);
+    out_.names.insert(out_.names.end(), names.begin(), names.end());
     return std::move(out_);
   }
 
@@ -121,7 +124,9 @@ class params_reader {
       own.remove_prefix(start.size());
       if (start.empty()) k_.get(n.own);
       const auto* v = member(object, own.data());
-      if (v && !out_.config.contains(n.config)) out_.config[n.config] = *v;
+      if (!v || out_.config.contains(n.config)) continue;
+      out_.config[n.config] = *v;
+      out_.names.push_back(n);
     }
   }
 
@@ -185,23 +190,25 @@ class params_reader {
   const document& params_;
   std::string where_;
   key_reader k_;
-  native_config out_{document::object(), {}, false, {}};
+  native_config out_{document::object(), {}, false, {}, {}};
 };
 
 }  // namespace
 
 bool has_native_layout(const fs::path& directory) {
   std::error_code ignored;
-  const auto has = [&](const char* name) { return fs::exists(directory / name, ignored); };
-  if (!has("params.json") || has("model.safetensors.index.json") || has("model.safetensors")) return false;
-  return !has("config.json") || has("consolidated.safetensors") || has("consolidated.safetensors.index.json");
+  const auto has = [&](const std::string& name) { return fs::exists(directory / name, ignored); };
+  const auto has_weights = [&](const std::string& name) {
+    return has(name + ".safetensors") || has(name + ".safetensors.index.json");
+  };
+  if (!has("params.json")) return false;
+  const bool own = has_weights("consolidated"), other = has_weights("model");
+  return has("config.json") ? own && !other : own || !other;
 }
 
 result<native_config> config_of_params(const document& params, const std::string& where) {
   return params_reader(params, where).read();
 }
-
-std::span<const key_name> params_names() { return names; }
 
 std::span<const module_word> native_words() { return words; }
 

@@ -19,12 +19,12 @@ struct native_config {
   std::string class_name;  ///< of the model, likewise
   bool wrapped = false;    ///< there is a part that sees
   std::vector<std::string> notices;
+  /// Keys of `config` and what params.json calls them, "moe.num_experts"; of several names first the one that this
+  /// file has.
+  std::vector<key_name> names;
 };
 /// Errors name the file and the key.
 result<native_config> config_of_params(const document& params, const std::string& where);
-
-/// Keys of `config` and what params.json calls them, "moe.num_experts".
-std::span<const key_name> params_names();
 
 /// Modules of a checkpoint, word by word, under the names that lists of a quantization_config may have for them.
 std::span<const module_word> native_words();

@@ -12,6 +12,11 @@ constexpr std::int64_t widest = 1 << 20;
 /// What the names of a wrapper's text part begin with; lists of modules have it or not.
 constexpr std::string_view wrapper = "language_model.";
 
+/// The module that is called `name`, or one in it.
+bool is_within(std::string_view module, std::string_view name) {
+  return module.starts_with(name) && (module.size() == name.size() || module[name.size()] == '.');
+}
+
 bool is_size(const document& n) {
   return n.is_number_unsigned() && n.get<std::uint64_t>() >= 1 &&
          n.get<std::uint64_t>() <= static_cast<std::uint64_t>(widest);
@@ -48,7 +53,7 @@ result<bool> module_pattern::names(const std::string& module) const {
   const bool wrapped = module.starts_with(wrapper);
   for (const auto& m : {module, wrapped ? module.substr(wrapper.size()) : std::string(wrapper) + module}) {
     if (!expression_) {
-      if (m == name_ || (m.starts_with(name_) && m[name_.size()] == '.')) return true;
+      if (is_within(m, name_)) return true;
       continue;
     }
     const auto found = expression_->found_in(m);
@@ -63,11 +68,12 @@ namespace {
 std::string in_words(std::string_view module, std::span<const module_word> words) {
   std::string out;
   while (!module.empty()) {
-    const auto word = module.substr(0, module.find('.'));
+    const auto it = std::find_if(words.begin(), words.end(),
+                                 [&](const module_word& w) { return is_within(module, w.own); });
+    const auto word = it == words.end() ? module.substr(0, module.find('.')) : it->own;
     module.remove_prefix(std::min(word.size() + 1, module.size()));
-    const auto it =
-        std::find_if(words.begin(), words.end(), [&](const module_word& w) { return w.own == word; });
     out += (out.empty() ? "" : ".") + std::string(it == words.end() ? word : it->other);
+    if (it != words.end() && it->keeps_rest) words = {};
   }
   return out == "lm_head" ? out : "model." + out;
 }

@@ -49,9 +49,11 @@ class module_pattern {
   std::optional<pattern> expression_;
 };
 
-/// A word of a module's name, and what another layout has in its place.
+/// A word of a module's name, or several with dots between them, and what another layout has in its place. Those of
+/// several stand before their first.
 struct module_word {
   std::string_view own, other;
+  bool keeps_rest = false;  ///< words behind it are the same in both
 };
 
 class quantization {

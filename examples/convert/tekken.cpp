@@ -12,6 +12,9 @@
 namespace quantal::hf {
 namespace {
 
+/// In bytes: the time that a token's splits take grows with the square of its length.
+constexpr std::size_t longest_token = 2048;
+
 /// Special tokens of files that do not list them.
 constexpr auto usual_tokens = std::to_array<const char*>({"<unk>",
                                                           "<s>",
@@ -114,7 +117,7 @@ class tekken_reader {
       const auto rank = number(t, "rank");
       const auto *name = member(t, "token_str"), *control = member(t, "is_control");
       const bool is_control = !control || *control != false;
-      if (!rank || *rank >= special_ || !name || !name->is_string() ||
+      if (!rank || *rank >= special_ || !name || !name->is_string() || *name == "" ||
           !out_.put(*rank, name->get<std::string>(),
                     is_control ? token_type::control : token_type::user_defined))
         return fail("special token " + std::to_string(i) +
@@ -141,6 +144,9 @@ class tekken_reader {
           bytes && bytes->is_string() ? from_base64(bytes->get_ref<const std::string&>()) : std::nullopt;
       if (!token) return fail("token " + std::to_string(i) + ": 'token_bytes' is missing or no base64");
       if (number(t, "rank") != i) return fail("token " + std::to_string(i) + ": its rank is not its place");
+      if (token->size() > longest_token)
+        return fail("token " + std::to_string(i) + ": has " + std::to_string(token->size()) +
+                    " bytes, more than " + std::to_string(longest_token));
       tokens.push_back(std::move(*token));
     }
     return add(tokens);

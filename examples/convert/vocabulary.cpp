@@ -99,11 +99,20 @@ void set_additions(const document& config, const vocabulary& v, gguf::metadata& 
     set("tokenizer.ggml.add_bos_token");
 }
 
+bool has(const std::filesystem::path& directory, const char* name) {
+  std::error_code ignored;
+  return std::filesystem::exists(directory / name, ignored);
+}
+
 /// A file of its own, a string, or the one called "default" of several; of models that see, a JSON file of its own.
-std::string chat_template(const std::filesystem::path& directory, const document& config) {
-  if (const auto own = file::read_text(directory / "chat_template.jinja")) return *own;
-  if (const auto own = read_json_object(directory / "chat_template.json"))
+/// Empty if there is none.
+result<std::string> chat_template(const std::filesystem::path& directory, const document& config) {
+  if (has(directory, "chat_template.jinja")) return file::read_text(directory / "chat_template.jinja");
+  if (has(directory, "chat_template.json")) {
+    const auto own = read_json_object(directory / "chat_template.json");
+    if (!own) return own.error();
     if (const auto* t = member(*own, "chat_template"); t && t->is_string()) return t->get<std::string>();
+  }
   const auto* t = member(config, "chat_template");
   if (t && t->is_string()) return t->get<std::string>();
   if (t && t->is_array())
@@ -111,7 +120,7 @@ std::string chat_template(const std::filesystem::path& directory, const document
       const auto *name = member(one, "name"), *text = member(one, "template");
       if (name && *name == "default" && text && text->is_string()) return text->get<std::string>();
     }
-  return {};
+  return std::string();
 }
 
 /// Tokens beside the pieces: added_tokens.json and tokenizer_config.json.
@@ -149,11 +158,6 @@ result<vocabulary> read_pieces(const std::filesystem::path& directory, const doc
   if (tokenizer) return add_to_pieces(*tokenizer, (directory / "tokenizer.json").string(), std::move(*v));
   v->fill();
   return v;
-}
-
-bool has(const std::filesystem::path& directory, const char* name) {
-  std::error_code ignored;
-  return std::filesystem::exists(directory / name, ignored);
 }
 
 /// tekken.json goes before others in Mistral's own layout, and behind them elsewhere.
@@ -244,8 +248,9 @@ result<void> add_vocabulary(const std::filesystem::path& directory, const model_
   set_special_tokens(config, c, *v, meta);
   set_additions(config, *v, meta);
   const auto t = chat_template(directory, config);
-  if (!t.empty()) meta.set("tokenizer.chat_template", t);
-  if (t.empty() && c.native)
+  if (!t) return t.error();
+  if (!t->empty()) meta.set("tokenizer.chat_template", *t);
+  if (t->empty() && c.native)
     notices.push_back(
         "there is no chat template; the layout has none but in a chat_template.jinja beside it");
   if (v->model == "llama") return {};  // nothing here runs it

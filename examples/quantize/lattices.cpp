@@ -35,15 +35,24 @@ result<std::vector<float>> some_rows(const gguf::tensor_info& t, weight_rows& re
   return out;
 }
 
+/// Rows of one work item.
+std::int64_t rows_at_once(const gguf::tensor_info& t) {
+  return std::max<std::int64_t>(checked_at_once / t.cols(), 1);
+}
+
+std::size_t work_items(const gguf::tensor_info& t) {
+  const std::int64_t rows = t.rows() * t.slices(), at_once = rows_at_once(t);
+  return static_cast<std::size_t>((rows + at_once - 1) / at_once);
+}
+
 /// Calls use(worker, row number, row) for all rows.
 template <class Use>
 result<void> for_all_rows(const gguf::tensor_info& t, const weight_rows& reader, executor_ref threads,
                           const Use& use) {
-  const std::int64_t cols = t.cols(), rows = t.rows() * t.slices();
-  const std::int64_t at_once = std::max<std::int64_t>(checked_at_once / cols, 1);
+  const std::int64_t cols = t.cols(), rows = t.rows() * t.slices(), at_once = rows_at_once(t);
   std::vector<weight_rows> readers(static_cast<std::size_t>(threads.workers()), reader);
   std::vector<std::vector<float>> x(readers.size(), std::vector<float>(static_cast<std::size_t>(cols)));
-  std::vector<std::optional<error>> failed(static_cast<std::size_t>((rows + at_once - 1) / at_once));
+  std::vector<std::optional<error>> failed(work_items(t));
   threads.for_each(static_cast<int>(failed.size()), [&](int i, int worker) {
     const auto w = static_cast<std::size_t>(worker);
     for (std::int64_t r = i * at_once; r < std::min((i + 1) * at_once, rows); ++r) {
@@ -111,7 +120,7 @@ class type_trial {
         y_(x_.size()) {}
 
   /// `unit`: the scale beside the tensor.
-  void add(std::span<const float> row, float unit) {
+  void add(std::span<const float> row, float unit, trial& made) {
     const auto cols = static_cast<std::int64_t>(row.size());
     std::transform(row.begin(), row.end(), x_.begin(), [&](float v) { return v / unit; });
     if (runtime::quantize_row(type_.gguf_id, x_.data(), nullptr, bytes_.data(), cols) != status::ok ||
@@ -123,8 +132,6 @@ class type_trial {
     made.error.add(row.data(), y_.data(), nullptr, cols);
     made.same_codes = made.same_codes && has_same_codes(finding_, row, y_);
   }
-
-  trial made;
 
  private:
   const format_info& type_;
@@ -142,9 +149,10 @@ trial try_some(const format_info& type, const std::vector<float>& rows, std::int
     unit = tensor_scale_of(type.gguf_id, largest_of_groups(rows), most);
   }
   type_trial t(type, f, cols);
+  trial made;
   for (auto row = rows.begin(); row != rows.end(); row += cols)
-    t.add({&*row, static_cast<std::size_t>(cols)}, unit);
-  return t.made;
+    t.add({&*row, static_cast<std::size_t>(cols)}, unit, made);
+  return made;
 }
 
 /// A tensor with what reads it.
@@ -168,13 +176,14 @@ result<trial> try_all(const format_info& type, const tensor_in_model& in, const 
     if (!measured) return measured.error();
     scale = std::move(*measured);
   }
-  std::vector<type_trial> parts(static_cast<std::size_t>(in.threads.workers()), {type, f, t.cols()});
+  std::vector<type_trial> trials(static_cast<std::size_t>(in.threads.workers()), {type, f, t.cols()});
+  std::vector<trial> parts(work_items(t));
   const auto done = for_all_rows(t, in.reader, in.threads, [&](std::size_t w, std::int64_t r, auto& row) {
-    parts[w].add(row, scale.of(r / t.rows()));
+    trials[w].add(row, scale.of(r / t.rows()), parts[static_cast<std::size_t>(r / rows_at_once(t))]);
   });
   if (!done) return done.error();
   trial sum;
-  for (const auto& p : parts) sum += p.made;
+  for (const auto& p : parts) sum += p;  // in the order of the rows: the threads do not matter
   return sum;
 }
 

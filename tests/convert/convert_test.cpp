@@ -553,6 +553,8 @@ TEST_F(Convert, ChatTemplates) {
   write_file(dir / "hf" / "chat_template.json", R"({"chat_template": "of models that see"})");
   convert(options());
   EXPECT_EQ(chat(), "of models that see");
+  write_file(dir / "hf" / "chat_template.json", R"({"chat_template": )");
+  expect_failure(options("refused.gguf"), {"chat_template.json"});
   write_file(dir / "hf" / "chat_template.jinja", "of its own file");
   convert(options());
   EXPECT_EQ(chat(), "of its own file");

@@ -206,6 +206,9 @@ TEST_F(NativeLayout, DamagedTekkenIsNamed) {
   refused([](json& t) { t.erase("config"); }, "'config'");
   refused([](json& t) { t["special_tokens"][2]["rank"] = 1; }, "special token 2");
   refused([](json& t) { t["special_tokens"][2]["rank"] = 4; }, "special token 2");
+  refused([](json& t) { t["special_tokens"][2]["token_str"] = ""; }, "special token 2: no name");
+  refused([](json& t) { t["vocab"][257]["token_bytes"] = base64(std::string(2049, 'a')); },
+          "token 257: has 2049 bytes, more than 2048");
   refused([](json& t) { t["special_tokens"] = 1; }, "'special_tokens'");
 }
 
@@ -219,6 +222,9 @@ TEST_F(NativeLayout, ErrorsHaveTheNamesOfParamsJson) {
   };
   expect_refused(with(good, "dim", nullptr), {"params.json", "key 'dim' is missing"});
   expect_refused(with(good, "n_heads", 0), {"params.json", "key 'n_heads' 0"});
+  expect_refused(with(good, "max_seq_len", 0), {"params.json", "key 'max_seq_len' 0"});
+  expect_refused(with(good, "max_position_embeddings", 0),
+                 {"params.json", "key 'max_position_embeddings' 0"});
   expect_refused(with(good, "n_layers", 3), {"'layers.2.attention_norm.weight' is missing"});
   expect_refused(with(good, "model_type", "mamba"), {"params.json", "'model_type'", "mamba"});
   expect_refused(with(good, "moe", 4), {"params.json", "'moe' is no object"});
@@ -313,6 +319,25 @@ TEST_F(NativeLayout, ListsOfModulesMayHaveTheNamesOfTransformers) {
   EXPECT_EQ(gguf::type_name(converted(n, "got.gguf", "auto").find("blk.0.attn_q.weight")->type), "q4_0");
 }
 
+TEST_F(NativeLayout, ListsOfModulesMayHaveTheNamesOfMixtral) {
+  auto c = mixtral();
+  widen_vocabulary(c);
+  auto n = native_llama(c);
+  const json weights = {{"num_bits", 4}, {"type", "int"}, {"symmetric", true}, {"strategy", "channel"}};
+  n.params["quantization"] = {{"quant_method", "compressed-tensors"},
+                              {"format", "pack-quantized"},
+                              {"config_groups", {{"g", {{"targets", {"Linear"}}, {"weights", weights}}}}}};
+  for (std::int64_t e = 0; e < c.experts; ++e)
+    pack(n, "layers.0.feed_forward.experts." + std::to_string(e) + ".w1");
+  EXPECT_EQ(gguf::type_name(converted(n, "got.gguf", "auto").find("blk.0.ffn_gate_exps.weight")->type),
+            "q4_0");
+  for (const char* name :
+       {"model.layers.0.block_sparse_moe.experts", "re:.*block_sparse_moe.experts.0.w1$"}) {
+    n.params["quantization"]["ignore"] = {name};
+    expect_refused(n, {"layers.0.feed_forward.experts.0.w1.weight_packed", "ignored"});
+  }
+}
+
 TEST_F(NativeLayout, WhatIsNoCheckpoint) {
   const auto refused = [&](const std::filesystem::path& in, const std::string& part,
                            const std::string& type = "") {
@@ -329,6 +354,9 @@ TEST_F(NativeLayout, WhatIsNoCheckpoint) {
   refused(dir / "model.gguf", "model.gguf: is no folder");
   std::filesystem::create_directories(dir / "empty");
   refused(dir / "empty", "empty: neither config.json nor params.json");
+  write_file(dir / "empty" / "params.json", "{}");
+  write_file(dir / "empty" / "model.safetensors", "");
+  refused(dir / "empty", "empty: params.json needs consolidated*.safetensors");
   auto c = llama();
   widen_vocabulary(c);
   native_llama(c).write(dir / "in", false);

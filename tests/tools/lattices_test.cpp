@@ -68,11 +68,11 @@ class Lattices : public ::testing::Test {
   }
   std::filesystem::path in() const { return dir / "in.gguf"; }
   /// Writes the tensors anew and looks at one of them.
-  lattice_finding examined(const std::string& name) {
+  lattice_finding examined(const std::string& name, int threads = 2) {
     test::write_model(dir / "examined.gguf", test::deepseek2_metadata({}), tensors,
                       [&](const gguf::tensor_info& t, std::vector<float>& x) { x = weights.at(t.name); });
     const auto r = gguf::reader::open(dir / "examined.gguf");
-    thread_pool pool(2);
+    thread_pool pool(threads);
     const auto f = examine(*r, *r->find("blk.0." + name + ".weight"), dialect::llama_cpp, pool);
     EXPECT_TRUE(f) << f.error().message;
     return *f;
@@ -128,6 +128,15 @@ TEST_F(Lattices, AreDescribedWithTheTypeThatHoldsThem) {
       EXPECT_EQ(f->type->name, name);
     }
   }
+}
+
+TEST_F(Lattices, ErrorsDoNotDependOnThreads) {
+  constexpr int parts = 8;
+  auto& large = weights["blk.0.large.weight"];
+  for (int i = 0; i < parts; ++i)
+    for (const float v : weights.at("blk.0.int4.weight")) large.push_back(std::ldexp(v, i));
+  tensors.push_back(test::tensor("blk.0.large.weight", f32::gguf_id, {cols, parts * rows, 1, 1}));
+  EXPECT_EQ(examined("large", 1).nmse, examined("large", 7).nmse);
 }
 
 /// Row 3 is not among those that are looked at closely.
