@@ -51,7 +51,9 @@ TEST(CArchs, TheBestOneRuns) {
   EXPECT_FALSE(quantal_arch_runs(nullptr));
   ASSERT_GT(quantal_arch_count(), 0u);
   EXPECT_EQ(quantal_arch_at(quantal_arch_count()), nullptr);
-  EXPECT_STREQ(quantal_arch_at(quantal_arch_count() - 1), "scalar");
+  // The last one is what every machine runs; on AArch64 that may be NEON.
+  const std::string last = quantal_arch_at(quantal_arch_count() - 1);
+  EXPECT_TRUE(last == "scalar" || last == "neon64") << last;
 }
 
 class CProducts : public testing::Test {
