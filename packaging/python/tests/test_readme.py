@@ -1,4 +1,4 @@
-"""The Python of the READMEs runs as it stands, in a folder of its own."""
+"""The Python of README.md and docs/python.md runs as it stands, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-READMES = [HERE.parent / "README.md", HERE.parents[2] / "README.md"]
-SNIPPETS = [code for file in READMES for code in re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL)]
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [ROOT / "README.md", ROOT / "docs/python.md"]
+SNIPPETS = [code for file in PAGES for code in re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL)]
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
