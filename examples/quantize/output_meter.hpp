@@ -10,6 +10,11 @@
 
 namespace quantal::plan {
 
+/// y += x m, x and y being rows x cols and m cols x cols.
+inline void add_square_product(const float* x, int rows, const float* m, std::int64_t cols, float* y) {
+  runtime::best_variant().product()(x, cols, m, cols, y, cols, rows, cols, cols);
+}
+
 /// Mean squared outputs of rows for the inputs that were held out.
 class output_meter {
  public:
@@ -22,7 +27,7 @@ class output_meter {
   /// Of each of `rows` rows x. `y`: as many floats, overwritten.
   void measure(const float* x, int rows, float* y, double* out) const {
     std::fill_n(y, rows * cols_, 0.0f);
-    runtime::best_variant().product()(x, cols_, matrix_.data(), cols_, y, cols_, rows, cols_, cols_);
+    add_square_product(x, rows, matrix_.data(), cols_, y);
     for (int r = 0; r < rows; ++r) {
       double sum = 0;
       for (std::int64_t c = 0; c < cols_; ++c) sum += double{x[r * cols_ + c]} * y[r * cols_ + c];

@@ -2,17 +2,13 @@
 
 #include <algorithm>
 
+#include "output_meter.hpp"
 #include "quantal/runtime/ops.hpp"
 
 namespace quantal::plan {
 namespace {
 
 constexpr std::int64_t solve_panel = output_metric::factor_panel;
-
-/// y += x m, m being cols x cols.
-void add_square_product(const float* x, const float* m, std::int64_t cols, int rows, float* y) {
-  runtime::best_variant().product()(x, cols, m, cols, y, cols, rows, cols, cols);
-}
 
 double dot(const float* a, const float* b, std::int64_t n) {
   double sum = 0;
@@ -94,8 +90,8 @@ double reference_target::best_share(const std::vector<float>& w, const std::vect
     float* y = memory.data() + worker * tile * cols_;
     for (const bool gains : {true, false}) {
       std::fill_n(y, n * cols_, 0.0f);
-      add_square_product((gains ? w : d).data() + first * cols_, gains ? shift.data() : inputs.data(), cols_,
-                         n, y);
+      add_square_product((gains ? w : d).data() + first * cols_, n, gains ? shift.data() : inputs.data(),
+                         cols_, y);
       for (int r = 0; r < n; ++r)
         (gains ? gain : cost)[static_cast<std::size_t>(first + r)] =
             dot(y + r * cols_, d.data() + (first + r) * cols_, cols_);
@@ -115,7 +111,7 @@ double reference_target::move(std::vector<float>& w, std::int64_t rows, double k
   for_tiles(rows, [&](std::int64_t first, int n, int worker) {
     float *y = memory.data() + 2 * worker * tile * cols_, *z = y + tile * cols_;
     std::fill_n(y, n * cols_, 0.0f);
-    add_square_product(w.data() + first * cols_, shift.data(), cols_, n, y);
+    add_square_product(w.data() + first * cols_, n, shift.data(), cols_, y);
     to_order(y, n, z);
     solve(z, n, y);
     for (int r = 0; r < n; ++r)

@@ -9,6 +9,7 @@
 #include "family_checkpoint.hpp"
 #include "native_checkpoint.hpp"
 #include "support/paths.hpp"
+#include "support/same_tensors.hpp"
 
 namespace quantal::test {
 namespace {
@@ -53,15 +54,7 @@ class NativeLayout : public converting {
   }
   /// The same tensors in the same order, and the same keys but the tokenizer's.
   static void expect_same_model(const gguf::reader& a, const gguf::reader& b) {
-    ASSERT_EQ(a.tensors().size(), b.tensors().size());
-    for (const auto& t : a.tensors()) {
-      const auto* u = b.find(t.name);
-      ASSERT_TRUE(u) << t.name;
-      EXPECT_EQ(t.type, u->type) << t.name;
-      EXPECT_EQ(t.ne, u->ne) << t.name;
-      const auto x = a.data(t), y = b.data(*u);
-      EXPECT_TRUE(std::equal(x->begin(), x->end(), y->begin(), y->end())) << t.name;
-    }
+    ASSERT_NO_FATAL_FAILURE(expect_same_tensors(a, b));
     for (const auto& [key, value] : a.meta().items()) {
       if (!key.starts_with("tokenizer.")) {
         EXPECT_EQ(shown(b.meta(), key), shown(a.meta(), key)) << key;

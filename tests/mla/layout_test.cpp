@@ -10,6 +10,7 @@
 #include "quantal/gguf/writer.hpp"
 #include "session.hpp"
 #include "support/paths.hpp"
+#include "support/same_tensors.hpp"
 
 namespace quantal::mla {
 namespace {
@@ -34,19 +35,6 @@ class layout_files : public ::testing::Test {
   std::filesystem::path dir_;
 };
 
-void expect_same_tensors(const gguf::reader& a, const gguf::reader& b) {
-  ASSERT_EQ(a.tensors().size(), b.tensors().size());
-  for (const auto& t : a.tensors()) {
-    const auto* u = b.find(t.name);
-    ASSERT_TRUE(u) << t.name;
-    EXPECT_EQ(t.type, u->type) << t.name;
-    EXPECT_EQ(t.ne, u->ne) << t.name;
-    const auto x = a.data(t), y = b.data(*u);
-    ASSERT_TRUE(x && y) << t.name;
-    EXPECT_TRUE(std::ranges::equal(*x, *y)) << t.name;
-  }
-}
-
 void expect_same_keys(const gguf::metadata& a, const gguf::metadata& b) {
   EXPECT_EQ(a.size(), b.size());
   for (const auto& [key, v] : a.items()) {
@@ -65,7 +53,7 @@ TEST_F(layout_files, fixtures_turn_into_each_other) {
          {std::pair{path("rows.gguf"), rows}, std::pair{path("heads.gguf"), heads}}) {
       const auto a = gguf::reader::open(got), b = gguf::reader::open(want);
       ASSERT_TRUE(a && b);
-      expect_same_tensors(*a, *b);
+      test::expect_same_tensors(*a, *b);
       expect_same_keys(a->meta(), b->meta());
     }
   }
@@ -108,7 +96,7 @@ TEST_F(layout_files, parts_are_derived_from_kv_b) {
   convert(without_parts(rows, path("old.gguf"), bf16::gguf_id), layout::rows_kv_b, path("out.gguf"));
   const auto want = gguf::reader::open(rows), got = gguf::reader::open(path("out.gguf"));
   ASSERT_TRUE(want && got);
-  expect_same_tensors(*got, *want);
+  test::expect_same_tensors(*got, *want);
 }
 
 TEST_F(layout_files, transposed_parts_of_quantized_models_are_q8_0) {
