@@ -258,14 +258,15 @@ TEST_P(CudaProduct, AgreesWithFloat64) {
   }
 }
 
-// One and two vectors: columns that leave lanes idle or fill every warp, rows that divide in no way, few and
+// One to four vectors: columns that leave lanes idle or fill every warp, rows that divide in no way, few and
 // many of them, vectors at any address.
 TEST_P(CudaProduct, FewVectorsAgreeWithFloat64) {
   const std::pair<std::int64_t, std::int64_t> shapes[] = {{1, 256},    {3001, 256}, {577, 512},  {301, 1536},
                                                           {265, 2048}, {67, 2816},  {576, 1024}, {129, 7168},
-                                                          {31, 18432}, {5, 20480},  {2049, 768}};
+                                                          {31, 18432}, {5, 20480},  {2049, 768},
+                                                          {9, 26624}};
   for (const auto& [rows, cols] : shapes)
-    for (const std::int64_t n : {1, 2})
+    for (const std::int64_t n : {1, 2, 3, 4})
       for (const std::int64_t x_offset : {0, 1}) check_mul_mat(rows, cols, n, precision::q8, 0, x_offset);
   check_mul_mat(33, 1024, 1, precision::q8, 32);
 }

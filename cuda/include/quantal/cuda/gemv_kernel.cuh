@@ -10,6 +10,7 @@
 #pragma once
 
 #include "quantal/cuda/device.hpp"
+#include "quantal/cuda/fragments/lanes.hpp"
 #include "quantal/cuda/stream_kernel.cuh"
 
 namespace quantal::cuda {
@@ -23,6 +24,7 @@ struct gemv_plan {
   int stages;
   int stage_bytes;
   int blocks;  ///< along the rows
+  int table_bytes;  ///< of gemv_table_bytes<F>
 
   constexpr int warps() const noexcept { return segments * teams; }
   /// Rows of all teams in one pass, and of a stage.
@@ -35,6 +37,9 @@ struct gemv_args {
   std::int64_t row_stride, expert_stride;
   int rows, cols;
   const float* x;
+  const std::uint8_t* codes;  ///< of the vectors, by gemv_prepare, unless gemv_rounds(n)
+  const float* scales;        ///< of these
+  int n;                      ///< vectors
   float* out;
   std::int64_t x_stride, out_stride;  ///< dense: floats between vectors
   const std::int32_t* ids;            ///< null: dense, one expert
@@ -43,44 +48,83 @@ struct gemv_args {
   gemv_plan plan;
 };
 
-inline constexpr int max_gemv_warps = 9;  ///< besides the one that copies
 /// Whether the kernel pays at all, and with two vectors; measured on an H200. Groups of 128 bytes, or 192,
 /// put lanes of different groups on the same banks. With two vectors reading the weights must take most of
 /// the time: many bits, and none looked up.
 template <block_format F>
-inline constexpr bool gemv_pays = group_size<F> % 64 != 0 || group_size<F> < 128;
+inline constexpr bool gemv_pays = lane_readable<F> || group_size<F> % 64 != 0 || group_size<F> < 128;
 template <block_format F>
 inline constexpr int max_gemv_columns =
-    8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2 : 1;
+    lane_readable<F> ? 4 : 8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2 : 1;
 inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors
+
+/// Bytes of the tables that lanes look codes up in.
+template <block_format F>
+constexpr int gemv_table_bytes() noexcept {
+  if constexpr (lane_readable<F>)
+    return lane_reader<F>::tables::bytes;
+  else
+    return 0;
+}
+
+/// Vectors that the kernel for n of them is compiled for.
+constexpr int gemv_columns(int n) noexcept { return n <= 2 ? n : 4; }
+/// Up to two are rounded by every block for itself, more by a kernel in front.
+constexpr bool gemv_rounds(int n) noexcept { return n <= 2; }
+
+/// What a block may take, measured on an H100: warps beside the one that copies, blocks on a multiprocessor
+/// that work together, and shared memory. Where one block works, the next kernel's may start beside it, if
+/// registers allow two and the shared memory is no more than half.
+struct gemv_limits {
+  int warps, blocks, registers_for, shared, table_bytes;
+};
+inline constexpr int gemv_half_shared = 113 * 1024, gemv_all_shared = 200 * 1024;
+template <block_format F, int N>
+constexpr gemv_limits gemv_limits_of() noexcept {
+  constexpr int tables = gemv_table_bytes<F>();
+  if (!lane_readable<F>) return {9, 2, 2, gemv_half_shared, 0};
+  if (N == 1 && !tables) return {12, 1, 2, gemv_half_shared, 0};
+  if (N == 1) return {12, 1, 2, gemv_half_shared, tables};
+  return {N == 2 ? 16 : 12, 1, 1, gemv_all_shared, tables};
+}
 
 namespace detail {
 
 /// Where a block of gemv_kernel keeps things in its shared memory, in bytes.
 struct gemv_shared {
-  int barriers, scales, codes, partial, ring, bytes;
+  int tables, barriers, scales, codes, partial, ring, bytes;
 
-  /// For n vectors and blocks of at most `rows` rows.
+  /// For n vectors and at most `rows` rows.
   QUANTAL_HD gemv_shared(const gemv_plan& plan, int n, int rows) noexcept {
-    const int groups = plan.groups * plan.segments;
+    const int groups = gemv_rounds(n) ? n * plan.groups * plan.segments : 0;  // of all vectors
     const auto aligned = [](int at) { return (at + 127) / 128 * 128; };
-    barriers = 0;
-    scales = aligned(16 * plan.stages);
-    codes = aligned(scales + 4 * n * groups);
-    partial = codes + n * groups * group_weights;
+    tables = 0;
+    barriers = plan.table_bytes;
+    scales = aligned(barriers + 16 * plan.stages);
+    codes = aligned(scales + 4 * groups);
+    partial = codes + groups * group_weights;
     ring = aligned(partial + 4 * n * rows * plan.segments);
     bytes = ring + plan.stages * plan.stage_bytes;
   }
 };
 
+/// In which order a lane has the codes of a chunk of 32.
+template <block_format F>
+constexpr lane_order gemv_order() noexcept {
+  if constexpr (lane_readable<F>) {
+    return lane_reader<F>::order;
+  } else {
+    constexpr fragment_order order = fragment_reader<F>::order;
+    return {order == fragment_order::consecutive ? 4 : 16, order == fragment_order::interleaved};
+  }
+}
+
 /// The eight of 256 values that a lane rounds, in the order of its codes.
 template <block_format F>
 __device__ inline void load_fragment_values(const float* x, int lane, float (&v)[8]) noexcept {
-  constexpr fragment_order order = fragment_reader<F>::order;
-  const int chunk = 32 * (lane >> 2), quarter = lane & 3;
-  constexpr bool halves = order != fragment_order::consecutive;
-  const float* first = x + chunk + (halves ? 4 : 8) * quarter;
-  const float* second = first + (halves ? 16 : 4);
+  constexpr lane_order order = gemv_order<F>();
+  const float* first = x + 32 * (lane >> 2) + order.first(lane & 3);
+  const float* second = first + order.distance;
   float a[8];
   if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
     const float4 p = __ldg(reinterpret_cast<const float4*>(first)),
@@ -91,7 +135,7 @@ __device__ inline void load_fragment_values(const float* x, int lane, float (&v)
     for (int i = 0; i < 4; ++i) a[i] = first[i], a[4 + i] = second[i];
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = a[order == fragment_order::interleaved ? i / 2 + 4 * (i % 2) : i];
+  for (int i = 0; i < 8; ++i) v[i] = a[order.interleaved ? i / 2 + 4 * (i % 2) : i];
 }
 
 /// Rounds 256 values by one warp; returns their scale. One that is not finite makes the scale so.
@@ -140,10 +184,94 @@ struct gemv_fragment {
   }
 };
 
+/// The same where lanes have a quarter of the group each.
+template <lane_readable F>
+struct gemv_fragment<F> {
+  static constexpr int groups = 64 / F::layout.group;
+  static constexpr bool summed = lane_reader<F>::bias != 0 || F::layout.has_offset;
+  uint4 codes[4];
+  int sums[summed ? groups : 1];
+  float scale;
+
+  __device__ void load(const std::uint8_t* from, float group_scale, int t) noexcept {
+    scale = group_scale;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      codes[i] = *reinterpret_cast<const uint4*>(from + 16 * lane_reader<F>::run(t, i));
+    if constexpr (summed) {
+#pragma unroll
+      for (int g = 0; g < groups; ++g) sums[g] = 0;
+      unrolled<16>([&]<int W>() { sums[W * groups / 16] = __dp4a(word<W>(), 0x01010101, sums[W * groups / 16]); });
+    }
+  }
+  template <int W>
+  __device__ int word() const noexcept {
+    const uint4& c = codes[W / 4];
+    return static_cast<int>(W % 4 == 0 ? c.x : W % 4 == 1 ? c.y : W % 4 == 2 ? c.z : c.w);
+  }
+};
+
+/// Sums of the products of a lane's codes and those of N vectors, for each of its groups.
+template <lane_readable F, int N>
+struct lane_sums {
+  static constexpr int groups = gemv_fragment<F>::groups, words = 16 / groups;
+  const gemv_fragment<F> (&x)[N];
+  int plus[groups][N] = {}, minus[groups][N] = {};
+
+  __device__ explicit lane_sums(const gemv_fragment<F> (&vectors)[N]) noexcept : x(vectors) {
+    if constexpr (lane_reader<F>::bias != 0)
+#pragma unroll
+      for (int g = 0; g < groups; ++g)
+#pragma unroll
+        for (int n = 0; n < N; ++n) plus[g][n] = -lane_reader<F>::bias * x[n].sums[g];
+  }
+  template <int W>
+  __device__ void add(std::uint32_t word) noexcept {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      plus[W / words][n] = __dp4a(static_cast<int>(word), x[n].template word<W>(), plus[W / words][n]);
+  }
+  template <int W>
+  __device__ void subtract(std::uint32_t word) noexcept {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      minus[W / words][n] = __dp4a(static_cast<int>(word), x[n].template word<W>(), minus[W / words][n]);
+  }
+  template <class Factor>
+  __device__ float total(const lane_scales<Factor, groups>& scales, int n) const noexcept {
+    Factor sum = 0;
+#pragma unroll
+    for (int g = 0; g < groups; ++g)
+      sum += scales.factors[g] * static_cast<Factor>(plus[g][n] - minus[g][n]);
+    return static_cast<float>(sum) * scales.scale;
+  }
+  template <class Factor>
+  __device__ float total(const lane_affine_scales<Factor, groups>& scales, int n) const noexcept {
+    Factor sum = 0;
+#pragma unroll
+    for (int g = 0; g < groups; ++g) sum += scales.offset_factors[g] * static_cast<Factor>(x[n].sums[g]);
+    const lane_scales<Factor, groups>& linear = scales;
+    return fmaf(static_cast<float>(sum), scales.offset, total(linear, n));
+  }
+};
+
 /// Adds a lane's part of the product of 256 weights of a row and N vectors.
-template <block_format F, int N, class Bytes>
+template <lane_readable F, int N, class Bytes>
 __device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gemv_fragment<F> (&x)[N],
-                                  int lane, float (&sum)[N]) noexcept {
+                                  const typename lane_reader<F>::tables& tables, int lane,
+                                  float (&sum)[N]) noexcept {
+  lane_sums<F, N> sums(x);
+  lane_reader<F>::codes(bytes, lane & 3, tables, sums);
+  const auto scales = lane_reader<F>::scales(bytes, row_scale, lane & 3);
+#pragma unroll
+  for (int n = 0; n < N; ++n) sum[n] += sums.total(scales, n);
+}
+
+/// The same for other formats.
+template <block_format F, int N, class Bytes>
+  requires(!lane_readable<F>)
+__device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gemv_fragment<F> (&x)[N],
+                                  const no_tables&, int lane, float (&sum)[N]) noexcept {
   using fragment = gemv_fragment<F>;
   const int t = lane & 3;
   const float_scales<F> scales(bytes, row_scale, t);
@@ -181,6 +309,17 @@ __device__ inline float sum_pair(float a, float b, int groups, int lane) noexcep
   for (int m = 2; m < 4 * groups; m *= 2) s += __shfl_xor_sync(0xffffffffu, s, m);
   return s;
 }
+
+template <block_format F>
+struct gemv_tables_of {
+  using type = no_tables;
+};
+template <lane_readable F>
+struct gemv_tables_of<F> {
+  using type = typename lane_reader<F>::tables;
+};
+template <block_format F>
+using gemv_tables = typename gemv_tables_of<F>::type;
 
 /// The rows and vectors of a block.
 struct gemv_work {
@@ -248,8 +387,8 @@ __device__ inline void gemv_copy(const gemv_args& p, const gemv_work& work, cons
 /// Multiplies the segment of a warp of all rows of the block; results to partial[vector][row][segment].
 template <block_format F, int Align, int N>
 __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, const gemv_ring& ring,
-                                     const gemv_fragment<F> (&x)[N], int group, int segment, int team,
-                                     int lane, float* partial) noexcept {
+                                     const gemv_fragment<F> (&x)[N], const gemv_tables<F>& tables, int group,
+                                     int segment, int team, int lane, float* partial) noexcept {
   const gemv_plan& plan = p.plan;
   const int count = work.last - work.first, step = plan.stage_rows();
   const int together = 8 / plan.groups, my_row = (lane >> 2) / plan.groups;
@@ -269,7 +408,7 @@ __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, 
         const std::uint8_t* at = data + F::layout.row_meta + group * group_size<F>;
         const int skew = Align >= 4 ? 0 : static_cast<int>(reinterpret_cast<std::uintptr_t>(at) & 3);
         gemv_group<F, N>(group_bytes<Align>{reinterpret_cast<const std::uint32_t*>(at - skew), skew}, scale,
-                         x, lane, sums[u]);
+                         x, tables, lane, sums[u]);
       }
 #pragma unroll
       for (int n = 0; n < N; ++n) {
@@ -285,7 +424,7 @@ __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, 
   }
 }
 
-/// Rounds the N vectors of the block, `batch` groups per warp at a time, so that their reads overlap.
+/// Rounds the N vectors of the block, some groups per warp at a time, so that their reads overlap.
 template <block_format F, int N>
 __device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8_t* codes, float* scales,
                                   int warp, int warps, int lane) noexcept {
@@ -314,6 +453,19 @@ __device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8
   } while (from < N * groups);
 }
 
+/// The codes of vectors that gemv_prepare has rounded; one too many repeats the last one. Groups behind the
+/// row have a scale of zero.
+template <block_format F, int N>
+__device__ inline void gemv_load_prepared(const gemv_args& p, int group, int t,
+                                          gemv_fragment<F> (&x)[N]) noexcept {
+  const int groups = p.cols / group_weights, at = min(group, groups - 1);
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const std::int64_t i = static_cast<std::int64_t>(min(n, p.n - 1)) * groups + at;
+    x[n].load(p.codes + i * group_weights, group < groups ? p.scales[i] : 0.0f, t);
+  }
+}
+
 /// What the block at this place of the grid works on; matrix is null if its pair has no expert.
 template <block_format F>
 __device__ inline gemv_work gemv_find(const gemv_args& p) noexcept {
@@ -335,8 +487,25 @@ __device__ inline gemv_work gemv_find(const gemv_args& p) noexcept {
 
 }  // namespace detail
 
+/// Rounds vectors for gemv_kernel: one warp per group of 256.
+template <block_format F>
+__global__ void gemv_prepare(const float* x, std::int64_t x_stride, int n, int cols, std::uint8_t* codes,
+                             float* scales) {
+  ptx::wait_for_prerequisites();
+  ptx::launch_dependents();
+  const int groups = cols / group_weights;
+  const int i = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32), lane = threadIdx.x % 32;
+  if (i >= n * groups) return;
+  float v[8];
+  detail::load_fragment_values<F>(x + i / groups * x_stride + i % groups * group_weights, lane, v);
+  const float scale = detail::round_values(
+      v, reinterpret_cast<uint2*>(codes + static_cast<std::int64_t>(i) * group_weights), lane);
+  if (lane == 0) scales[i] = scale;
+}
+
 template <block_format F, int Align, int N>
-__global__ void __launch_bounds__(32 * (max_gemv_warps + 1), 2)
+__global__ void __launch_bounds__(32 * (gemv_limits_of<F, N>().warps + 1),
+                                  gemv_limits_of<F, N>().registers_for)
     gemv_kernel(const __grid_constant__ gemv_args p) {
   if constexpr (!ptx::hopper) {
     ptx::trap();
@@ -349,8 +518,10 @@ __global__ void __launch_bounds__(32 * (max_gemv_warps + 1), 2)
     const detail::gemv_ring ring(gemv_memory, at, p.plan);
     ptx::launch_dependents();
     if (thread == 32 * warps) ring.init();
+    detail::gemv_tables<F>::fill(gemv_memory + at.tables, thread, static_cast<int>(blockDim.x));
     __syncthreads();
-    ptx::wait_for_prerequisites();
+    // The kernel that prepares vectors has waited already, and only then lets this one start.
+    if constexpr (gemv_rounds(N)) ptx::wait_for_prerequisites();
     const detail::gemv_work work = detail::gemv_find<F>(p);
     const int count = work.last - work.first;
     if (!work.matrix) {
@@ -359,24 +530,30 @@ __global__ void __launch_bounds__(32 * (max_gemv_warps + 1), 2)
       return;
     }
     if (warp == warps) {
-      ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
+      if constexpr (gemv_rounds(N)) ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
       if (lane == 0) detail::gemv_copy(p, work, ring, row_bytes<F>(p.cols));
     } else {
-      detail::gemv_round<F, N>(p, work.x, gemv_memory + at.codes, scales, warp, warps, lane);
-      ptx::sync_threads(detail::gemv_ring::vectors_rounded, 32 * warps);
       const int segment = warp % p.plan.segments, groups = p.plan.groups * p.plan.segments;
       const int group = segment * p.plan.groups + (lane >> 2) % p.plan.groups;
       detail::gemv_fragment<F> x[N];
+      if constexpr (gemv_rounds(N)) {
+        detail::gemv_round<F, N>(p, work.x, gemv_memory + at.codes, scales, warp, warps, lane);
+        ptx::sync_threads(detail::gemv_ring::vectors_rounded, 32 * warps);
 #pragma unroll
-      for (int n = 0; n < N; ++n)
-        x[n].load(gemv_memory + at.codes + (n * groups + group) * group_weights, scales[n * groups + group],
-                  lane & 3);
+        for (int n = 0; n < N; ++n)
+          x[n].load(gemv_memory + at.codes + (n * groups + group) * group_weights, scales[n * groups + group],
+                    lane & 3);
+      } else {
+        ptx::wait_for_prerequisites();
+        detail::gemv_load_prepared<F, N>(p, group, lane & 3, x);
+      }
       // Groups behind the row have codes of zero; they meet the bytes of the last one.
-      detail::gemv_multiply<F, Align, N>(p, work, ring, x, min(group, p.cols / group_weights - 1), segment,
-                                         warp / p.plan.segments, lane, partial);
+      const detail::gemv_tables<F> tables(ptx::shared_address(gemv_memory + at.tables), lane);
+      detail::gemv_multiply<F, Align, N>(p, work, ring, x, tables, min(group, p.cols / group_weights - 1),
+                                         segment, warp / p.plan.segments, lane, partial);
     }
     __syncthreads();
-    for (int i = thread; i < N * count; i += blockDim.x) {
+    for (int i = thread; i < p.n * count; i += blockDim.x) {
       float sum = 0;
       for (int s = 0; s < p.plan.segments; ++s) sum += partial[i * p.plan.segments + s];
       const int n = i / count, r = i - n * count;
