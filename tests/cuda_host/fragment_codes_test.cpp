@@ -1,7 +1,6 @@
 // Readers of codes and scales against the formats' own definitions, at every alignment that rows can have:
 // formats of the list, and formats that are made up to lie in their blocks as none of the list does.
 #include "quantal/cuda/fragment_codes.hpp"
-#include "quantal/cuda/fragments/lanes.hpp"
 
 #include <gtest/gtest.h>
 
@@ -12,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "quantal/cuda/fragments/lanes.hpp"
 #include "support/q5_64.hpp"
 
 namespace quantal::cuda {

@@ -89,26 +89,31 @@ gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noex
   if (!p.device.hopper() || !well_aligned<F>(p)) return plan;
   if (!lane_readable<F> && n > 1 && p.rows < min_gemv_pair_rows) return plan;
   with_gemv_columns<F>(n, [&]<int N>() {
-    plan = plan_gemv(gemv_limits_of<F, N>(), p.rows, p.cols, p.row_stride, matrices, static_cast<int>(n),
-                     p.device);
+    plan = plan_gemv(gemv_limits_of<F, N>(), p.rows, p.cols, p.row_stride,
+                     {matrices, gemv_rounds(N) ? N : 0, N}, p.device);
   });
   return plan;
 }
 
 inline unsigned blocks_of(std::int64_t warps) noexcept { return static_cast<unsigned>((warps + 7) / 8); }
 
+/// Starts gemv_kernel for `runs` runs of blocks.
+template <block_format F, int N, gemv_part Part>
+cudaError_t launch_gemv(const gemv_args& args, const gemv_load& load, cudaStream_t stream) noexcept {
+  const int rows = (args.rows + args.plan.blocks - 1) / args.plan.blocks;
+  const int shared = gemv_shared(args.plan, load.vectors, load.products, rows).bytes;
+  return launch(&gemv_kernel<F, group_alignment<F>(), N, Part>,
+                dim3(static_cast<unsigned>(args.plan.blocks), static_cast<unsigned>(load.runs)),
+                32 * (args.plan.warps() + 1), std::max(shared, gemv_least_shared), 1, stream, args);
+}
+
 /// Products of one vector with each of `matrices` matrices, or of args.n with one.
 template <block_format F>
-cudaError_t launch_gemv(const gemv_args& args, unsigned matrices, cudaStream_t stream) noexcept {
+cudaError_t launch_gemv(const gemv_args& args, std::int64_t matrices, cudaStream_t stream) noexcept {
   cudaError_t error = cudaErrorInvalidValue;
-  const auto go = [&]<int N>() {
-    const int rows = (args.rows + args.plan.blocks - 1) / args.plan.blocks;
-    error = launch(&gemv_kernel<F, group_alignment<F>(), N>,
-                   dim3(static_cast<unsigned>(args.plan.blocks), matrices), 32 * (args.plan.warps() + 1),
-                   std::max(gemv_shared(args.plan, N, rows).bytes, gemv_least_shared), 1, stream,
-                   args);
-  };
-  with_gemv_columns<F>(args.n, go);
+  with_gemv_columns<F>(args.n, [&]<int N>() {
+    error = launch_gemv<F, N, gemv_part::product>(args, {matrices, gemv_rounds(N) ? N : 0, N}, stream);
+  });
   return error;
 }
 
@@ -444,7 +449,7 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
         g.ids_stride = a.ids_stride, g.token_stride = a.token_stride, g.slot_stride = a.slot_stride;
         g.out_token_stride = a.out_token_stride, g.out_slot_stride = a.out_slot_stride;
         g.plan = plan;
-        return launch_gemv<F>(g, static_cast<unsigned>(pairs), stream);
+        return launch_gemv<F>(g, pairs, stream);
       }
     }
   }

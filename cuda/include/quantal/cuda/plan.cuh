@@ -129,10 +129,9 @@ inline std::int64_t expected_tiles(std::int64_t pairs, std::int64_t experts, std
   return static_cast<std::int64_t>(std::ceil(tiles * static_cast<double>(experts)));
 }
 
-/// Shared memory of a block that keeps a second of the same kernel off its multiprocessor while others have
-/// none, or a third one where two work together. What a stage and the ring are meant to take.
-inline constexpr int gemv_least_shared = 77 * 1024, gemv_stage_bytes = 12 * 1024,
-                     gemv_ring_bytes = 100 * 1024;
+/// Shared memory of a block that keeps a third one off its multiprocessor while others have none. What a stage
+/// is meant to take.
+inline constexpr int gemv_least_shared = 77 * 1024, gemv_stage_bytes = 12 * 1024;
 
 /// Groups per warp, segments and teams for so many groups of 256 columns: the cut that leaves the fewest lanes
 /// idle. segments is 0 if there are too many columns.
@@ -151,14 +150,19 @@ inline gemv_plan cut_gemv(std::int64_t groups, int warps) noexcept {
   return best;
 }
 
-/// The plan of gemv_kernel for `matrices` products with n vectors; stages is 0 if it does not fit.
+/// What runs of blocks have to do: how many of them, and vectors that each rounds and products of each row.
+struct gemv_load {
+  std::int64_t runs;
+  int vectors, products;
+};
+/// The plan of gemv_kernel; stages is 0 if it does not fit.
 inline gemv_plan plan_gemv(const gemv_limits& limits, std::int64_t rows, std::int64_t cols,
-                           std::int64_t row_stride, std::int64_t matrices, int n,
+                           std::int64_t row_stride, const gemv_load& load,
                            const device_info& device) noexcept {
   if (cols % group_weights || row_stride > limits.shared) return {};
   gemv_plan plan = cut_gemv(cols / group_weights, limits.warps);
   plan.table_bytes = limits.table_bytes;
-  const std::int64_t slots = std::max<std::int64_t>(1, limits.blocks * device.multiprocessors / matrices);
+  const std::int64_t slots = std::max<std::int64_t>(1, limits.blocks * device.multiprocessors / load.runs);
   for (; plan.teams > 0; --plan.teams) {
     plan.passes = 1;
     const std::int64_t pass_rows = plan.pass_rows(), pass_bytes = pass_rows * row_stride;
@@ -171,10 +175,9 @@ inline gemv_plan plan_gemv(const gemv_limits& limits, std::int64_t rows, std::in
     if (2 * bytes > limits.shared) continue;
     const std::int64_t steps = (passes + plan.passes - 1) / plan.passes;
     plan.stage_bytes = static_cast<int>(bytes);
-    plan.stages = static_cast<int>(
-        std::min(std::clamp<std::int64_t>(gemv_ring_bytes / limits.blocks / bytes, 2, 8), steps));
+    plan.stages = static_cast<int>(std::min(std::clamp<std::int64_t>(limits.ring / bytes, 2, 8), steps));
     const auto fits = [&] {
-      return gemv_shared(plan, gemv_columns(n), static_cast<int>(each)).bytes <= limits.shared;
+      return gemv_shared(plan, load.vectors, load.products, static_cast<int>(each)).bytes <= limits.shared;
     };
     while (!fits() && plan.stages > 2) --plan.stages;
     if (fits()) return plan;

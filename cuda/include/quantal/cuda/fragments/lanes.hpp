@@ -158,20 +158,19 @@ QUANTAL_TABLE auto iq2_s_nibbles =
 QUANTAL_TABLE auto iq1_nibbles =
     nibble_words<2048>::of([](int i, int k) { return quantal::detail::grid_iq1(i, k) + 1; });
 /// Bit 2 of nibble k is sign k: of a sign byte, and of a 7-bit index of one.
-QUANTAL_TABLE auto sign_nibbles =
-    nibble_words<256>::of([](int i, int k) { return (i >> k & 1) << 2; });
+QUANTAL_TABLE auto sign_nibbles = nibble_words<256>::of([](int i, int k) { return (i >> k & 1) << 2; });
 QUANTAL_TABLE auto even_sign_nibbles = nibble_words<128>::of(
     [](int i, int k) { return static_cast<int>(quantal::detail::signs7(i) >> k & 1) << 2; });
 /// Bytes of ones where a sign is set: of a 7-bit index, and of four signs.
-QUANTAL_TABLE auto even_sign_masks = grid_words<128, 8>::of(
-    [](int i, int k) { return quantal::detail::signs7(i) >> k & 1 ? 255 : 0; });
+QUANTAL_TABLE auto even_sign_masks =
+    grid_words<128, 8>::of([](int i, int k) { return quantal::detail::signs7(i) >> k & 1 ? 255 : 0; });
 QUANTAL_TABLE auto sign_masks = grid_words<16, 4>::of([](int i, int k) { return i >> k & 1 ? 255 : 0; });
 
 /// Sources of tables.
-#define QUANTAL_LANE_SOURCE(name, count, words_per_entry)                                    \
-  struct name##_source {                                                                     \
-    static constexpr int entries = count, width = words_per_entry;                           \
-    QUANTAL_HD static std::uint32_t word(int i) noexcept { return name.words[i]; }           \
+#define QUANTAL_LANE_SOURCE(name, count, words_per_entry)                          \
+  struct name##_source {                                                           \
+    static constexpr int entries = count, width = words_per_entry;                 \
+    QUANTAL_HD static std::uint32_t word(int i) noexcept { return name.words[i]; } \
   };
 QUANTAL_LANE_SOURCE(iq2_xxs_nibbles, 256, 1)
 QUANTAL_LANE_SOURCE(iq2_xs_nibbles, 512, 1)
@@ -291,7 +290,9 @@ template <block_format F>
 struct lane_reader {};
 
 template <class F>
-concept lane_readable = block_format<F> && requires { lane_reader<F>::order; };
+concept lane_readable = block_format<F> && requires {
+  lane_reader<F>::order;
+};
 
 namespace detail {
 
@@ -316,8 +317,8 @@ struct plane_lanes {
 
 template <>
 struct lane_reader<iq2_xxs> : detail::chunk_lanes<4, false> {
-  using tables = detail::lane_tables<detail::lane_table<detail::iq2_xxs_nibbles_source, 32>,
-                                     detail::lane_table<detail::even_sign_nibbles_source, 32>>;
+  using tables = detail::lane_tables<detail::lane_table<detail::iq2_xxs_nibbles_source, 16>,
+                                     detail::lane_table<detail::even_sign_nibbles_source, 16>>;
 
   template <class Bytes, class Sink>
   QUANTAL_HD static void codes(const Bytes& bytes, int t, const tables& in, Sink& sink) noexcept {
@@ -341,8 +342,8 @@ struct lane_reader<iq2_xxs> : detail::chunk_lanes<4, false> {
 
 template <>
 struct lane_reader<iq2_xs> : detail::chunk_lanes<4, false> {
-  using tables = detail::lane_tables<detail::lane_table<detail::iq2_xs_nibbles_source, 32>,
-                                     detail::lane_table<detail::even_sign_nibbles_source, 32>>;
+  using tables = detail::lane_tables<detail::lane_table<detail::iq2_xs_nibbles_source, 16>,
+                                     detail::lane_table<detail::even_sign_nibbles_source, 16>>;
 
   template <class Bytes, class Sink>
   QUANTAL_HD static void codes(const Bytes& bytes, int t, const tables& in, Sink& sink) noexcept {
@@ -366,8 +367,8 @@ struct lane_reader<iq2_xs> : detail::chunk_lanes<4, false> {
 
 template <>
 struct lane_reader<iq2_s> : detail::chunk_lanes<4, false> {
-  using tables = detail::lane_tables<detail::lane_table<detail::iq2_s_nibbles_source, 16>,
-                                     detail::lane_table<detail::sign_nibbles_source, 16>>;
+  using tables = detail::lane_tables<detail::lane_table<detail::iq2_s_nibbles_source, 8>,
+                                     detail::lane_table<detail::sign_nibbles_source, 8>>;
 
   template <class Bytes, class Sink>
   QUANTAL_HD static void codes(const Bytes& bytes, int t, const tables& in, Sink& sink) noexcept {
@@ -376,8 +377,8 @@ struct lane_reader<iq2_s> : detail::chunk_lanes<4, false> {
       const std::uint32_t q = bytes.template u32<2 + 4 * J>(8 * t),
                           signs = bytes.template u32<34 + 4 * J>(8 * t);
       unrolled<4>([&]<int K>() {
-        const std::uint32_t at = in.grid.template index<8 * K, 8>(q) |
-                                 in.grid.template index<8 * J + 2 * K, 2, 8>(high);
+        const std::uint32_t at =
+            in.grid.template index<8 * K, 8>(q) | in.grid.template index<8 * J + 2 * K, 2, 8>(high);
         detail::add_iq2<8 * J + 2 * K>(
             in.grid.word(at) ^ in.signs.word(in.signs.template index<8 * K, 8>(signs)), sink);
       });
@@ -452,7 +453,7 @@ QUANTAL_HD void add_iq1(std::uint32_t nibbles, bool negative_shift, Sink& sink) 
   const std::uint32_t levels = negative_shift ? level_word(-9, -1, 7, 0) : level_word(-7, 1, 9, 0);
   add_levels<W>(levels, 0, nibbles, sink);
 }
-using iq1_tables = lane_tables<lane_table<iq1_nibbles_source, 8>, no_tables>;
+using iq1_tables = lane_tables<lane_table<iq1_nibbles_source, 4>, no_tables>;
 
 }  // namespace detail
 
@@ -467,8 +468,8 @@ struct lane_reader<iq1_s> : detail::chunk_lanes<4, false> {
       const std::uint32_t q = bytes.template u32<2 + 4 * J>(8 * t);
       const bool negative = high >> (16 * J + 15) & 1;
       unrolled<4>([&]<int K>() {
-        const std::uint32_t at = in.grid.template index<8 * K, 8>(q) |
-                                 in.grid.template index<16 * J + 3 * K, 3, 8>(high);
+        const std::uint32_t at =
+            in.grid.template index<8 * K, 8>(q) | in.grid.template index<16 * J + 3 * K, 3, 8>(high);
         detail::add_iq1<8 * J + 2 * K>(in.grid.word(at), negative, sink);
       });
     });
@@ -501,8 +502,8 @@ struct lane_reader<iq1_m> : detail::chunk_lanes<4, false> {
   template <class Bytes>
   QUANTAL_HD static lane_scales<int, 4> scales(const Bytes& bytes, float, int t) noexcept {
     const word_pair w = bytes.template u64<48>();
-    const std::uint32_t d = (w.low >> 12 & 0xfu) | (w.low >> 24 & 0xf0u) | (w.high >> 4 & 0xf00u) |
-                            (w.high >> 16 & 0xf000u);
+    const std::uint32_t d =
+        (w.low >> 12 & 0xfu) | (w.low >> 24 & 0xf0u) | (w.high >> 4 & 0xf00u) | (w.high >> 16 & 0xf000u);
     const std::uint32_t s = bytes.template u16<48>(2 * t);
     return {detail::low_half(d) * 0.125f,
             {static_cast<int>((s << 1 & 14u) + 1), static_cast<int>((s >> 2 & 14u) + 1),
@@ -547,8 +548,7 @@ struct lane_reader<iq4_ks> : detail::chunk_lanes<16, true> {
   template <class Bytes>
   QUANTAL_HD static lane_scales<int, 2> scales(const Bytes& bytes, float row_scale, int t) noexcept {
     const std::uint32_t heads = bytes.template u16<0>(2 * t);
-    return {row_scale,
-            {static_cast<int>(heads & 254u) - 127, static_cast<int>(heads >> 8 & 254u) - 127}};
+    return {row_scale, {static_cast<int>(heads & 254u) - 127, static_cast<int>(heads >> 8 & 254u) - 127}};
   }
 };
 
@@ -558,7 +558,8 @@ struct lane_reader<iq4_k> : detail::chunk_lanes<4, true> {
   QUANTAL_HD static void codes(const Bytes& bytes, int t, const tables&, Sink& sink) noexcept {
     const std::uint32_t second = bytes.template u16<2>() >> 4 * t;
     unrolled<2>([&]<int J>() {
-      const word_pair a = bytes.template u64<16 + 16 * J>(32 * t), b = bytes.template u64<24 + 16 * J>(32 * t);
+      const word_pair a = bytes.template u64<16 + 16 * J>(32 * t),
+                      b = bytes.template u64<24 + 16 * J>(32 * t);
       const auto low = detail::lane_levels<iq4_k>::chosen(second >> 2 * J & 1);
       low.template add<8 * J>(detail::merge_nibbles<0>(a.low, a.high), sink);
       low.template add<8 * J + 2>(detail::merge_nibbles<0>(b.low, b.high), sink);
@@ -590,7 +591,9 @@ struct lane_reader<iq4_nl> : detail::chunk_lanes<16, true> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<float, 2> scales(const Bytes& bytes, float, int t) noexcept {
-    return {1, {detail::low_half(bytes.template u16<0>(36 * t)), detail::low_half(bytes.template u16<18>(36 * t))}};
+    return {
+        1,
+        {detail::low_half(bytes.template u16<0>(36 * t)), detail::low_half(bytes.template u16<18>(36 * t))}};
   }
 };
 
@@ -599,9 +602,7 @@ struct lane_reader<nvfp4> : detail::chunk_lanes<8, true> {
   template <class Bytes, class Sink>
   QUANTAL_HD static void codes(const Bytes& bytes, int t, const tables&, Sink& sink) noexcept {
     constexpr auto levels = detail::lane_levels<nvfp4>::first;
-    unrolled<8>([&]<int K>() {
-      levels.add<2 * K>(bytes.template u32<4 + 4 * K>(36 * t), sink);
-    });
+    unrolled<8>([&]<int K>() { levels.add<2 * K>(bytes.template u32<4 + 4 * K>(36 * t), sink); });
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<float, 4> scales(const Bytes& bytes, float, int t) noexcept {
@@ -624,8 +625,8 @@ struct lane_reader<mxfp4> : detail::chunk_lanes<16, true> {
     const int at = 34 * t & ~3;
     const std::uint32_t first = t & 1 ? 0x6543u : 0x4321u, second = t & 1 ? 0x7654u : 0x5432u;
     unrolled<4>([&]<int K>() {
-      levels.add<2 * K>(
-          byte_permute(bytes.template u32<4 * K>(at), bytes.template u32<4 * K + 4>(at), first), sink);
+      levels.add<2 * K>(byte_permute(bytes.template u32<4 * K>(at), bytes.template u32<4 * K + 4>(at), first),
+                        sink);
       levels.add<8 + 2 * K>(
           byte_permute(bytes.template u32<4 * K + 16>(at), bytes.template u32<4 * K + 20>(at), second), sink);
     });
@@ -690,7 +691,8 @@ struct nibble_block_lanes : chunk_lanes<16, false, Bias> {
 template <class Bytes>
 QUANTAL_HD lane_affine_scales<int, 2> k_scales(const Bytes& bytes, int t) noexcept {
   const int at = 2 * (t & 1);
-  const std::uint32_t a = bytes.template u16<4>(at), b = bytes.template u16<8>(at), c = bytes.template u16<12>(at);
+  const std::uint32_t a = bytes.template u16<4>(at), b = bytes.template u16<8>(at),
+                      c = bytes.template u16<12>(at);
   const std::uint32_t s = t < 2 ? a & 0x3f3fu : (c & 0x0f0fu) | (a >> 2 & 0x3030u);
   const std::uint32_t m = t < 2 ? b & 0x3f3fu : (c >> 4 & 0x0f0fu) | (b >> 2 & 0x3030u);
   return {{load_half<0>(bytes), {static_cast<int>(s & 63u), static_cast<int>(s >> 8)}},
@@ -720,8 +722,9 @@ struct lane_reader<q8_0> : detail::chunk_lanes<4, false> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<float, 2> scales(const Bytes& bytes, float, int t) noexcept {
-    return {1,
-            {detail::low_half(bytes.template u16<0>(68 * t)), detail::low_half(bytes.template u16<34>(68 * t))}};
+    return {
+        1,
+        {detail::low_half(bytes.template u16<0>(68 * t)), detail::low_half(bytes.template u16<34>(68 * t))}};
   }
 };
 
@@ -777,7 +780,9 @@ struct lane_reader<q6_K> : detail::plane_lanes<32> {
   template <class Bytes>
   QUANTAL_HD static lane_scales<int, 4> scales(const Bytes& bytes, float, int t) noexcept {
     const int at = 8 * (t / 2) + t % 2;
-    const auto s = [&](int i) { return static_cast<int>(static_cast<std::int8_t>(bytes.u8(192 + at + 2 * i))); };
+    const auto s = [&](int i) {
+      return static_cast<int>(static_cast<std::int8_t>(bytes.u8(192 + at + 2 * i)));
+    };
     return {detail::load_half<208>(bytes), {s(0), s(1), s(2), s(3)}};
   }
 };
