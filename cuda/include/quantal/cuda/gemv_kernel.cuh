@@ -20,18 +20,20 @@ namespace quantal::cuda {
 
 /// How a product is cut: by detail::plan_gemv().
 struct gemv_plan {
-  int groups;    ///< of 256 columns that a warp multiplies at once: 1, 2, 4 or 8; it takes 8 / groups rows
-  int segments;  ///< of so many groups in a row, each with its own warps
-  int teams;     ///< of `segments` warps, each with its own rows
-  int passes;    ///< of two rows per lane and stage
+  int log_groups;  ///< of 256 columns that a warp multiplies at once: 1 to 8; it takes 8 / groups rows
+  int segments;    ///< of so many groups in a row, each with its own warps
+  int teams;       ///< of `segments` warps, each with its own rows
+  int passes;      ///< of two rows per lane and stage
   int stages;
   int stage_bytes;
   int blocks;       ///< along the rows
   int table_bytes;  ///< of gemv_table_bytes<F>
 
+  constexpr int groups() const noexcept { return 1 << log_groups; }
+  constexpr int together() const noexcept { return 8 >> log_groups; }  ///< rows
   constexpr int warps() const noexcept { return segments * teams; }
   /// Rows of all teams in one pass, and of a stage.
-  constexpr int pass_rows() const noexcept { return 2 * (8 / groups) * teams; }
+  constexpr int pass_rows() const noexcept { return 2 * together() * teams; }
   constexpr int stage_rows() const noexcept { return passes * pass_rows(); }
 };
 
@@ -119,7 +121,7 @@ struct gemv_shared {
 
   /// For so many vectors that the block rounds, and products of each of at most `rows` rows.
   QUANTAL_HD gemv_shared(const gemv_plan& plan, int vectors, int products, int rows) noexcept {
-    const int groups = vectors * plan.groups * plan.segments;
+    const int groups = vectors * plan.groups() * plan.segments;
     const auto aligned = [](int at) { return (at + 127) / 128 * 128; };
     tables = 0;
     barriers = plan.table_bytes;
@@ -329,7 +331,11 @@ requires(!lane_readable<F>) __device__
 __device__ inline float sum_pair(float a, float b, int groups, int lane) noexcept {
   const bool odd = lane & 1;
   float s = (odd ? b : a) + __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
-  for (int m = 2; m < 4 * groups; m *= 2) s += __shfl_xor_sync(0xffffffffu, s, m);
+#pragma unroll
+  for (int m = 2; m < 32; m *= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, s, m);
+    s += m < 4 * groups ? other : 0;
+  }
   return s;
 }
 
@@ -440,7 +446,7 @@ __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, 
                                      int segment, int team, int lane, float* partial) noexcept {
   const gemv_plan& plan = p.plan;
   const int count = work.last - work.first, step = plan.stage_rows();
-  const int together = 8 / plan.groups, my_row = (lane >> 2) / plan.groups;
+  const int together = plan.together(), my_row = lane >> 2 >> plan.log_groups;
   const int stride = static_cast<int>(p.row_stride);
   for (int row = 0; row < count; row += step) {
     ptx::wait_barrier(ring.full(position.slot), position.parity);
@@ -460,9 +466,9 @@ __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, 
       }
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        const float s = sum_pair(sums[0][n] * x[n].scale, sums[1][n] * x[n].scale, plan.groups, lane);
+        const float s = sum_pair(sums[0][n] * x[n].scale, sums[1][n] * x[n].scale, plan.groups(), lane);
         const int r = i + (lane & 1) * together + my_row;
-        if ((lane & (4 * plan.groups - 1)) < 2 && r < here)
+        if ((lane & (4 * plan.groups() - 1)) < 2 && r < here)
           partial[(n * count + row + r) * plan.segments + segment] = s;
       }
     }
@@ -479,7 +485,7 @@ __device__ inline void gemv_round(const gemv_args& p, const float* x, std::int64
                                   std::uint8_t* codes, float* scales, int warp, int warps,
                                   int lane) noexcept {
   constexpr int batch = Single ? 4 : 8;
-  const int real = p.cols / group_weights, groups = p.plan.groups * p.plan.segments;
+  const int real = p.cols / group_weights, groups = p.plan.groups() * p.plan.segments;
   // Every warp takes part once, whether there is a group for it or not: the copying warp waits for all.
   int from = warp;
   do {
@@ -632,8 +638,8 @@ __global__ void __launch_bounds__(32 * (gemv_limits_of<F, N>().warps + 1),
       if constexpr (rounds) ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
       if (lane == 0) detail::gemv_copy<F, Part>(p, work, ring);
     } else {
-      const int segment = warp % p.plan.segments, groups = p.plan.groups * p.plan.segments;
-      const int group = segment * p.plan.groups + (lane >> 2) % p.plan.groups;
+      const int segment = warp % p.plan.segments, groups = p.plan.groups() * p.plan.segments;
+      const int group = segment * p.plan.groups() + (lane >> 2 & (p.plan.groups() - 1));
       detail::gemv_fragment<F> x[N];
       const auto load_rounded = [&](int first) {
 #pragma unroll

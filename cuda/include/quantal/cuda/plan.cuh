@@ -138,14 +138,15 @@ inline constexpr int gemv_least_shared = 77 * 1024, gemv_stage_bytes = 12 * 1024
 inline gemv_plan cut_gemv(std::int64_t groups, int warps) noexcept {
   gemv_plan best{};
   double most = 0;
-  for (const int g : {8, 4, 2, 1}) {
+  for (int log = 3; log >= 0; --log) {
+    const int g = 1 << log;
     const std::int64_t segments = (groups + g - 1) / g;
     if (segments > warps) continue;
     const std::int64_t teams = warps / segments;
     const double busy = static_cast<double>(teams * groups) / g;
     if (busy < 1.01 * most) continue;
     most = busy;
-    best.groups = g, best.segments = static_cast<int>(segments), best.teams = static_cast<int>(teams);
+    best.log_groups = log, best.segments = static_cast<int>(segments), best.teams = static_cast<int>(teams);
   }
   return best;
 }
