@@ -242,7 +242,7 @@ void mul_mat_id(benchmark::State& state, const cuda::device_format& f, cuda::pre
 /// A whole mixture of experts, or the same by separate calls of mul_mat_id without what stands between them.
 void moe_ffn(benchmark::State& state, const cuda::device_format& f, const expert_shape& shape, std::int64_t n,
              bool separate) {
-  const auto [experts, used, inner, width] = shape;
+  const std::int64_t experts = shape.experts, used = shape.used, inner = shape.m, width = shape.k;
   const cuda::operations& ops = *f.ops;
   const auto policy = cuda::precision::q8;
   const std::int64_t gate_row = f.info.row_bytes(width), down_row = f.info.row_bytes(inner);

@@ -800,7 +800,8 @@ struct lane_reader<q2_K> : detail::plane_lanes<0> {
   QUANTAL_HD static lane_affine_scales<int, 4> scales(const Bytes& bytes, float, int t) noexcept {
     // Of the bytes of eight groups, every other one.
     const word_pair w = bytes.template u64<0>(8 * (t / 2));
-    const std::uint32_t odd = 8 * (t % 2), a = w.low >> odd, b = w.high >> odd;
+    const int odd = 8 * (t % 2);
+    const std::uint32_t a = w.low >> odd, b = w.high >> odd;
     return {{detail::load_half<80>(bytes),
              {static_cast<int>(a & 15u), static_cast<int>(a >> 16 & 15u), static_cast<int>(b & 15u),
               static_cast<int>(b >> 16 & 15u)}},
