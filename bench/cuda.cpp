@@ -1,4 +1,5 @@
-// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH, cuda/layer/... (other shapes) and cuda/mul_mat_id/FORMAT/PRECISION/....
+// CUDA products: cuda/mul_mat/FORMAT/PRECISION/m:ROWS/n:COLUMNS/k:LENGTH, cuda/layer/... (other shapes) and cuda/mul_mat_id/FORMAT/PRECISION/....,
+// cuda/moe_ffn/... beside cuda/moe_ffn_separate/....
 //
 // Manual time: the median of replays of a graph of products over rotating weight matrices (more than 300 MB
 // for up to 128 columns), preparation of the activations included. Ceilings of the same run: a copy kernel
@@ -8,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
@@ -176,6 +178,18 @@ void mul_mat(benchmark::State& state, const cuda::device_format& f, cuda::precis
   report(state, t, static_cast<double>(bytes), 2.0 * static_cast<double>(m * n * k));
 }
 
+/// `used` different ones of the experts for each of n tokens.
+std::vector<std::int32_t> chosen_experts(std::int64_t experts, std::int64_t used, std::int64_t n) {
+  std::mt19937 g(1);
+  std::vector<std::int32_t> chosen, all(static_cast<std::size_t>(experts));
+  std::iota(all.begin(), all.end(), 0);
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::shuffle(all.begin(), all.end(), g);
+    chosen.insert(chosen.end(), all.begin(), all.begin() + used);
+  }
+  return chosen;
+}
+
 /// A layer of experts: m x k each, `used` of them for each token.
 struct expert_shape {
   std::int64_t experts, used, m, k;
@@ -194,15 +208,7 @@ void mul_mat_id(benchmark::State& state, const cuda::device_format& f, cuda::pre
     cudaMemcpy(weights.as<std::byte>() + i * bytes, weights.data, static_cast<std::size_t>(bytes),
                cudaMemcpyDeviceToDevice);
   upload(x.data, gaussian(static_cast<std::size_t>(n * k)));
-  std::mt19937 g(1);
-  std::vector<std::int32_t> chosen;
-  std::vector<std::int32_t> all(static_cast<std::size_t>(experts));
-  std::iota(all.begin(), all.end(), 0);
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::shuffle(all.begin(), all.end(), g);
-    chosen.insert(chosen.end(), all.begin(), all.begin() + used);
-  }
-  upload(ids.data, chosen);
+  upload(ids.data, chosen_experts(experts, used, n));
   const auto device = cuda::device_info::of(0);
   mul_mat_id_args a{weights.as<std::byte>(),
                     experts,
@@ -231,6 +237,87 @@ void mul_mat_id(benchmark::State& state, const cuda::device_format& f, cuda::pre
   const double touched =
       static_cast<double>(bytes) * std::min<double>(1, static_cast<double>(n * used) / experts);
   report(state, t, touched, 2.0 * static_cast<double>(n * used * m * k));
+}
+
+/// A whole mixture of experts, or the same by separate calls of mul_mat_id without what stands between them.
+void moe_ffn(benchmark::State& state, const cuda::device_format& f, const expert_shape& shape, std::int64_t n,
+             bool separate) {
+  const std::int64_t experts = shape.experts, used = shape.used, inner = shape.m, width = shape.k;
+  const cuda::operations& ops = *f.ops;
+  const auto policy = cuda::precision::q8;
+  const std::int64_t gate_row = f.info.row_bytes(width), down_row = f.info.row_bytes(inner);
+  const std::int64_t gate_bytes = 2 * inner * gate_row * experts, down_bytes = width * down_row * experts;
+  const std::int64_t bytes = gate_bytes + down_bytes;
+  const int rotation = rotation_of(static_cast<double>(bytes), n);
+  device_memory weights(static_cast<std::size_t>(bytes * rotation)),
+      x(static_cast<std::size_t>(4 * n * width)),
+      out(static_cast<std::size_t>(4 * n * used * std::max(width, inner))),
+      half(static_cast<std::size_t>(4 * n * used * inner)), ids(static_cast<std::size_t>(4 * n * used)),
+      shares(static_cast<std::size_t>(4 * n * used));
+  fill_weights(f, weights.as<std::byte>(), 2 * inner * experts, width);
+  fill_weights(f, weights.as<std::byte>() + gate_bytes, width * experts, inner);
+  for (int i = 1; i < rotation; ++i)
+    cudaMemcpy(weights.as<std::byte>() + i * bytes, weights.data, static_cast<std::size_t>(bytes),
+               cudaMemcpyDeviceToDevice);
+  upload(x.data, gaussian(static_cast<std::size_t>(n * width)));
+  upload(shares.data, gaussian(static_cast<std::size_t>(n * used)));
+  upload(ids.data, chosen_experts(experts, used, n));
+  const auto device = cuda::device_info::of(0);
+  cuda::moe_ffn_args a{};
+  a.experts = experts, a.width = width, a.inner = inner;
+  a.gate_row_stride = gate_row, a.gate_expert_stride = 2 * inner * gate_row;
+  a.down_row_stride = down_row, a.down_expert_stride = width * down_row;
+  a.activations = x.as<float>(), a.tokens = n, a.activation_stride = width;
+  a.ids = ids.as<std::int32_t>(), a.used = used, a.ids_stride = used;
+  a.shares = shares.as<float>(), a.shares_stride = used;
+  a.out = out.as<float>(), a.out_stride = width;
+  const auto product = [&](const std::byte* w, std::int64_t rows, std::int64_t cols, std::int64_t row,
+                           std::int64_t stride, const float* from, bool slots, float* to) {
+    return mul_mat_id_args{w,
+                           experts,
+                           rows,
+                           cols,
+                           row,
+                           stride,
+                           from,
+                           n,
+                           slots ? used * cols : cols,
+                           slots ? cols : 0,
+                           ids.as<std::int32_t>(),
+                           used,
+                           used,
+                           to,
+                           used * rows,
+                           rows};
+  };
+  std::size_t size = cuda::moe_ffn_workspace(ops.moe_hidden, ops.moe_output, a, policy, device);
+  const auto all = [&](const std::byte* w) {
+    return std::array{
+        product(w, inner, width, gate_row, a.gate_expert_stride, a.activations, false, half.as<float>()),
+        product(w + inner * gate_row, inner, width, gate_row, a.gate_expert_stride, a.activations, false,
+                out.as<float>()),
+        product(w + gate_bytes, width, inner, down_row, a.down_expert_stride, half.as<float>(), true,
+                out.as<float>())};
+  };
+  for (const auto& p : all(weights.as<std::byte>()))
+    size = std::max(size, ops.mul_mat_id_workspace(p, policy, device));
+  device_memory workspace(size);
+  bool refused = false;
+  const double t = seconds_of(rotation, [&](cudaStream_t s, int i) {
+    const std::byte* w = weights.as<std::byte>() + i * bytes;
+    if (separate) {
+      for (const auto& p : all(w))
+        refused |= ops.mul_mat_id(p, policy, device, workspace.data, size, s) != status::ok;
+    } else {
+      a.gate = w, a.down = w + gate_bytes;
+      refused |= cuda::moe_ffn(ops.moe_hidden, ops.moe_output, a, policy, device, workspace.data, size, s) !=
+                 status::ok;
+    }
+  });
+  if (refused) return state.SkipWithError("refused");
+  const double touched =
+      static_cast<double>(bytes) * std::min<double>(1, static_cast<double>(n * used) / experts);
+  report(state, t, touched, 6.0 * static_cast<double>(n * used * inner * width));
 }
 
 void cublas(benchmark::State& state, std::int64_t m, std::int64_t n, std::int64_t k) {
@@ -322,6 +409,14 @@ void register_all() {
               [=, &f](benchmark::State& s) {
                 mul_mat_id(s, f, policy, {256, 8, 2048, 7168}, n);
               });
+      for (const std::int64_t n : {1, 2, 4, 8, 64, 512, 4096})
+        for (const bool separate : {false, true})
+          if (policy == cuda::precision::q8)
+            add("cuda/moe_ffn" + std::string(separate ? "_separate/" : "/") + name + "/experts:32/used:4" +
+                    shape_name(2048, n, 4096),
+                [=, &f](benchmark::State& s) {
+                  moe_ffn(s, f, {32, 4, 2048, 4096}, n, separate);
+                });
     }
   }
 }

@@ -258,14 +258,14 @@ TEST_P(CudaProduct, AgreesWithFloat64) {
   }
 }
 
-// One and two vectors: columns that leave lanes idle or fill every warp, rows that divide in no way, few and
+// One to four vectors: columns that leave lanes idle or fill every warp, rows that divide in no way, few and
 // many of them, vectors at any address.
 TEST_P(CudaProduct, FewVectorsAgreeWithFloat64) {
   const std::pair<std::int64_t, std::int64_t> shapes[] = {{1, 256},    {3001, 256}, {577, 512},  {301, 1536},
                                                           {265, 2048}, {67, 2816},  {576, 1024}, {129, 7168},
-                                                          {31, 18432}, {5, 20480},  {2049, 768}};
+                                                          {31, 18432}, {5, 20480},  {2049, 768}, {9, 26624}};
   for (const auto& [rows, cols] : shapes)
-    for (const std::int64_t n : {1, 2})
+    for (const std::int64_t n : {1, 2, 3, 4})
       for (const std::int64_t x_offset : {0, 1}) check_mul_mat(rows, cols, n, precision::q8, 0, x_offset);
   check_mul_mat(33, 1024, 1, precision::q8, 32);
 }
@@ -332,6 +332,100 @@ TEST_P(CudaProduct, RoutedProductsAgreeWithFloat64) {
         for (const std::int64_t tokens : {1, 2, 5, 64, 300})
           check_mul_mat_id(8, tokens, 3, own, policy, skew);
   check_mul_mat_id(8, 1500, 2, false, precision::bf16, 0);
+}
+
+// Both halves of a mixture of experts in one call: few tokens and many, gate and up apart and merged, with biases
+// and a limit, an id without expert.
+TEST_P(CudaProduct, MixturesOfExpertsAgreeWithFloat64) {
+  const std::int64_t experts = 5, used = 3, unit = std::max(256, format().layout.elements);
+  const std::int64_t width = 3 * unit, inner = 2 * unit;
+  std::vector<matrix> gate, up, down;
+  std::vector<std::byte> merged, ups, downs;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    gate.emplace_back(GetParam(), inner, width, rng);
+    up.emplace_back(GetParam(), inner, width, rng);
+    down.emplace_back(GetParam(), width, inner, rng);
+    merged.insert(merged.end(), gate[e].bytes.begin(), gate[e].bytes.end());
+    merged.insert(merged.end(), up[e].bytes.begin(), up[e].bytes.end());
+    ups.insert(ups.end(), up[e].bytes.begin(), up[e].bytes.end());
+    ups.resize(ups.size() + up[e].bytes.size());  // the same stride as the merged matrices
+    downs.insert(downs.end(), down[e].bytes.begin(), down[e].bytes.end());
+  }
+  const device_buffer<std::byte> device_merged(merged), device_ups(ups), device_downs(downs);
+  const auto values = [&](std::int64_t n) { return test::gaussian(rng, static_cast<std::size_t>(n)); };
+  const auto gate_bias = values(experts * inner), up_bias = values(experts * inner),
+             down_bias = values(experts * width);
+  const device_buffer<float> device_gate_bias(gate_bias), device_up_bias(up_bias),
+      device_down_bias(down_bias);
+  for (const auto policy : {precision::q8, precision::bf16})
+    for (const std::int64_t tokens : {1, 2, 5, 40})
+      for (const bool apart : {false, true}) {
+        SCOPED_TRACE(std::to_string(tokens) + " tokens" + name_of(policy) + (apart ? ", apart" : ""));
+        const std::int64_t x_stride = width + 3, out_stride = width + 5;
+        auto x = values(tokens * x_stride);
+        for (float& v : x) v *= 0.1f;
+        const auto shares = values(tokens * (used + 1));
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens * used));
+        for (auto& id : ids) id = static_cast<std::int32_t>(rng() % experts);
+        const bool broken = tokens == 5;  // the last token lacks an expert
+        if (broken) ids.back() = static_cast<std::int32_t>(experts);
+        const device_buffer<float> device_x(x), device_shares(shares);
+        const device_buffer<float> out(
+            std::vector<float>(static_cast<std::size_t>(tokens * out_stride), poison));
+        const device_buffer<std::int32_t> device_ids(ids);
+        moe_ffn_args a{};
+        a.gate = device_merged.get(), a.up = apart ? device_ups.get() : nullptr, a.down = device_downs.get();
+        a.experts = experts, a.width = width, a.inner = inner;
+        a.gate_row_stride = gate[0].stride, a.gate_expert_stride = 2 * inner * gate[0].stride;
+        a.down_row_stride = down[0].stride, a.down_expert_stride = width * down[0].stride;
+        if (apart)
+          a.gate_bias = device_gate_bias.get(), a.up_bias = device_up_bias.get(),
+          a.down_bias = device_down_bias.get(), a.unit = {1.5f, 1.702f, 1};
+        a.activations = device_x.get(), a.tokens = tokens, a.activation_stride = x_stride;
+        a.ids = device_ids.get(), a.used = used, a.ids_stride = used;
+        a.shares = device_shares.get(), a.shares_stride = used + 1;
+        a.out = out.get(), a.out_stride = out_stride;
+        const auto &hidden = ops().moe_hidden, &output = ops().moe_output;
+        const std::size_t bytes = moe_ffn_workspace(hidden, output, a, policy, device);
+        const device_buffer<std::byte> workspace(std::vector<std::byte>(bytes, std::byte{0xff}));
+        EXPECT_EQ(moe_ffn(hidden, output, a, policy, device, workspace.get(), bytes - 1, nullptr),
+                  status::small_workspace);
+        ASSERT_EQ(moe_ffn(hidden, output, a, policy, device, workspace.get(), bytes, nullptr), status::ok);
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        const auto got = out.host();
+        std::vector<double> errors(static_cast<std::size_t>(tokens)), norms(errors);
+        parallel(tokens, [&](std::int64_t t) {
+          if (broken && t == tokens - 1) return;
+          std::vector<double> want(static_cast<std::size_t>(width));
+          for (std::int64_t j = 0; j < used; ++j) {
+            const std::int32_t e = ids[t * used + j];
+            std::vector<float> h(static_cast<std::size_t>(inner));
+            for (std::int64_t i = 0; i < inner; ++i) {
+              double g = dot(gate[e].values.data() + i * width, x.data() + t * x_stride, width),
+                     u = dot(up[e].values.data() + i * width, x.data() + t * x_stride, width);
+              if (apart) g += gate_bias[e * inner + i], u += up_bias[e * inner + i];
+              g = std::min<double>(g, a.unit.limit);
+              u = std::clamp<double>(u, -a.unit.limit, a.unit.limit);
+              h[i] = static_cast<float>(g / (1 + std::exp(-a.unit.alpha * g)) * (u + a.unit.shift));
+            }
+            for (std::int64_t r = 0; r < width; ++r)
+              want[r] +=
+                  shares[t * (used + 1) + j] * (dot(down[e].values.data() + r * inner, h.data(), inner) +
+                                                (apart ? down_bias[e * width + r] : 0.0f));
+          }
+          for (std::int64_t r = 0; r < width; ++r) {
+            const float o = got[t * out_stride + r];
+            const double d = std::isfinite(o) ? o - want[r] : std::numeric_limits<double>::infinity();
+            errors[t] += d * d, norms[t] += want[r] * want[r];
+          }
+        });
+        double error = 0, norm = 0;
+        for (std::int64_t t = 0; t < tokens; ++t) error += errors[t], norm += norms[t];
+        EXPECT_LE(std::sqrt(error / norm), policy == precision::q8 ? 3e-2 : 1.2e-2);
+        for (std::int64_t r = 0; broken && r < width; ++r)
+          ASSERT_TRUE(std::isnan(got[(tokens - 1) * out_stride + r])) << "an id without expert";
+        ASSERT_EQ(got[width], poison) << "behind the first result";
+      }
 }
 
 TEST_P(CudaProduct, CanBeCaptured) {

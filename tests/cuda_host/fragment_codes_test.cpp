@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "quantal/cuda/fragments/lanes.hpp"
 #include "support/q5_64.hpp"
 
 namespace quantal::cuda {
@@ -81,11 +82,66 @@ std::string wrong_scales(const group_bytes<Align>& bytes, float row_scale) {
   return wrong;
 }
 
+/// Adds up what a lane reader hands out.
+struct lane_codes {
+  int codes[64] = {};
+  template <int W>
+  void add(std::uint32_t word) {
+    sum(W, word, 1);
+  }
+  template <int W>
+  void subtract(std::uint32_t word) {
+    sum(W, word, -1);
+  }
+
+ private:
+  void sum(int w, std::uint32_t word, int sign) {
+    for (int i = 0; i < 4; ++i)
+      codes[4 * w + i] += sign * static_cast<std::int8_t>(static_cast<std::uint8_t>(word >> (8 * i)));
+  }
+};
+
+/// A description of the first weight of a lane's quarter that differs, or nothing.
+template <lane_readable F, int Align>
+std::string wrong_quarter(const group_bytes<Align>& bytes, float row_scale, int t) {
+  using reader = lane_reader<F>;
+  constexpr int n = F::layout.elements, group = F::layout.group;
+  lane_codes got;
+  const typename reader::tables tables(0, 0);
+  reader::codes(bytes, t, tables, got);
+  const auto scales = reader::scales(bytes, row_scale, t);
+  for (int i = 0; i < 64; ++i) {
+    const int run = reader::run(t, i / 16), q = run % 2 * 2 + i % 16 / 8;
+    const int e = run / 2 * 32 + reader::order.element(q, i % 8);
+    const auto& block = bytes.template block<F>(e / n);
+    const int want = F::code(block, e % n) + reader::bias;
+    if (got.codes[i] != want)
+      return "weight " + std::to_string(e) + " is " + std::to_string(got.codes[i]) + ", not " +
+             std::to_string(want);
+    const float scale = F::scale(block, row_scale, e % n / group);
+    const float g = scales.scale * static_cast<float>(scales.factors[i / group]);
+    if (!(std::abs(g - scale) <= 1e-6f * std::abs(scale)) && std::isfinite(scale))
+      return "the scale of weight " + std::to_string(e) + " is " + std::to_string(g) + ", not " +
+             std::to_string(scale);
+    if constexpr (F::layout.has_offset) {
+      const float offset = F::offset(block, row_scale, e % n / group);
+      const float o = scales.offset * static_cast<float>(scales.offset_factors[i / group]);
+      if (!(std::abs(o - offset) <= 1e-6f * std::abs(offset)) && std::isfinite(offset))
+        return "the offset of weight " + std::to_string(e) + " is " + std::to_string(o) + ", not " +
+               std::to_string(offset);
+    }
+  }
+  return "";
+}
+
 template <class F, int Align>
 void check(const row_buffer& buffer, int skew) {
   const group_bytes<Align> bytes{reinterpret_cast<const std::uint32_t*>(buffer.data()), skew};
   ASSERT_EQ((wrong_codes<F>(bytes)), "") << "alignment " << Align << ", skew " << skew;
   ASSERT_EQ((wrong_scales<F>(bytes, -0.37f)), "") << "alignment " << Align << ", skew " << skew;
+  if constexpr (lane_readable<F>)
+    for (int t = 0; t < 4; ++t)
+      ASSERT_EQ((wrong_quarter<F>(bytes, -0.37f, t)), "") << "lane " << t << ", alignment " << Align;
 }
 
 // Formats that are made up.

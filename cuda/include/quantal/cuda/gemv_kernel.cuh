@@ -7,27 +7,41 @@
 // into a ring of stages. Products of segments are added in the order of the segments.
 //
 // With `ids`, blockIdx.y is a (token, slot) pair, and its expert's matrix is read: nothing has to be sorted.
+// The same kernel makes the two halves of a mixture of experts (gemv_part): its blocks then read the rows of
+// several matrices, one after the other, and put their products together.
 #pragma once
 
 #include "quantal/cuda/device.hpp"
+#include "quantal/cuda/fragments/lanes.hpp"
+#include "quantal/cuda/moe.hpp"
 #include "quantal/cuda/stream_kernel.cuh"
 
 namespace quantal::cuda {
 
 /// How a product is cut: by detail::plan_gemv().
 struct gemv_plan {
-  int groups;    ///< of 256 columns that a warp multiplies at once: 1, 2, 4 or 8; it takes 8 / groups rows
-  int segments;  ///< of so many groups in a row, each with its own warps
-  int teams;     ///< of `segments` warps, each with its own rows
-  int passes;    ///< of two rows per lane and stage
+  int log_groups;  ///< of 256 columns that a warp multiplies at once: 1 to 8; it takes 8 / groups rows
+  int segments;    ///< of so many groups in a row, each with its own warps
+  int teams;       ///< of `segments` warps, each with its own rows
+  int passes;      ///< of two rows per lane and stage
   int stages;
   int stage_bytes;
-  int blocks;  ///< along the rows
+  int blocks;       ///< along the rows
+  int table_bytes;  ///< of gemv_table_bytes<F>
 
+  constexpr int groups() const noexcept { return 1 << log_groups; }
+  constexpr int together() const noexcept { return 8 >> log_groups; }  ///< rows
   constexpr int warps() const noexcept { return segments * teams; }
   /// Rows of all teams in one pass, and of a stage.
-  constexpr int pass_rows() const noexcept { return 2 * (8 / groups) * teams; }
+  constexpr int pass_rows() const noexcept { return 2 * together() * teams; }
   constexpr int stage_rows() const noexcept { return passes * pass_rows(); }
+};
+
+/// What becomes of the products of a block.
+enum class gemv_part : std::uint8_t {
+  product,  ///< of one matrix and N vectors: they are the results
+  glu,  ///< of gate and up of an expert and one vector: their gated unit; blockIdx.y: a (token, slot) pair
+  mix,  ///< of the experts of a token and a vector each: the weighted sum; blockIdx.y: a token
 };
 
 struct gemv_args {
@@ -35,52 +49,107 @@ struct gemv_args {
   std::int64_t row_stride, expert_stride;
   int rows, cols;
   const float* x;
+  const std::uint8_t* codes;  ///< of the vectors, by gemv_prepare, unless gemv_rounds(n)
+  const float* scales;        ///< of these
+  int n;                      ///< vectors
   float* out;
   std::int64_t x_stride, out_stride;  ///< dense: floats between vectors
   const std::int32_t* ids;            ///< null: dense, one expert
   int experts, used;
   std::int64_t ids_stride, token_stride, slot_stride, out_token_stride, out_slot_stride;
+  const std::byte* up;          ///< glu; `weights` is the gate
+  const float *bias, *up_bias;  ///< glu, mix: [expert][row], or null
+  gated_unit unit;              ///< glu
+  const float* shares;          ///< mix: of (token, slot)
+  std::int64_t shares_stride;   ///< between tokens
   gemv_plan plan;
 };
 
-inline constexpr int max_gemv_warps = 9;  ///< besides the one that copies
-/// Whether the kernel pays at all, and with two vectors; measured on an H200. Groups of 128 bytes, or 192,
-/// put lanes of different groups on the same banks. With two vectors reading the weights must take most of
-/// the time: many bits, and none looked up.
+/// Bytes of the tables that lanes look codes up in.
 template <block_format F>
-inline constexpr bool gemv_pays = group_size<F> % 64 != 0 || group_size<F> < 128;
+constexpr int gemv_table_bytes() noexcept {
+  if constexpr (lane_readable<F>)
+    return lane_reader<F>::tables::bytes;
+  else
+    return 0;
+}
+
+/// Whether the kernel pays at all, and for how many vectors; measured on an H200 and an H100. Groups of 128
+/// bytes, or 192, put lanes of different groups on the same banks. Four vectors pay where tensor cores wait for
+/// codes, two chunk by chunk where reading the weights takes most of the time: many bits, and none looked up.
+template <block_format F>
+inline constexpr bool gemv_pays = lane_readable<F> || group_size<F> % 64 != 0 || group_size<F> < 128;
 template <block_format F>
 inline constexpr int max_gemv_columns =
-    8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2 : 1;
+    lane_readable<F> ? (8 * F::layout.bytes < 3 * F::layout.elements && gemv_table_bytes<F>() ? 4 : 2)
+    : 8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2
+                                                                      : 1;
 inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors
+
+/// Vectors that the kernel for n of them is compiled for.
+constexpr int gemv_columns(int n) noexcept { return n <= 2 ? n : 4; }
+/// Up to two are rounded by every block for itself, more by a kernel in front.
+constexpr bool gemv_rounds(int n) noexcept { return n <= 2; }
+
+/// What blocks may take: warps beside the one that copies, blocks that work together on a multiprocessor, blocks
+/// for which there are registers, shared memory, and how much of it for the ring. Where one block works and two
+/// fit, the next kernel's starts beside it.
+struct gemv_limits {
+  int warps, blocks, fitting_blocks, shared, ring, table_bytes;
+};
+/// Formats whose decoding takes so long that two blocks of nine warps are better than one of twelve.
+template <block_format F>
+inline constexpr bool gemv_slow = !lane_readable<F>;
+template <>
+inline constexpr bool gemv_slow<iq3_s> = true;
+template <>
+inline constexpr bool gemv_slow<iq4_k> = true;
+/// Measured on an H100.
+template <block_format F, int N>
+constexpr gemv_limits gemv_limits_of() noexcept {
+  constexpr int kb = 1024, tables = gemv_table_bytes<F>();
+  if ((gemv_slow<F> && N == 1) || !lane_readable<F>) return {9, 2, 2, 113 * kb, 72 * kb, tables};
+  if (N == 1) return {12, 1, 2, 113 * kb, 100 * kb, tables};
+  return {12, 1, 1, 200 * kb, 100 * kb, tables};
+}
 
 namespace detail {
 
 /// Where a block of gemv_kernel keeps things in its shared memory, in bytes.
 struct gemv_shared {
-  int barriers, scales, codes, partial, ring, bytes;
+  int tables, barriers, scales, codes, partial, ring, bytes;
 
-  /// For n vectors and blocks of at most `rows` rows.
-  QUANTAL_HD gemv_shared(const gemv_plan& plan, int n, int rows) noexcept {
-    const int groups = plan.groups * plan.segments;
+  /// For so many vectors that the block rounds, and products of each of at most `rows` rows.
+  QUANTAL_HD gemv_shared(const gemv_plan& plan, int vectors, int products, int rows) noexcept {
+    const int groups = vectors * plan.groups() * plan.segments;
     const auto aligned = [](int at) { return (at + 127) / 128 * 128; };
-    barriers = 0;
-    scales = aligned(16 * plan.stages);
-    codes = aligned(scales + 4 * n * groups);
-    partial = codes + n * groups * group_weights;
-    ring = aligned(partial + 4 * n * rows * plan.segments);
+    tables = 0;
+    barriers = plan.table_bytes;
+    scales = aligned(barriers + 16 * plan.stages);
+    codes = aligned(scales + 4 * groups);
+    partial = codes + groups * group_weights;
+    ring = aligned(partial + 4 * products * rows * plan.segments);
     bytes = ring + plan.stages * plan.stage_bytes;
   }
 };
 
+/// In which order a lane has the codes of a chunk of 32.
+template <block_format F>
+constexpr lane_order gemv_order() noexcept {
+  if constexpr (lane_readable<F>) {
+    return lane_reader<F>::order;
+  } else {
+    constexpr fragment_order order = fragment_reader<F>::order;
+    return {order == fragment_order::consecutive ? 4 : 16, order == fragment_order::interleaved};
+  }
+}
+
 /// The eight of 256 values that a lane rounds, in the order of its codes.
 template <block_format F>
 __device__ inline void load_fragment_values(const float* x, int lane, float (&v)[8]) noexcept {
-  constexpr fragment_order order = fragment_reader<F>::order;
-  const int chunk = 32 * (lane >> 2), quarter = lane & 3;
-  constexpr bool halves = order != fragment_order::consecutive;
-  const float* first = x + chunk + (halves ? 4 : 8) * quarter;
-  const float* second = first + (halves ? 16 : 4);
+  constexpr lane_order order = gemv_order<F>();
+  const float* first = x + 32 * (lane >> 2) + order.first(lane & 3);
+  const float* second = first + order.distance;
   float a[8];
   if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
     const float4 p = __ldg(reinterpret_cast<const float4*>(first)),
@@ -91,7 +160,7 @@ __device__ inline void load_fragment_values(const float* x, int lane, float (&v)
     for (int i = 0; i < 4; ++i) a[i] = first[i], a[4 + i] = second[i];
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = a[order == fragment_order::interleaved ? i / 2 + 4 * (i % 2) : i];
+  for (int i = 0; i < 8; ++i) v[i] = a[order.interleaved ? i / 2 + 4 * (i % 2) : i];
 }
 
 /// Rounds 256 values by one warp; returns their scale. One that is not finite makes the scale so.
@@ -140,10 +209,94 @@ struct gemv_fragment {
   }
 };
 
+/// The same where lanes have a quarter of the group each.
+template <lane_readable F>
+struct gemv_fragment<F> {
+  static constexpr int groups = 64 / F::layout.group;
+  static constexpr bool summed = lane_reader<F>::bias != 0 || F::layout.has_offset;
+  uint4 codes[4];
+  int sums[summed ? groups : 1];
+  float scale;
+
+  __device__ void load(const std::uint8_t* from, float group_scale, int t) noexcept {
+    scale = group_scale;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      codes[i] = *reinterpret_cast<const uint4*>(from + 16 * lane_reader<F>::run(t, i));
+    if constexpr (summed) {
+#pragma unroll
+      for (int g = 0; g < groups; ++g) sums[g] = 0;
+      unrolled<16>(
+          [&]<int W>() { sums[W * groups / 16] = __dp4a(word<W>(), 0x01010101, sums[W * groups / 16]); });
+    }
+  }
+  template <int W>
+  __device__ int word() const noexcept {
+    const uint4& c = codes[W / 4];
+    return static_cast<int>(W % 4 == 0 ? c.x : W % 4 == 1 ? c.y : W % 4 == 2 ? c.z : c.w);
+  }
+};
+
+/// Sums of the products of a lane's codes and those of N vectors, for each of its groups.
+template <lane_readable F, int N>
+struct lane_sums {
+  static constexpr int groups = gemv_fragment<F>::groups, words = 16 / groups;
+  const gemv_fragment<F> (&x)[N];
+  int plus[groups][N] = {}, minus[groups][N] = {};
+
+  __device__ explicit lane_sums(const gemv_fragment<F> (&vectors)[N]) noexcept : x(vectors) {
+    if constexpr (lane_reader<F>::bias != 0)
+#pragma unroll
+      for (int g = 0; g < groups; ++g)
+#pragma unroll
+        for (int n = 0; n < N; ++n) plus[g][n] = -lane_reader<F>::bias * x[n].sums[g];
+  }
+  template <int W>
+  __device__ void add(std::uint32_t word) noexcept {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      plus[W / words][n] = __dp4a(static_cast<int>(word), x[n].template word<W>(), plus[W / words][n]);
+  }
+  template <int W>
+  __device__ void subtract(std::uint32_t word) noexcept {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      minus[W / words][n] = __dp4a(static_cast<int>(word), x[n].template word<W>(), minus[W / words][n]);
+  }
+  template <class Factor>
+  __device__ float total(const lane_scales<Factor, groups>& scales, int n) const noexcept {
+    Factor sum = 0;
+#pragma unroll
+    for (int g = 0; g < groups; ++g) sum += scales.factors[g] * static_cast<Factor>(plus[g][n] - minus[g][n]);
+    return static_cast<float>(sum) * scales.scale;
+  }
+  template <class Factor>
+  __device__ float total(const lane_affine_scales<Factor, groups>& scales, int n) const noexcept {
+    Factor sum = 0;
+#pragma unroll
+    for (int g = 0; g < groups; ++g) sum += scales.offset_factors[g] * static_cast<Factor>(x[n].sums[g]);
+    const lane_scales<Factor, groups>& linear = scales;
+    return fmaf(static_cast<float>(sum), scales.offset, total(linear, n));
+  }
+};
+
 /// Adds a lane's part of the product of 256 weights of a row and N vectors.
-template <block_format F, int N, class Bytes>
+template <lane_readable F, int N, class Bytes>
 __device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gemv_fragment<F> (&x)[N],
-                                  int lane, float (&sum)[N]) noexcept {
+                                  const typename lane_reader<F>::tables& tables, int lane,
+                                  float (&sum)[N]) noexcept {
+  lane_sums<F, N> sums(x);
+  lane_reader<F>::codes(bytes, lane & 3, tables, sums);
+  const auto scales = lane_reader<F>::scales(bytes, row_scale, lane & 3);
+#pragma unroll
+  for (int n = 0; n < N; ++n) sum[n] += sums.total(scales, n);
+}
+
+/// The same for other formats.
+template <block_format F, int N, class Bytes>
+requires(!lane_readable<F>) __device__
+    inline void gemv_group(const Bytes& bytes, float row_scale, const gemv_fragment<F> (&x)[N],
+                           const no_tables&, int lane, float (&sum)[N]) noexcept {
   using fragment = gemv_fragment<F>;
   const int t = lane & 3;
   const float_scales<F> scales(bytes, row_scale, t);
@@ -178,16 +331,32 @@ __device__ inline void gemv_group(const Bytes& bytes, float row_scale, const gem
 __device__ inline float sum_pair(float a, float b, int groups, int lane) noexcept {
   const bool odd = lane & 1;
   float s = (odd ? b : a) + __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
-  for (int m = 2; m < 4 * groups; m *= 2) s += __shfl_xor_sync(0xffffffffu, s, m);
+#pragma unroll
+  for (int m = 2; m < 32; m *= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, s, m);
+    s += m < 4 * groups ? other : 0;
+  }
   return s;
 }
 
-/// The rows and vectors of a block.
+template <block_format F>
+struct gemv_tables_of {
+  using type = no_tables;
+};
+template <lane_readable F>
+struct gemv_tables_of<F> {
+  using type = typename lane_reader<F>::tables;
+};
+template <block_format F>
+using gemv_tables = typename gemv_tables_of<F>::type;
+
+/// What a block works on.
 struct gemv_work {
-  const std::byte *matrix, *matrix_end;
+  const std::byte* matrix;  ///< the first; null if an expert is missing
+  int first, last;          ///< rows
+  int token, slot, expert;
   const float* x;
   float* out;
-  int first, last;  ///< rows
 };
 
 /// The ring of stages that one warp fills and the others read.
@@ -231,35 +400,59 @@ class gemv_ring {
   const gemv_plan& plan_;
 };
 
+/// Matrices that a block reads, and matrix m of them.
+template <gemv_part Part>
+__device__ inline int gemv_matrices(const gemv_args& p) noexcept {
+  return Part == gemv_part::product ? 1 : Part == gemv_part::glu ? 2 : p.used;
+}
+template <gemv_part Part>
+__device__ inline const std::byte* gemv_matrix(const gemv_args& p, const gemv_work& work, int m) noexcept {
+  if (Part == gemv_part::product || m == 0) return work.matrix;
+  if (Part == gemv_part::glu) return p.up + (work.matrix - p.weights);
+  return p.weights + p.ids[work.token * p.ids_stride + m] * p.expert_stride;
+}
+
+/// Which stage comes next.
+struct gemv_position {
+  int slot, parity;
+  __device__ void advance(int stages) noexcept {
+    if (++slot == stages) slot = 0, parity ^= 1;
+  }
+};
+
 /// Fills the ring with the rows of the block; by one thread.
-__device__ inline void gemv_copy(const gemv_args& p, const gemv_work& work, const gemv_ring& ring,
-                                 std::int64_t row_size) noexcept {
+template <block_format F, gemv_part Part>
+__device__ inline void gemv_copy(const gemv_args& p, const gemv_work& work, const gemv_ring& ring) noexcept {
+  const std::int64_t row_size = row_bytes<F>(p.cols);
   const int step = p.plan.stage_rows();
-  int slot = 0, parity = 1;
-  for (int row = work.first; row < work.last; row += step) {
-    ptx::wait_barrier(ring.empty(slot), parity);
-    const std::byte* begin = work.matrix + p.row_stride * row;
-    ring.fill(slot, begin, begin + p.row_stride * (min(step, work.last - row) - 1) + row_size,
-              work.matrix_end);
-    if (++slot == p.plan.stages) slot = 0, parity ^= 1;
+  gemv_position at{0, 1};
+  for (int m = 0; m < gemv_matrices<Part>(p); ++m) {
+    const std::byte* matrix = gemv_matrix<Part>(p, work, m);
+    const std::byte* end = matrix + p.row_stride * (p.rows - 1) + row_size;
+    for (int row = work.first; row < work.last; row += step) {
+      ptx::wait_barrier(ring.empty(at.slot), at.parity);
+      const std::byte* begin = matrix + p.row_stride * row;
+      ring.fill(at.slot, begin, begin + p.row_stride * (min(step, work.last - row) - 1) + row_size, end);
+      at.advance(p.plan.stages);
+    }
   }
 }
 
-/// Multiplies the segment of a warp of all rows of the block; results to partial[vector][row][segment].
+/// Multiplies the segment of a warp of the block's rows of a matrix; results to partial[vector][row][segment].
 template <block_format F, int Align, int N>
-__device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, const gemv_ring& ring,
-                                     const gemv_fragment<F> (&x)[N], int group, int segment, int team,
-                                     int lane, float* partial) noexcept {
+__device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, const std::byte* matrix,
+                                     const gemv_ring& ring, gemv_position& position,
+                                     const gemv_fragment<F> (&x)[N], const gemv_tables<F>& tables, int group,
+                                     int segment, int team, int lane, float* partial) noexcept {
   const gemv_plan& plan = p.plan;
   const int count = work.last - work.first, step = plan.stage_rows();
-  const int together = 8 / plan.groups, my_row = (lane >> 2) / plan.groups;
+  const int together = plan.together(), my_row = lane >> 2 >> plan.log_groups;
   const int stride = static_cast<int>(p.row_stride);
-  int slot = 0, parity = 0;
   for (int row = 0; row < count; row += step) {
-    ptx::wait_barrier(ring.full(slot), parity);
+    ptx::wait_barrier(ring.full(position.slot), position.parity);
     const int here = min(step, count - row);
-    const auto address = reinterpret_cast<std::uintptr_t>(work.matrix + p.row_stride * (work.first + row));
-    const std::uint8_t* stage = ring.slot(slot) + (address & 15);
+    const auto address = reinterpret_cast<std::uintptr_t>(matrix + p.row_stride * (work.first + row));
+    const std::uint8_t* stage = ring.slot(position.slot) + (address & 15);
     for (int i = 2 * together * team; i < here; i += plan.pass_rows()) {
       float sums[2][N] = {};
 #pragma unroll
@@ -269,119 +462,216 @@ __device__ inline void gemv_multiply(const gemv_args& p, const gemv_work& work, 
         const std::uint8_t* at = data + F::layout.row_meta + group * group_size<F>;
         const int skew = Align >= 4 ? 0 : static_cast<int>(reinterpret_cast<std::uintptr_t>(at) & 3);
         gemv_group<F, N>(group_bytes<Align>{reinterpret_cast<const std::uint32_t*>(at - skew), skew}, scale,
-                         x, lane, sums[u]);
+                         x, tables, lane, sums[u]);
       }
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        const float s = sum_pair(sums[0][n] * x[n].scale, sums[1][n] * x[n].scale, plan.groups, lane);
+        const float s = sum_pair(sums[0][n] * x[n].scale, sums[1][n] * x[n].scale, plan.groups(), lane);
         const int r = i + (lane & 1) * together + my_row;
-        if ((lane & (4 * plan.groups - 1)) < 2 && r < here)
+        if ((lane & (4 * plan.groups() - 1)) < 2 && r < here)
           partial[(n * count + row + r) * plan.segments + segment] = s;
       }
     }
     __syncwarp();
-    if (lane == 0) ptx::arrive(ring.empty(slot));
-    if (++slot == plan.stages) slot = 0, parity ^= 1;
+    if (lane == 0) ptx::arrive(ring.empty(position.slot));
+    position.advance(plan.stages);
   }
 }
 
-/// Rounds the N vectors of the block, `batch` groups per warp at a time, so that their reads overlap.
-template <block_format F, int N>
-__device__ inline void gemv_round(const gemv_args& p, const float* x, std::uint8_t* codes, float* scales,
-                                  int warp, int warps, int lane) noexcept {
-  constexpr int batch = 4 * N;
-  const int real = p.cols / group_weights, groups = p.plan.groups * p.plan.segments;
+/// Rounds the vectors of the block, `stride` floats apart, some groups per warp at a time, so that their reads
+/// overlap. Single: there is one.
+template <block_format F, bool Single>
+__device__ inline void gemv_round(const gemv_args& p, const float* x, std::int64_t stride, int vectors,
+                                  std::uint8_t* codes, float* scales, int warp, int warps,
+                                  int lane) noexcept {
+  constexpr int batch = Single ? 4 : 8;
+  const int real = p.cols / group_weights, groups = p.plan.groups() * p.plan.segments;
   // Every warp takes part once, whether there is a group for it or not: the copying warp waits for all.
   int from = warp;
   do {
     float v[batch][8] = {};
 #pragma unroll
     for (int i = 0; i < batch; ++i) {
-      const int at = from + i * warps, n = N == 1 ? 0 : at / groups, group = at - n * groups;
-      if (at < N * groups && group < real)
-        load_fragment_values<F>(x + n * p.x_stride + group * group_weights, lane, v[i]);
+      const int at = from + i * warps, n = Single ? 0 : at / groups, group = at - n * groups;
+      if (at < vectors * groups && group < real)
+        load_fragment_values<F>(x + n * stride + group * group_weights, lane, v[i]);
     }
     // The vectors are asked for before the weights, behind which they would queue.
     if (from == warp) ptx::arrive_threads(gemv_ring::vectors_asked, 32 * (warps + 1));
 #pragma unroll
     for (int i = 0; i < batch; ++i) {
       const int at = from + i * warps;
-      if (at >= N * groups) break;
+      if (at >= vectors * groups) break;
       const float scale = round_values(v[i], reinterpret_cast<uint2*>(codes + at * group_weights), lane);
       if (lane == 0) scales[at] = scale;
     }
     from += batch * warps;
-  } while (from < N * groups);
+  } while (from < vectors * groups);
 }
 
-/// What the block at this place of the grid works on; matrix is null if its pair has no expert.
-template <block_format F>
+/// The codes of vectors that gemv_prepare has rounded; one too many repeats the last one. Groups behind the
+/// row have a scale of zero.
+template <block_format F, int N>
+__device__ inline void gemv_load_prepared(const gemv_args& p, int group, int t,
+                                          gemv_fragment<F> (&x)[N]) noexcept {
+  const int groups = p.cols / group_weights, at = min(group, groups - 1);
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const std::int64_t i = static_cast<std::int64_t>(min(n, p.n - 1)) * groups + at;
+    x[n].load(p.codes + i * group_weights, group < groups ? p.scales[i] : 0.0f, t);
+  }
+}
+
+/// What the block at this place of the grid works on.
+template <gemv_part Part>
 __device__ inline gemv_work gemv_find(const gemv_args& p) noexcept {
   gemv_work work{};
   work.first = static_cast<int>(static_cast<std::int64_t>(p.rows) * blockIdx.x / gridDim.x);
   work.last = static_cast<int>(static_cast<std::int64_t>(p.rows) * (blockIdx.x + 1) / gridDim.x);
-  std::int64_t expert = 0, token = 0, slot = 0;
-  if (p.ids) {
-    token = static_cast<int>(blockIdx.y) / p.used, slot = static_cast<int>(blockIdx.y) % p.used;
-    expert = p.ids[token * p.ids_stride + slot];
+  const int y = static_cast<int>(blockIdx.y);
+  bool found = true;
+  if constexpr (Part == gemv_part::mix) {
+    work.token = y;
+    for (int j = 0; j < p.used; ++j) {
+      const int e = p.ids[work.token * p.ids_stride + j];
+      found = found && e >= 0 && e < p.experts;
+    }
+    work.expert = p.ids[work.token * p.ids_stride];
+  } else if (p.ids) {
+    work.token = y / p.used, work.slot = y % p.used;
+    work.expert = p.ids[work.token * p.ids_stride + work.slot];
+    found = work.expert >= 0 && work.expert < p.experts;
   }
-  work.x = p.x + token * p.token_stride + slot * p.slot_stride;
-  work.out = p.out + token * p.out_token_stride + slot * p.out_slot_stride;
-  if (expert < 0 || expert >= p.experts) return work;
-  work.matrix = p.weights + expert * p.expert_stride;
-  work.matrix_end = work.matrix + p.row_stride * (p.rows - 1) + row_bytes<F>(p.cols);
+  work.x = p.x + work.token * p.token_stride + work.slot * p.slot_stride;
+  work.out = p.out + work.token * p.out_token_stride + work.slot * p.out_slot_stride;
+  if (found) work.matrix = p.weights + work.expert * p.expert_stride;
   return work;
+}
+
+__device__ inline float gated(const gated_unit& unit, float g, float u) noexcept {
+  // NaN stays what it is.
+  if (g > unit.limit) g = unit.limit;
+  if (u > unit.limit) u = unit.limit;
+  if (u < -unit.limit) u = -unit.limit;
+  return g / (1 + __expf(-unit.alpha * g)) * (u + unit.shift);
+}
+
+/// Writes what the block's products make, from partial[product][row][segment].
+template <gemv_part Part>
+__device__ inline void gemv_store(const gemv_args& p, const gemv_work& work, const float* partial,
+                                  int thread) noexcept {
+  const int count = work.last - work.first, segments = p.plan.segments;
+  const auto sum_of = [&](int i) {
+    float sum = 0;
+    for (int s = 0; s < segments; ++s) sum += partial[i * segments + s];
+    return sum;
+  };
+  const auto bias_of = [&](const float* bias, int expert, int r) {
+    return bias ? bias[static_cast<std::int64_t>(expert) * p.rows + work.first + r] : 0.0f;
+  };
+  const int results = Part == gemv_part::product ? p.n * count : count;
+  for (int i = thread; i < results; i += static_cast<int>(blockDim.x)) {
+    if constexpr (Part == gemv_part::product) {
+      const int n = i / count, r = i - n * count;
+      work.out[n * p.out_stride + work.first + r] = sum_of(i);
+    } else if constexpr (Part == gemv_part::glu) {
+      work.out[work.first + i] = gated(p.unit, sum_of(i) + bias_of(p.bias, work.expert, i),
+                                       sum_of(count + i) + bias_of(p.up_bias, work.expert, i));
+    } else {
+      float sum = 0;
+      for (int m = 0; m < p.used; ++m)
+        sum += p.shares[work.token * p.shares_stride + m] *
+               (sum_of(m * count + i) + bias_of(p.bias, p.ids[work.token * p.ids_stride + m], i));
+      work.out[work.first + i] = sum;
+    }
+  }
 }
 
 }  // namespace detail
 
-template <block_format F, int Align, int N>
-__global__ void __launch_bounds__(32 * (max_gemv_warps + 1), 2)
+/// Rounds vectors for gemv_kernel: one warp per group of 256.
+template <block_format F>
+__global__ void gemv_prepare(const float* x, std::int64_t x_stride, int n, int cols, std::uint8_t* codes,
+                             float* scales) {
+  ptx::wait_for_prerequisites();
+  ptx::launch_dependents();
+  const int groups = cols / group_weights;
+  const int i = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32), lane = threadIdx.x % 32;
+  if (i >= n * groups) return;
+  float v[8];
+  detail::load_fragment_values<F>(x + i / groups * x_stride + i % groups * group_weights, lane, v);
+  const float scale = detail::round_values(
+      v, reinterpret_cast<uint2*>(codes + static_cast<std::int64_t>(i) * group_weights), lane);
+  if (lane == 0) scales[i] = scale;
+}
+
+template <block_format F, int Align, int N, gemv_part Part = gemv_part::product>
+__global__ void __launch_bounds__(32 * (gemv_limits_of<F, N>().warps + 1),
+                                  gemv_limits_of<F, N>().fitting_blocks)
     gemv_kernel(const __grid_constant__ gemv_args p) {
+  static_assert(N == 1 || Part == gemv_part::product);
   if constexpr (!ptx::hopper) {
     ptx::trap();
   } else {
     extern __shared__ __align__(128) std::uint8_t gemv_memory[];
+    constexpr bool rounds = gemv_rounds(N);
     const int thread = ptx::thread_index(), warp = thread / 32, lane = thread % 32, warps = p.plan.warps();
-    const detail::gemv_shared at(p.plan, N, (p.rows + gridDim.x - 1) / gridDim.x);
+    const int matrices = detail::gemv_matrices<Part>(p);
+    const int vectors = Part == gemv_part::mix ? matrices : rounds ? N : 0;
+    const detail::gemv_shared at(p.plan, vectors, N * matrices, (p.rows + gridDim.x - 1) / gridDim.x);
     auto* scales = reinterpret_cast<float*>(gemv_memory + at.scales);
     auto* partial = reinterpret_cast<float*>(gemv_memory + at.partial);
     const detail::gemv_ring ring(gemv_memory, at, p.plan);
     ptx::launch_dependents();
     if (thread == 32 * warps) ring.init();
+    detail::gemv_tables<F>::fill(gemv_memory + at.tables, thread, static_cast<int>(blockDim.x));
     __syncthreads();
-    ptx::wait_for_prerequisites();
-    const detail::gemv_work work = detail::gemv_find<F>(p);
-    const int count = work.last - work.first;
+    // The kernel that prepares vectors has waited already, and only then lets this one start.
+    if constexpr (rounds) ptx::wait_for_prerequisites();
+    const detail::gemv_work work = detail::gemv_find<Part>(p);
     if (!work.matrix) {
       for (int r = work.first + thread; r < work.last; r += blockDim.x)
         work.out[r] = __int_as_float(0x7fffffff);
       return;
     }
     if (warp == warps) {
-      ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
-      if (lane == 0) detail::gemv_copy(p, work, ring, row_bytes<F>(p.cols));
+      if constexpr (rounds) ptx::sync_threads(detail::gemv_ring::vectors_asked, 32 * (warps + 1));
+      if (lane == 0) detail::gemv_copy<F, Part>(p, work, ring);
     } else {
-      detail::gemv_round<F, N>(p, work.x, gemv_memory + at.codes, scales, warp, warps, lane);
-      ptx::sync_threads(detail::gemv_ring::vectors_rounded, 32 * warps);
-      const int segment = warp % p.plan.segments, groups = p.plan.groups * p.plan.segments;
-      const int group = segment * p.plan.groups + (lane >> 2) % p.plan.groups;
+      const int segment = warp % p.plan.segments, groups = p.plan.groups() * p.plan.segments;
+      const int group = segment * p.plan.groups() + (lane >> 2 & (p.plan.groups() - 1));
       detail::gemv_fragment<F> x[N];
+      const auto load_rounded = [&](int first) {
 #pragma unroll
-      for (int n = 0; n < N; ++n)
-        x[n].load(gemv_memory + at.codes + (n * groups + group) * group_weights, scales[n * groups + group],
-                  lane & 3);
-      // Groups behind the row have codes of zero; they meet the bytes of the last one.
-      detail::gemv_multiply<F, Align, N>(p, work, ring, x, min(group, p.cols / group_weights - 1), segment,
-                                         warp / p.plan.segments, lane, partial);
+        for (int n = 0; n < N; ++n) {
+          const int i = (first + n) * groups + group;
+          x[n].load(gemv_memory + at.codes + i * group_weights, scales[i], lane & 3);
+        }
+      };
+      if constexpr (rounds) {
+        constexpr bool single = N == 1 && Part != gemv_part::mix;
+        const std::int64_t stride = Part == gemv_part::mix ? p.slot_stride : p.x_stride;
+        detail::gemv_round<F, single>(p, work.x, stride, vectors, gemv_memory + at.codes, scales, warp, warps,
+                                      lane);
+        ptx::sync_threads(detail::gemv_ring::vectors_rounded, 32 * warps);
+        load_rounded(0);
+      } else {
+        ptx::wait_for_prerequisites();
+        detail::gemv_load_prepared<F, N>(p, group, lane & 3, x);
+      }
+      const detail::gemv_tables<F> tables(ptx::shared_address(gemv_memory + at.tables), lane);
+      detail::gemv_position position{0, 0};
+      for (int m = 0; m < matrices; ++m) {
+        if (Part == gemv_part::mix && m > 0) load_rounded(m);
+        // Groups behind the row have codes of zero; they meet the bytes of the last one.
+        detail::gemv_multiply<F, Align, N>(p, work, detail::gemv_matrix<Part>(p, work, m), ring, position, x,
+                                           tables, min(group, p.cols / group_weights - 1), segment,
+                                           warp / p.plan.segments, lane,
+                                           partial + m * (work.last - work.first) * p.plan.segments);
+      }
     }
     __syncthreads();
-    for (int i = thread; i < N * count; i += blockDim.x) {
-      float sum = 0;
-      for (int s = 0; s < p.plan.segments; ++s) sum += partial[i * p.plan.segments + s];
-      const int n = i / count, r = i - n * count;
-      work.out[n * p.out_stride + work.first + r] = sum;
-    }
+    detail::gemv_store<Part>(p, work, partial, thread);
   }
 }
 

@@ -71,32 +71,77 @@ cudaError_t with_alignment(const product& p, Fn&& fn) noexcept {
     return cudaErrorInvalidValue;
 }
 
-/// Whether gemv_kernel takes a product with n vectors and each of `matrices` matrices, and how.
-template <block_format F>
-gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noexcept {
-  if (!gemv_pays<F> || !p.device.hopper() || !well_aligned<F>(p) || n > max_gemv_columns<F>) return {};
-  if (n > 1 && p.rows < min_gemv_pair_rows) return {};
-  return plan_gemv(p.rows, p.cols, p.row_stride, matrices, static_cast<int>(n), p.device);
+/// fn.template operator()<N>() for the kernel for n vectors, if there is one.
+template <block_format F, class Fn>
+void with_gemv_columns(std::int64_t n, Fn&& fn) noexcept {
+  if constexpr (gemv_pays<F>)
+    unrolled<3>([&]<int I>() {
+      if constexpr (1 << I <= max_gemv_columns<F>)
+        if (n <= max_gemv_columns<F> && gemv_columns(static_cast<int>(n)) == 1 << I)
+          fn.template operator()<1 << I>();
+    });
 }
 
+/// How gemv_kernel takes a product with n vectors and each of `matrices` matrices; stages is 0 if it does not.
 template <block_format F>
-cudaError_t launch_gemv(const gemv_args& args, int n, unsigned matrices, cudaStream_t stream) noexcept {
-  cudaError_t error = cudaErrorInvalidValue;
-  const auto go = [&]<int N>() {
-    const int rows = (args.rows + args.plan.blocks - 1) / args.plan.blocks;
-    error = launch(&gemv_kernel<F, group_alignment<F>(), N>,
-                   dim3(static_cast<unsigned>(args.plan.blocks), matrices), 32 * (args.plan.warps() + 1),
-                   std::max(gemv_shared(args.plan, N, rows).bytes, gemv_least_shared), 1, stream, args);
-  };
-  if constexpr (gemv_pays<F>) {
-    if (n == 1) go.template operator()<1>();
-    if constexpr (max_gemv_columns<F> == 2)
-      if (n == 2) go.template operator()<2>();
-  }
-  return error;
+gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noexcept {
+  gemv_plan plan{};
+  if (!p.device.hopper() || !well_aligned<F>(p)) return plan;
+  if (!lane_readable<F> && n > 1 && p.rows < min_gemv_pair_rows) return plan;
+  with_gemv_columns<F>(n, [&]<int N>() {
+    plan = plan_gemv(gemv_limits_of<F, N>(), p.rows, p.cols, p.row_stride,
+                     {matrices, gemv_rounds(N) ? N : 0, N}, p.device);
+  });
+  return plan;
 }
 
 inline unsigned blocks_of(std::int64_t warps) noexcept { return static_cast<unsigned>((warps + 7) / 8); }
+
+/// Starts gemv_kernel for `runs` runs of blocks.
+template <block_format F, int N, gemv_part Part>
+cudaError_t launch_gemv(const gemv_args& args, const gemv_load& load, cudaStream_t stream) noexcept {
+  const int rows = (args.rows + args.plan.blocks - 1) / args.plan.blocks;
+  const int shared = gemv_shared(args.plan, load.vectors, load.products, rows).bytes;
+  return launch(&gemv_kernel<F, group_alignment<F>(), N, Part>,
+                dim3(static_cast<unsigned>(args.plan.blocks), static_cast<unsigned>(load.runs)),
+                32 * (args.plan.warps() + 1), std::max(shared, gemv_least_shared), 1, stream, args);
+}
+
+/// Products of one vector with each of `matrices` matrices, or of args.n with one.
+template <block_format F>
+cudaError_t launch_gemv(const gemv_args& args, std::int64_t matrices, cudaStream_t stream) noexcept {
+  cudaError_t error = cudaErrorInvalidValue;
+  with_gemv_columns<F>(args.n, [&]<int N>() {
+    error = launch_gemv<F, N, gemv_part::product>(args, {matrices, gemv_rounds(N) ? N : 0, N}, stream);
+  });
+  return error;
+}
+
+/// A dense product by gemv_kernel; several vectors are rounded by a kernel of their own.
+template <block_format F>
+cudaError_t gemv_product(const product& p, const gemv_plan& plan, arena& memory, bool run,
+                         cudaStream_t stream) noexcept {
+  const std::int64_t groups = p.x.n * (p.cols / group_weights);
+  const bool apart = !gemv_rounds(static_cast<int>(p.x.n));
+  auto* codes = memory.take<std::uint8_t>(apart ? groups * group_weights : 0);
+  auto* scales = memory.take<float>(apart ? groups : 0);
+  if (!run) return cudaSuccess;
+  if (apart) {
+    const cudaError_t e =
+        launch(&gemv_prepare<F>, dim3(blocks_of(groups)), 256, 0, 1, stream, p.x.data, p.x.stride,
+               static_cast<int>(p.x.n), static_cast<int>(p.cols), codes, scales);
+    if (e != cudaSuccess) return e;
+  }
+  gemv_args g{};
+  g.weights = p.weights, g.row_stride = p.row_stride;
+  g.rows = static_cast<int>(p.rows), g.cols = static_cast<int>(p.cols);
+  g.x = p.x.data, g.x_stride = p.x.stride, g.n = static_cast<int>(p.x.n);
+  if (apart) g.codes = codes, g.scales = scales;
+  g.out = p.out, g.out_stride = p.y.out_stride;
+  g.experts = 1;
+  g.plan = plan;
+  return launch_gemv<F>(g, 1, stream);
+}
 
 /// Products with few vectors per tile.
 template <block_format F>
@@ -362,20 +407,7 @@ cudaError_t mul_mat(const mul_mat_args& a, precision policy, const device_info& 
                   device};
   if constexpr (block_format<F>) {
     if (const gemv_plan plan = fit_gemv<F>(p, a.n, 1); policy == precision::q8 && plan.stages) {
-      if (!run) return cudaSuccess;
-      gemv_args g{a.weights,
-                  a.weight_row_stride,
-                  0,
-                  static_cast<int>(a.rows),
-                  static_cast<int>(a.cols),
-                  a.activations,
-                  a.out,
-                  a.activation_stride,
-                  a.out_stride,
-                  nullptr,
-                  1};
-      g.plan = plan;
-      return launch_gemv<F>(g, static_cast<int>(a.n), 1, stream);
+      return gemv_product<F>(p, plan, memory, run, stream);
     }
     if (policy == precision::q8 && a.n <= max_stream_columns)
       return stream_product<F>(p, a.n, 1, memory, run, stream);
@@ -409,25 +441,15 @@ cudaError_t mul_mat_id(const mul_mat_id_args& a, precision policy, const device_
     if (policy == precision::q8 && pairs <= max_gemv_pairs<F>) {
       if (const gemv_plan plan = fit_gemv<F>(p, 1, pairs); plan.stages) {
         if (!run) return cudaSuccess;
-        const gemv_args g{a.weights,
-                          a.weight_row_stride,
-                          a.expert_stride,
-                          static_cast<int>(a.rows),
-                          static_cast<int>(a.cols),
-                          a.activations,
-                          a.out,
-                          0,
-                          0,
-                          a.ids,
-                          static_cast<int>(a.experts),
-                          static_cast<int>(a.used),
-                          a.ids_stride,
-                          a.token_stride,
-                          a.slot_stride,
-                          a.out_token_stride,
-                          a.out_slot_stride,
-                          plan};
-        return launch_gemv<F>(g, 1, static_cast<unsigned>(pairs), stream);
+        gemv_args g{};
+        g.weights = a.weights, g.row_stride = a.weight_row_stride, g.expert_stride = a.expert_stride;
+        g.rows = static_cast<int>(a.rows), g.cols = static_cast<int>(a.cols);
+        g.x = a.activations, g.out = a.out, g.n = 1;
+        g.ids = a.ids, g.experts = static_cast<int>(a.experts), g.used = static_cast<int>(a.used);
+        g.ids_stride = a.ids_stride, g.token_stride = a.token_stride, g.slot_stride = a.slot_stride;
+        g.out_token_stride = a.out_token_stride, g.out_slot_stride = a.out_slot_stride;
+        g.plan = plan;
+        return launch_gemv<F>(g, pairs, stream);
       }
     }
   }

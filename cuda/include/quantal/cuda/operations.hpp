@@ -11,12 +11,13 @@
 #include <string_view>
 
 #include "quantal/cuda/device.hpp"
+#include "quantal/cuda/moe.hpp"
 #include "quantal/kernel/args.hpp"
 #include "quantal/status.hpp"
 
 namespace quantal::cuda {
 
-/// What dequantize.cuh and mul_mat.cuh offer for one format.
+/// What dequantize.cuh, mul_mat.cuh and moe_ffn.cuh offer for one format.
 struct operations {
   std::string_view name;
   std::uint32_t gguf_id;
@@ -29,6 +30,7 @@ struct operations {
   std::size_t (*mul_mat_id_workspace)(const mul_mat_id_args&, precision, const device_info&) noexcept;
   status (*mul_mat_id)(const mul_mat_id_args&, precision, const device_info&, void* workspace,
                        std::size_t bytes, cudaStream_t stream) noexcept;
+  moe_half moe_hidden, moe_output;  ///< for moe_ffn()
 };
 
 /// Of every format that was compiled: all, or those of the CMake variable QUANTAL_CUDA_FORMATS.

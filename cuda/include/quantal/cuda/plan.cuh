@@ -129,49 +129,61 @@ inline std::int64_t expected_tiles(std::int64_t pairs, std::int64_t experts, std
   return static_cast<std::int64_t>(std::ceil(tiles * static_cast<double>(experts)));
 }
 
-/// Shared memory of one of two blocks on a multiprocessor, so much that no third one fits, whose rows would
-/// be missed elsewhere; and what a stage and the ring are meant to take.
-inline constexpr int gemv_most_shared = 113 * 1024, gemv_least_shared = 77 * 1024,
-                     gemv_stage_bytes = 12 * 1024, gemv_ring_bytes = 72 * 1024;
+/// Shared memory of a block that keeps a third one off its multiprocessor while others have none. What a stage
+/// is meant to take.
+inline constexpr int gemv_least_shared = 77 * 1024, gemv_stage_bytes = 12 * 1024;
 
-/// Groups per warp and segments for so many groups of 256 columns: the cut that leaves the fewest lanes idle.
-/// segments is 0 if there are too many columns.
-inline gemv_plan cut_gemv(std::int64_t groups) noexcept {
+/// Groups per warp, segments and teams for so many groups of 256 columns: the cut that leaves the fewest lanes
+/// idle. segments is 0 if there are too many columns.
+inline gemv_plan cut_gemv(std::int64_t groups, int warps) noexcept {
   gemv_plan best{};
   double most = 0;
-  for (const int g : {8, 4, 2, 1}) {
+  for (int log = 3; log >= 0; --log) {
+    const int g = 1 << log;
     const std::int64_t segments = (groups + g - 1) / g;
-    const double used = static_cast<double>(groups) / static_cast<double>(segments * g);
-    if (segments > max_gemv_warps || used < 1.01 * most) continue;
-    most = used;
-    best.groups = g, best.segments = static_cast<int>(segments);
+    if (segments > warps) continue;
+    const std::int64_t teams = warps / segments;
+    const double busy = static_cast<double>(teams * groups) / g;
+    if (busy < 1.01 * most) continue;
+    most = busy;
+    best.log_groups = log, best.segments = static_cast<int>(segments), best.teams = static_cast<int>(teams);
   }
   return best;
 }
 
-/// The plan of gemv_kernel for `matrices` products with n vectors; stages is 0 if it does not fit.
-inline gemv_plan plan_gemv(std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
-                           std::int64_t matrices, int n, const device_info& device) noexcept {
-  if (cols % group_weights || row_stride > gemv_most_shared) return {};
-  gemv_plan plan = cut_gemv(cols / group_weights);
-  if (plan.segments == 0) return {};
-  plan.teams = max_gemv_warps / plan.segments;
-  plan.passes = 1;
-  const std::int64_t pass_rows = plan.pass_rows(), pass_bytes = pass_rows * row_stride;
-  const std::int64_t slots = 2 * device.multiprocessors / matrices;
-  const std::int64_t blocks =
-      std::clamp<std::int64_t>((rows + pass_rows - 1) / pass_rows, 1, std::max<std::int64_t>(1, slots));
-  const std::int64_t each = (rows + blocks - 1) / blocks, passes = (each + pass_rows - 1) / pass_rows;
-  plan.blocks = static_cast<int>(blocks);
-  plan.passes = static_cast<int>(std::clamp<std::int64_t>(gemv_stage_bytes / pass_bytes, 1, passes));
-  // Up to 15 bytes in front of the rows, and what decoders may read behind them.
-  const std::int64_t bytes = (plan.passes * pass_bytes + 32 + 127) / 128 * 128;
-  const std::int64_t steps = (passes + plan.passes - 1) / plan.passes;
-  if (2 * bytes > gemv_most_shared) return {};
-  plan.stage_bytes = static_cast<int>(bytes);
-  plan.stages = static_cast<int>(std::min(std::clamp<std::int64_t>(gemv_ring_bytes / bytes, 2, 8), steps));
-  if (gemv_shared(plan, n, static_cast<int>(each)).bytes > gemv_most_shared) plan.stages = 0;
-  return plan;
+/// What runs of blocks have to do: how many of them, and vectors that each rounds and products of each row.
+struct gemv_load {
+  std::int64_t runs;
+  int vectors, products;
+};
+/// The plan of gemv_kernel; stages is 0 if it does not fit.
+inline gemv_plan plan_gemv(const gemv_limits& limits, std::int64_t rows, std::int64_t cols,
+                           std::int64_t row_stride, const gemv_load& load,
+                           const device_info& device) noexcept {
+  if (cols % group_weights || row_stride > limits.shared) return {};
+  gemv_plan plan = cut_gemv(cols / group_weights, limits.warps);
+  plan.table_bytes = limits.table_bytes;
+  const std::int64_t slots = std::max<std::int64_t>(1, limits.blocks * device.multiprocessors / load.runs);
+  for (; plan.teams > 0; --plan.teams) {
+    plan.passes = 1;
+    const std::int64_t pass_rows = plan.pass_rows(), pass_bytes = pass_rows * row_stride;
+    const std::int64_t blocks = std::clamp<std::int64_t>((rows + pass_rows - 1) / pass_rows, 1, slots);
+    const std::int64_t each = (rows + blocks - 1) / blocks, passes = (each + pass_rows - 1) / pass_rows;
+    plan.blocks = static_cast<int>(blocks);
+    plan.passes = static_cast<int>(std::clamp<std::int64_t>(gemv_stage_bytes / pass_bytes, 1, passes));
+    // Up to 15 bytes in front of the rows, and what decoders may read behind them.
+    const std::int64_t bytes = (plan.passes * pass_bytes + 32 + 127) / 128 * 128;
+    if (2 * bytes > limits.shared) continue;
+    const std::int64_t steps = (passes + plan.passes - 1) / plan.passes;
+    plan.stage_bytes = static_cast<int>(bytes);
+    plan.stages = static_cast<int>(std::min(std::clamp<std::int64_t>(limits.ring / bytes, 2, 8), steps));
+    const auto fits = [&] {
+      return gemv_shared(plan, load.vectors, load.products, static_cast<int>(each)).bytes <= limits.shared;
+    };
+    while (!fits() && plan.stages > 2) --plan.stages;
+    if (fits()) return plan;
+  }
+  return {};
 }
 /// Pairs of mul_mat_id up to which each reads its expert's matrix for itself; measured with 32 experts.
 /// Formats with few bits are bound by decoding, and pairs that share an expert decode it twice.

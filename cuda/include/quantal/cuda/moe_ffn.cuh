@@ -1,0 +1,219 @@
+// The two halves of the feed-forward part of a mixture of experts (moe.hpp) for the formats of their weights.
+//
+// Few (token, slot) pairs: each half is one kernel (gemv_part). Others: products of mul_mat_id, and a kernel
+// that puts them together.
+#pragma once
+
+#include "quantal/cuda/moe.hpp"
+#include "quantal/cuda/mul_mat.cuh"
+
+namespace quantal::cuda {
+namespace detail {
+
+inline mul_mat_id_args gate_product(const moe_ffn_args& a, float* out) noexcept {
+  return {a.gate,
+          a.experts,
+          a.inner,
+          a.width,
+          a.gate_row_stride,
+          a.gate_expert_stride,
+          a.activations,
+          a.tokens,
+          a.activation_stride,
+          0,
+          a.ids,
+          a.used,
+          a.ids_stride,
+          out,
+          a.used * a.inner,
+          a.inner};
+}
+inline mul_mat_id_args up_product(const moe_ffn_args& a, float* out) noexcept {
+  mul_mat_id_args p = gate_product(a, out);
+  p.weights = a.up ? a.up : a.gate + a.inner * a.gate_row_stride;
+  return p;
+}
+inline mul_mat_id_args down_product(const moe_ffn_args& a, const float* hidden, float* out) noexcept {
+  return {a.down,
+          a.experts,
+          a.width,
+          a.inner,
+          a.down_row_stride,
+          a.down_expert_stride,
+          hidden,
+          a.tokens,
+          a.used * a.inner,
+          a.inner,
+          a.ids,
+          a.used,
+          a.ids_stride,
+          out,
+          a.used * a.width,
+          a.width};
+}
+
+/// hidden = unit(hidden + bias, up + bias): blockIdx.x is a (token, slot) pair.
+template <int Threads>
+__global__ void __launch_bounds__(Threads) unite(const moe_ffn_args a, float* hidden, const float* up) {
+  ptx::wait_for_prerequisites();
+  ptx::launch_dependents();
+  const std::int64_t pair = blockIdx.x, first = pair * a.inner;
+  const int expert = a.ids[pair / a.used * a.ids_stride + pair % a.used];
+  const bool biased = expert >= 0 && expert < a.experts;
+  for (std::int64_t i = threadIdx.x; i < a.inner; i += Threads) {
+    const float g = biased && a.gate_bias ? a.gate_bias[expert * a.inner + i] : 0.0f;
+    const float u = biased && a.up_bias ? a.up_bias[expert * a.inner + i] : 0.0f;
+    hidden[first + i] = gated(a.unit, hidden[first + i] + g, up[first + i] + u);
+  }
+}
+
+/// out = the weighted sum of results[slot]: blockIdx.x is a token.
+template <int Threads>
+__global__ void __launch_bounds__(Threads) mix_slots(const moe_ffn_args a, const float* results) {
+  ptx::wait_for_prerequisites();
+  ptx::launch_dependents();
+  const std::int64_t token = blockIdx.x;
+  const std::int64_t i = blockIdx.y * static_cast<std::int64_t>(Threads) + threadIdx.x;
+  if (i >= a.width) return;
+  float sum = 0;
+  for (std::int64_t j = 0; j < a.used; ++j) {
+    const int expert = a.ids[token * a.ids_stride + j];
+    float r = results[(token * a.used + j) * a.width + i];
+    if (a.down_bias && expert >= 0 && expert < a.experts) r += a.down_bias[expert * a.width + i];
+    sum += a.shares[token * a.shares_stride + j] * r;
+  }
+  a.out[token * a.out_stride + i] = sum;
+}
+
+/// What both halves ask of gemv_kernel.
+inline gemv_args moe_gemv(const moe_ffn_args& a) noexcept {
+  gemv_args g{};
+  g.n = 1;
+  g.ids = a.ids, g.experts = static_cast<int>(a.experts), g.used = static_cast<int>(a.used);
+  g.ids_stride = a.ids_stride;
+  g.unit = a.unit;
+  g.shares = a.shares, g.shares_stride = a.shares_stride;
+  return g;
+}
+
+/// The plan of gemv_kernel for a half, if it takes it.
+template <block_format F>
+gemv_plan fit_moe(const mul_mat_id_args& a, precision policy, const device_info& device,
+                  const gemv_load& load) noexcept {
+  const product p{a.weights, a.rows, a.cols, a.weight_row_stride, a.expert_stride, {}, {}, nullptr, device};
+  if (!gemv_pays<F> || policy != precision::q8 || a.tokens * a.used > max_gemv_pairs<F>) return {};
+  if (!device.hopper() || !well_aligned<F>(p)) return {};
+  return plan_gemv(gemv_limits_of<F, 1>(), a.rows, a.cols, a.weight_row_stride, load, device);
+}
+
+template <any_format F>
+cudaError_t moe_hidden(const moe_ffn_args& a, float* hidden, precision policy, const device_info& device,
+                       arena& memory, bool run, cudaStream_t stream) noexcept {
+  const mul_mat_id_args gate = gate_product(a, hidden), up = up_product(a, nullptr);
+  if constexpr (block_format<F>) {
+    const gemv_load load{a.pairs(), 1, 2};
+    gemv_args g = moe_gemv(a);
+    g.plan = fit_moe<F>(gate, policy, device, load);
+    if (g.plan.stages && fit_moe<F>(up, policy, device, load).stages) {
+      if (!run) return cudaSuccess;
+      g.weights = gate.weights, g.up = up.weights;
+      g.row_stride = a.gate_row_stride, g.expert_stride = a.gate_expert_stride;
+      g.rows = static_cast<int>(a.inner), g.cols = static_cast<int>(a.width);
+      g.bias = a.gate_bias, g.up_bias = a.up_bias;
+      g.x = a.activations, g.token_stride = a.activation_stride;
+      g.out = hidden, g.out_token_stride = a.used * a.inner, g.out_slot_stride = a.inner;
+      if constexpr (gemv_pays<F>) return launch_gemv<F, 1, gemv_part::glu>(g, load, stream);
+    }
+  }
+  mul_mat_id_args second = up;
+  second.out = memory.take<float>(a.pairs() * a.inner);
+  // Both products may use the same memory.
+  arena first = memory;
+  if (const auto e = mul_mat_id<F>(gate, policy, device, first, run, stream); e != cudaSuccess) return e;
+  if (const auto e = mul_mat_id<F>(second, policy, device, memory, run, stream); e != cudaSuccess) return e;
+  if (!run) return cudaSuccess;
+  return launch(&unite<256>, dim3(static_cast<unsigned>(a.pairs())), 256, 0, device.hopper() ? 1 : 0, stream,
+                a, hidden, static_cast<const float*>(second.out));
+}
+
+template <any_format F>
+cudaError_t moe_output(const moe_ffn_args& a, const float* hidden, precision policy,
+                       const device_info& device, arena& memory, bool run, cudaStream_t stream) noexcept {
+  mul_mat_id_args down = down_product(a, hidden, nullptr);
+  if constexpr (block_format<F>) {
+    const int used = static_cast<int>(std::min<std::int64_t>(a.used, 1 << 16));
+    const gemv_load load{a.tokens, used, used};
+    gemv_args g = moe_gemv(a);
+    g.plan = fit_moe<F>(down, policy, device, load);
+    if (g.plan.stages) {
+      if (!run) return cudaSuccess;
+      g.weights = a.down;
+      g.row_stride = a.down_row_stride, g.expert_stride = a.down_expert_stride;
+      g.rows = static_cast<int>(a.width), g.cols = static_cast<int>(a.inner);
+      g.bias = a.down_bias;
+      g.x = hidden, g.token_stride = a.used * a.inner, g.slot_stride = a.inner;
+      g.out = a.out, g.out_token_stride = a.out_stride;
+      if constexpr (gemv_pays<F>) return launch_gemv<F, 1, gemv_part::mix>(g, load, stream);
+    }
+  }
+  down.out = memory.take<float>(a.pairs() * a.width);
+  if (const auto e = mul_mat_id<F>(down, policy, device, memory, run, stream); e != cudaSuccess) return e;
+  if (!run) return cudaSuccess;
+  return launch(&mix_slots<256>,
+                dim3(static_cast<unsigned>(a.tokens), static_cast<unsigned>((a.width + 255) / 256)), 256, 0,
+                device.hopper() ? 1 : 0, stream, a, static_cast<const float*>(down.out));
+}
+
+template <any_format F>
+std::size_t moe_hidden_workspace(const moe_ffn_args& a, precision policy,
+                                 const device_info& device) noexcept {
+  if (!countable(gate_product(a, nullptr))) return std::numeric_limits<std::size_t>::max();
+  arena count(nullptr);
+  moe_hidden<F>(a, nullptr, policy, device, count, false, nullptr);
+  return count.used();
+}
+template <any_format F>
+std::size_t moe_output_workspace(const moe_ffn_args& a, precision policy,
+                                 const device_info& device) noexcept {
+  if (!countable(gate_product(a, nullptr))) return std::numeric_limits<std::size_t>::max();
+  arena count(nullptr);
+  moe_output<F>(a, nullptr, policy, device, count, false, nullptr);
+  return count.used();
+}
+
+template <any_format F>
+status run_moe_hidden(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
+                      void* workspace, std::size_t bytes, cudaStream_t stream) noexcept {
+  for (const mul_mat_id_args& p : {gate_product(a, hidden), up_product(a, hidden)})
+    if (const status s = check<F>(p, device); s != status::ok) return s;
+  if (moe_hidden_workspace<F>(a, policy, device) > bytes) return status::small_workspace;
+  arena memory(workspace);
+  return moe_hidden<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
+                                                                                       : status::device_error;
+}
+template <any_format F>
+status run_moe_output(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
+                      void* workspace, std::size_t bytes, cudaStream_t stream) noexcept {
+  // Results are those of a product with one matrix, weights those of all experts.
+  const checks::weight_stack experts = checks::weights_of(down_product(a, hidden, nullptr));
+  if (const status s = checks::check_weights(checks::row_layout_of<F>, experts); s != status::ok) return s;
+  if (a.experts > 1 && a.down_expert_stride % natural_alignment<F>()) return status::bad_stride;
+  const mul_mat_args one{a.down,   a.width, a.inner, a.down_row_stride, hidden,
+                         a.tokens, a.inner, a.out,   a.out_stride};
+  if (const status s = check<F>(one, device); s != status::ok) return s;
+  if (checks::overlap(checks::results_of(one), experts.memory(checks::row_layout_of<F>)))
+    return status::overlap;
+  if (moe_output_workspace<F>(a, policy, device) > bytes) return status::small_workspace;
+  arena memory(workspace);
+  return moe_output<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
+                                                                                       : status::device_error;
+}
+
+}  // namespace detail
+
+template <any_format F>
+inline constexpr moe_half moe_hidden{&detail::moe_hidden_workspace<F>, &detail::run_moe_hidden<F>};
+template <any_format F>
+inline constexpr moe_half moe_output{&detail::moe_output_workspace<F>, &detail::run_moe_output<F>};
+
+}  // namespace quantal::cuda
