@@ -1,6 +1,7 @@
 #include "operations.hpp"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "quantal/finite.hpp"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from ._arrays import Importance
 from ._core import QuantizedArray, error
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ._typing import ArrayLike
 
     Original = ArrayLike
-    Decoded = ArrayLike | QuantizedArray
-    Weights = ArrayLike | Importance | None
+    Decoded = Union[ArrayLike, QuantizedArray]
+    Weights = Union[ArrayLike, Importance, None]
 
 TENSOR_METRICS = ("nmse", "wnmse", "cosine", "max_error", "output_nmse")
 MODEL_METRICS = ("ppl", "ppl_ratio", "kld", "kld_99", "same_top")

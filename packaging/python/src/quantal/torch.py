@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 try:
     import torch
@@ -23,8 +23,8 @@ from ._core import Imatrix, QuantizedArray
 if TYPE_CHECKING:
     from ._typing import Activation, FormatLike
 
-    Rule: TypeAlias = Callable[[str, torch.Tensor], FormatLike | None]
-    Recipe: TypeAlias = FormatLike | Mapping[str, FormatLike | None] | Rule
+    Rule = Callable[[str, torch.Tensor], Optional[FormatLike]]
+    Recipe = Union[FormatLike, Mapping[str, Optional[FormatLike]], Rule]
 
 _OUTER = {
     "embed_tokens": "token_embd",
