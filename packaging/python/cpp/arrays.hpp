@@ -96,6 +96,47 @@ class number_array {
   bool in_place_ = false;
 };
 
+/// Values between rows that all have the same distance, from strides in bytes of float32; nothing where they have not.
+std::optional<std::int64_t> row_stride_of(const extents& shape, const extents& strides) noexcept;
+
+/// The library that made an array on a device: it makes the results, on its current stream.
+enum class array_library : std::uint8_t { none, torch, cupy };
+
+/// Where memory lies.
+struct place {
+  int cuda = -1;  ///< number of the CUDA device, or -1: in the memory of the process
+  array_library library = array_library::none;
+
+  bool on_device() const noexcept { return cuda >= 0; }
+  /// "cpu", "cuda:0".
+  std::string name() const { return on_device() ? "cuda:" + std::to_string(cuda) : "cpu"; }
+};
+
+/// An array on a CUDA device. Holds on to its memory, which is neither copied nor waited for.
+class device_array {
+ public:
+  /// Nothing for what does not lie on a CUDA device. Takes DLPack and __cuda_array_interface__.
+  static std::optional<device_array> of(nb::handle source);
+
+  const place& where() const noexcept { return where_; }
+  /// What the producer works on, where it says so (__cuda_array_interface__); else the default stream.
+  std::intptr_t stream() const noexcept { return stream_; }
+  const nb::ndarray<>& memory() const noexcept { return memory_; }
+  extents shape() const;
+  /// Bytes.
+  extents strides() const;
+  bool is_float32() const noexcept;
+  bool is_contiguous() const;
+
+ private:
+  static std::optional<device_array> from_interface(nb::handle source);
+  static std::optional<device_array> from_dlpack(nb::handle source, array_library library);
+
+  nb::ndarray<> memory_;
+  place where_;
+  std::intptr_t stream_ = 0;
+};
+
 /// Float32 rows with one stride, in place or copied.
 class float_matrix {
  public:

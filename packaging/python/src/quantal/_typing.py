@@ -28,10 +28,11 @@ class InterfaceArray(Protocol):
 
 # Union and not |: CPython 3.9 evaluates these.
 FloatArray = numpy.typing.NDArray[numpy.float32]
+"""On a device: an array of the library that made the memory."""
 ArrayLike = Union[numpy.typing.NDArray[Any], DLPackArray, InterfaceArray, Sequence[float], Sequence[Sequence[float]]]
 IntArray = Union[numpy.typing.NDArray[numpy.integer[Any]], DLPackArray]
 Buffer = Union[bytes, bytearray, memoryview, numpy.typing.NDArray[Any], DLPackArray]
-Activation = Literal["q8", "exact"]
+Activation = Literal["q8", "exact", "bf16", "fp8"]
 FormatLike = Union[str, int, "Format"]
 PathLike = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 MetadataValue = Union[int, float, bool, str, "list[str]", "list[bool]", numpy.typing.NDArray[Any]]

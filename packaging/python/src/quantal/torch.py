@@ -2,7 +2,7 @@
 
 imatrix = calibrate(model, batches)                       # importance, under GGUF names where they are known
 report = apply(model, {"ffn_down": "q6_K", ".*": "q4_K"}, imatrix)  # weights become what the formats make of them
-convert(model, "q4_K", imatrix)                           # layers become QuantizedLinear, for inference on the CPU
+convert(model, "q4_K", imatrix)                           # layers become QuantizedLinear, for inference
 """
 
 from __future__ import annotations
@@ -247,15 +247,17 @@ def convert(
         quantized = _quantized(choice, imatrix, experts, threads)
         nmse = _core.error(choice.module.weight.detach().cpu(), quantized, threads=threads)["nmse"]
         owner, _, leaf = choice.path.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, QuantizedLinear(quantized, choice.module.bias))
+        layer = QuantizedLinear(quantized, choice.module.bias).to(choice.module.weight.device)
+        setattr(model.get_submodule(owner), leaf, layer)
         report.append(Change(choice.tensor.name, quantized.format.name, nmse))
     return report
 
 
 class QuantizedLinear(torch.nn.Module):
-    """A linear layer with quantized weights, for inference on the CPU: y = x W^T + bias in float32, cast to x's dtype.
+    """A linear layer with quantized weights, for inference: y = x W^T + bias in float32, cast to x's dtype.
 
-    The blocks are the buffer "packed", uint8 of shape (out_features, bytes of a row), so that state_dict() holds them.
+    The blocks are the buffer "packed", uint8 of shape (out_features, bytes of a row), so that state_dict() holds them and
+    .cuda() moves them: the product then runs there, where the build of quantal has CUDA (quantal.cuda_formats()).
     """
 
     packed: torch.Tensor
@@ -282,21 +284,21 @@ class QuantizedLinear(torch.nn.Module):
     def from_linear(
         cls, linear: torch.nn.Linear, format: FormatLike, importance: Any = None, *, threads: int | None = None
     ) -> QuantizedLinear:
-        """Quantizes the weights of a layer."""
+        """Quantizes the weights of a layer, on the CPU; the new layer lies where the old one does."""
         weight = _core.quantize(linear.weight.detach().cpu(), format, importance, threads=threads)
-        return cls(weight, linear.bias, threads=threads)
+        return cls(weight, linear.bias, threads=threads).to(linear.weight.device)
 
     @property
     def weight(self) -> QuantizedArray:
         """The blocks where they lie, (out_features, in_features)."""
-        if self.packed.device.type != "cpu":
+        if self.packed.device.type not in ("cpu", "cuda"):
             raise NotImplementedError(
-                f"QuantizedLinear: the blocks are on {self.packed.device}; this build of quantal works on the CPU only"
+                f"QuantizedLinear: the blocks are on {self.packed.device}; quantal works on the CPU and on CUDA devices"
             )
         return QuantizedArray.from_buffer(self.packed, self.format, (self.out_features, self.in_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (..., in_features) on the CPU; returns (..., out_features) of x's dtype."""
+        """x: (..., in_features) on the device of the layer; returns (..., out_features) of x's dtype."""
         if torch.is_grad_enabled() and x.requires_grad:
             raise RuntimeError("QuantizedLinear is for inference: it has no gradient; use torch.no_grad()")
         y = _core.mul_mat(self.weight, x.detach(), activation=self.activation, threads=self.threads)
