@@ -246,7 +246,7 @@ std::optional<nb::dlpack::dtype> dtype_named(const std::string& name) {
 std::optional<device_array> device_array::of(nb::handle source) {
   if (is_torch(source)) {
     if (!nb::cast<bool>(source.attr("is_cuda"))) return std::nullopt;
-    return from_dlpack(source.attr("detach")(), array_library::torch);
+    return from_torch(source);
   }
   if (is_cupy(source)) return from_dlpack(source, array_library::cupy);
   if (nb::hasattr(source, "__cuda_array_interface__")) return from_interface(source);
@@ -257,9 +257,35 @@ std::optional<device_array> device_array::of(nb::handle source) {
   return from_dlpack(source, array_library::none);
 }
 
+nb::object device_helper(const char* name) {
+  static const nb::handle module =
+      nb::module_::import_("quantal._device").release();  // kept: a call has microseconds
+  return module.attr(name);
+}
+
+device_array device_array::from_torch(nb::handle source) {
+  const auto said = nb::cast<nb::tuple>(device_helper("torch_memory")(source));
+  const extents shape = extents_of(nb::object(said[1])), strides = extents_of(nb::object(said[2]));
+  std::array<std::size_t, extents::most> sizes{};
+  std::array<std::int64_t, extents::most> steps{};
+  for (int i = 0; i < shape.count(); ++i) {
+    sizes[static_cast<std::size_t>(i)] = static_cast<std::size_t>(shape[i]);
+    steps[static_cast<std::size_t>(i)] = strides[i];
+  }
+  device_array a;
+  a.where_ = {nb::cast<int>(nb::object(said[3])), array_library::torch};
+  const nb::dlpack::dtype dtype{nb::cast<std::uint8_t>(nb::object(said[4])),
+                                nb::cast<std::uint8_t>(nb::object(said[5])), 1};
+  a.memory_ = nb::ndarray<>(reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(said[0]))),
+                            static_cast<std::size_t>(shape.count()), sizes.data(), source, steps.data(),
+                            dtype, nb::device::cuda::value, a.where_.cuda);
+  return a;
+}
+
 std::optional<device_array> device_array::from_dlpack(nb::handle source, array_library library) {
   // -1: the launch is on the stream that the producer works on, so that nothing has to wait. Others are told the default one.
-  const nb::object capsule = source.attr("__dlpack__")(nb::arg("stream") = library == array_library::none ? 1 : -1);
+  const int stream = library == array_library::none ? 1 : -1;
+  const nb::object capsule = source.attr("__dlpack__")(nb::arg("stream") = stream);
   device_array a;
   if (!nb::try_cast(capsule, a.memory_, false)) return std::nullopt;
   a.where_ = {a.memory_.device_id(), library};
@@ -269,7 +295,8 @@ std::optional<device_array> device_array::from_dlpack(nb::handle source, array_l
 std::optional<device_array> device_array::from_interface(nb::handle source) {
   const auto described = nb::cast<nb::dict>(source.attr("__cuda_array_interface__"));
   const auto dtype = dtype_named(nb::cast<std::string>(described["typestr"]));
-  if (!dtype) bad_type("an array on a CUDA device: its typestr " + shown(described["typestr"]) + " is no number");
+  if (!dtype)
+    bad_type("an array on a CUDA device: its typestr " + shown(described["typestr"]) + " is no number");
   const extents shape = extents_of(described["shape"]);
   std::vector<std::size_t> sizes;
   for (int i = 0; i < shape.count(); ++i) sizes.push_back(static_cast<std::size_t>(shape[i]));
@@ -277,7 +304,8 @@ std::optional<device_array> device_array::from_interface(nb::handle source) {
   if (described.contains("strides") && !nb::object(described["strides"]).is_none())
     for (const nb::handle s : nb::object(described["strides"])) {
       const auto bytes = nb::cast<std::int64_t>(s);
-      if (bytes % (dtype->bits / 8) != 0) bad_value("an array on a CUDA device: its strides are not whole elements");
+      if (bytes % (dtype->bits / 8) != 0)
+        bad_value("an array on a CUDA device: its strides are not whole elements");
       strides.push_back(bytes / (dtype->bits / 8));
     }
   device_array a;
@@ -285,8 +313,9 @@ std::optional<device_array> device_array::from_interface(nb::handle source) {
   a.where_ = {device_of(data), array_library::none};
   if (described.contains("stream") && !nb::object(described["stream"]).is_none())
     a.stream_ = nb::cast<std::intptr_t>(nb::object(described["stream"]));
-  a.memory_ = nb::ndarray<>(data, sizes.size(), sizes.data(), source, strides.empty() ? nullptr : strides.data(), *dtype,
-                            nb::device::cuda::value, a.where_.cuda);
+  a.memory_ =
+      nb::ndarray<>(data, sizes.size(), sizes.data(), source, strides.empty() ? nullptr : strides.data(),
+                    *dtype, nb::device::cuda::value, a.where_.cuda);
   return a;
 }
 

@@ -102,6 +102,9 @@ std::optional<std::int64_t> row_stride_of(const extents& shape, const extents& s
 /// The library that made an array on a device: it makes the results, on its current stream.
 enum class array_library : std::uint8_t { none, torch, cupy };
 
+/// A function of quantal._device.
+nb::object device_helper(const char* name);
+
 /// Where memory lies.
 struct place {
   int cuda = -1;  ///< number of the CUDA device, or -1: in the memory of the process
@@ -129,6 +132,7 @@ class device_array {
   bool is_contiguous() const;
 
  private:
+  static device_array from_torch(nb::handle source);
   static std::optional<device_array> from_interface(nb::handle source);
   static std::optional<device_array> from_dlpack(nb::handle source, array_library library);
 

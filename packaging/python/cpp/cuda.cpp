@@ -1,6 +1,8 @@
 // A build with CUDA: products and decoding where the blocks lie.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+
 #include "device.hpp"
 #include "operations.hpp"
 #include "quantal/cuda/operations.hpp"
@@ -48,8 +50,6 @@ cuda::precision precision_of(const std::string& activation) {
             "' is neither 'q8' nor 'bf16' nor 'fp8', which products on CUDA devices have");
 }
 
-nb::object helper(const char* name) { return nb::module_::import_("quantal._device").attr(name); }
-
 const char* name_of(array_library l) noexcept { return l == array_library::torch ? "torch" : "cupy"; }
 
 /// An operand on the device of the weights; TypeError for others.
@@ -67,7 +67,7 @@ device_array converted(const device_array& from, nb::handle given, const char* r
   if (where.library == array_library::none)
     bad_type(std::string(role) + ": not " + (integers ? "int32 values" : "float32 rows") +
              " side by side, and only arrays of torch and cupy are converted");
-  return operand(helper("converted")(name_of(where.library), given, integers), role, where);
+  return operand(device_helper("converted")(name_of(where.library), given, integers), role, where);
 }
 
 /// Float32 rows with one stride on a device.
@@ -108,14 +108,16 @@ class device_rows {
 /// Results, a workspace and the stream: from the library that made the operands, or from the caller and the driver.
 class launch {
  public:
-  launch(const place& where, std::intptr_t stream, nb::handle out, const extents& shape, std::size_t workspace)
+  launch(const place& where, std::intptr_t stream, nb::handle out, const extents& shape,
+         std::size_t workspace)
       : shape_(shape), size_(workspace), stream_(reinterpret_cast<cudaStream_t>(stream)) {
     if (!out.is_none()) use(out, where);
     if (where.library != array_library::none)
       from_library(where);
     else if (out.is_none())
       bad_value("out: needed for arrays that are of neither torch nor cupy");
-    else if (const cudaError_t e = cudaMallocAsync(&space_, std::max<std::size_t>(size_, 1), stream_); e != cudaSuccess)
+    else if (const cudaError_t e = cudaMallocAsync(&space_, std::max<std::size_t>(size_, 1), stream_);
+             e != cudaSuccess)
       device_failed("workspace of " + std::to_string(size_) + " bytes on " + where.name(), e);
     else
       own_space_ = true;
@@ -138,8 +140,10 @@ class launch {
  private:
   void use(nb::handle out, const place& where) {
     const device_array a = operand(out, "out", where);
-    const auto stride = a.is_float32() && a.shape().count() > 0 ? row_stride_of(a.shape(), a.strides()) : std::nullopt;
-    const bool dense = stride && (a.shape().back() <= 1 || a.strides().back() == static_cast<std::int64_t>(sizeof(float)));
+    const auto stride =
+        a.is_float32() && a.shape().count() > 0 ? row_stride_of(a.shape(), a.strides()) : std::nullopt;
+    const bool dense =
+        stride && (a.shape().back() <= 1 || a.strides().back() == static_cast<std::int64_t>(sizeof(float)));
     if (!dense) bad_type("out: not float32 rows that lie one behind another");
     if (!(a.shape() == shape_)) bad_value("out: shape " + text(a.shape()) + ", wanted " + text(shape_));
     data_ = static_cast<float*>(const_cast<void*>(static_cast<const void*>(a.memory().data())));
@@ -148,7 +152,7 @@ class launch {
   }
   void from_library(const place& where) {
     const bool make = !result_.is_valid();
-    const auto made = nb::cast<nb::tuple>(helper("launch_memory")(
+    const auto made = nb::cast<nb::tuple>(device_helper("launch_memory")(
         name_of(where.library), where.cuda, make ? nb::object(shape_.tuple()) : nb::none(), size_));
     if (make) {
       result_ = made[0];
@@ -171,7 +175,8 @@ class launch {
 };
 
 [[noreturn]] void refused(const char* what, const quantized& w, const std::string& operands, status s) {
-  std::string why = std::string(what) + ": weights " + w.description() + operands + ": " + std::string(to_string(s));
+  std::string why =
+      std::string(what) + ": weights " + w.description() + operands + ": " + std::string(to_string(s));
   if (s == status::device_error) device_failed(why, cudaPeekAtLastError());
   bad_value(why);
 }
@@ -181,10 +186,12 @@ device_array ids_on_device(nb::handle given, const place& weights) {
   device_array a = operand(given, "ids", weights);
   const auto is_int32 = [](const device_array& ids) {
     const auto t = ids.memory().dtype();
-    return t.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Int) && t.bits == 32 && ids.is_contiguous();
+    return t.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Int) && t.bits == 32 &&
+           ids.is_contiguous();
   };
   const auto code = static_cast<nb::dlpack::dtype_code>(a.memory().dtype().code);
-  if (code != nb::dlpack::dtype_code::Int && code != nb::dlpack::dtype_code::UInt) bad_type("ids: not integers");
+  if (code != nb::dlpack::dtype_code::Int && code != nb::dlpack::dtype_code::UInt)
+    bad_type("ids: not integers");
   if (a.shape().count() != 2)
     bad_value("ids: " + std::to_string(a.shape().count()) + " dimensions, wanted (tokens, slots)");
   return is_int32(a) ? std::move(a) : converted(a, given, "ids", true);
@@ -233,7 +240,8 @@ nb::object dequantize_on_device(const quantized& q, nb::handle out) {
   return l.result();
 }
 
-nb::object mul_mat_on_device(const quantized& w, nb::handle x, nb::handle out, const std::string& activation) {
+nb::object mul_mat_on_device(const quantized& w, nb::handle x, nb::handle out,
+                             const std::string& activation) {
   const cuda::operations& o = operations_of(w.format());
   const cuda::precision precision = precision_of(activation);
   if (w.shape().count() != 2) bad_value("mul_mat: weights " + w.description() + " are not a matrix");
@@ -265,19 +273,21 @@ nb::object mul_mat_id_on_device(const quantized& w, nb::handle x, nb::handle ids
   const current_device guard(w.where().cuda);
   const device_array chosen = ids_on_device(ids, w.where());
   const device_rows given(x, "x", w.where());
-  const std::int64_t tokens = chosen.shape()[0], slots = chosen.shape()[1], rows = w.shape()[1], cols = w.cols();
+  const std::int64_t tokens = chosen.shape()[0], slots = chosen.shape()[1], rows = w.shape()[1],
+                     cols = w.cols();
   const bool shared = given.shape() == extents{tokens, cols};
   if (!shared && !(given.shape() == extents{tokens, slots, cols}))
     bad_value("mul_mat_id: weights " + w.description() + ", ids " + text({tokens, slots}) + ": x is " +
-              text(given.shape()) + ", wanted " + text({tokens, cols}) + " or " + text({tokens, slots, cols}));
+              text(given.shape()) + ", wanted " + text({tokens, cols}) + " or " +
+              text({tokens, slots, cols}));
   const runtime::weight_stack_view weights(w.format().gguf_id, w.device_bytes(), w.shape()[0], rows, cols);
   const std::span<const float> values = given.values();
-  const auto in = shared
-                      ? slots_view<const float>(matrix_view<const float>(values, tokens, cols, given.stride()))
-                      : slots_view<const float>(values, tokens, slots, cols, given.stride() * slots, given.stride());
+  const auto in =
+      shared ? slots_view<const float>(matrix_view<const float>(values, tokens, cols, given.stride()))
+             : slots_view<const float>(values, tokens, slots, cols, given.stride() * slots, given.stride());
   const matrix_view<const std::int32_t> experts(
-      {static_cast<const std::int32_t*>(chosen.memory().data()), static_cast<std::size_t>(tokens * slots)}, tokens,
-      slots);
+      {static_cast<const std::int32_t*>(chosen.memory().data()), static_cast<std::size_t>(tokens * slots)},
+      tokens, slots);
   const auto device = cuda::device_info::of(w.where().cuda);
   const std::size_t space =
       o.mul_mat_id_workspace(args_of(weights, in, experts, slots_view<float>{}), precision, device);

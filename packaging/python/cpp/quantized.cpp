@@ -310,7 +310,8 @@ shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
           nb::arg("out") = nb::none(), nb::kw_only(), nb::arg("threads") = nb::none(),
           nb::sig("def dequantize(self, out: FloatArray | None = None, *, threads: int | None = None) -> "
                   "FloatArray"),
-          "Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given. On a device "
+          "Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given. On a "
+          "device "
           "the result is an array there.")
       .def_prop_ro(
           "T",

@@ -44,7 +44,9 @@ class quantized {
     return {bytes_, static_cast<std::size_t>(size_)};
   }
   /// Wherever they lie.
-  std::span<const std::byte> device_bytes() const noexcept { return {bytes_, static_cast<std::size_t>(size_)}; }
+  std::span<const std::byte> device_bytes() const noexcept {
+    return {bytes_, static_cast<std::size_t>(size_)};
+  }
   const std::shared_ptr<const void>& owner() const noexcept { return owner_; }
 
   /// "q4_K (512, 1024)".
