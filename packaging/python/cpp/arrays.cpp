@@ -54,8 +54,16 @@ float narrowed(const std::byte* p) noexcept { return static_cast<float>(load<dou
 
 }  // namespace
 
-void bad_value(const std::string& message) { throw nb::value_error(message.c_str()); }
-void bad_type(const std::string& message) { throw nb::type_error(message.c_str()); }
+void raise(PyObject* type, const std::string& message) {
+  const nb::gil_scoped_acquire held;
+  const auto size = static_cast<Py_ssize_t>(message.size());
+  const nb::object text = nb::steal(PyUnicode_DecodeUTF8(message.data(), size, "backslashreplace"));
+  if (text.is_valid()) PyErr_SetObject(type, text.ptr());
+  throw nb::python_error();
+}
+
+void bad_value(const std::string& message) { raise(PyExc_ValueError, message); }
+void bad_type(const std::string& message) { raise(PyExc_TypeError, message); }
 
 void extents::push(std::int64_t n) {
   if (count_ == most) bad_value("arrays have at most " + std::to_string(most) + " dimensions here");
@@ -103,6 +111,14 @@ std::string shown(nb::handle h) {
   const nb::object text = nb::steal(PyObject_Str(h.ptr()));
   if (!text.is_valid()) throw nb::python_error();
   return nb::cast<std::string>(text);
+}
+
+std::string text_of(nb::handle h, const std::string& role) {
+  if (!nb::isinstance<nb::str>(h)) bad_type(role + ": " + type_of(h) + " is no text");
+  std::string out;
+  if (!nb::try_cast(h, out))
+    bad_value(role + ": " + nb::cast<std::string>(nb::repr(h)) + " is no text that UTF-8 has");
+  return out;
 }
 
 extents extents_of(nb::handle shape) {

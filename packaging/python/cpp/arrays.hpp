@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -54,12 +55,18 @@ class extents {
 /// "(3, 4)".
 std::string text(const extents& e);
 
-/// Raises ValueError, TypeError.
+/// Raises an exception of this type; the GIL may be held or not. Bytes that are no UTF-8 (of paths, of damaged files) are shown
+/// as \\xff.
+[[noreturn]] void raise(PyObject* type, const std::string& message);
+/// ValueError, TypeError.
 [[noreturn]] void bad_value(const std::string& message);
 [[noreturn]] void bad_type(const std::string& message);
 
 /// str() of an object.
 std::string shown(nb::handle h);
+
+/// A str as UTF-8. `role` names it in messages: TypeError for other objects, ValueError for lone surrogates.
+std::string text_of(nb::handle h, const std::string& role);
 
 /// Dimensions from an integer or a sequence of integers; ValueError for negative ones.
 extents extents_of(nb::handle shape);
@@ -201,10 +208,14 @@ nb::object numpy_view(const void* data, const extents& shape, std::shared_ptr<co
       static_cast<const T*>(data), static_cast<std::size_t>(shape.count()), sizes.data(), keeper));
 }
 
-/// Memory that is not set to zero first; MemoryError where there is none.
+/// Memory that is not set to zero first; MemoryError, with its size, where there is none.
 template <class T>
 std::unique_ptr<T[]> uninitialized(std::int64_t count) {
-  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(count)]);
+  T* const memory = new (std::nothrow) T[static_cast<std::size_t>(count)];
+  if (!memory)
+    raise(PyExc_MemoryError,
+          "no memory for " + std::to_string(count) + " x " + std::to_string(sizeof(T)) + " bytes");
+  return std::unique_ptr<T[]>(memory);
 }
 
 }  // namespace quantal::python

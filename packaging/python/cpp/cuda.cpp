@@ -12,8 +12,7 @@ namespace quantal::python {
 namespace {
 
 [[noreturn]] void device_failed(const std::string& what, cudaError_t e) {
-  PyErr_SetString(PyExc_RuntimeError, (what + ": " + cudaGetErrorString(e)).c_str());
-  throw nb::python_error();
+  raise(PyExc_RuntimeError, what + ": " + cudaGetErrorString(e));
 }
 
 /// Makes a device the current one as long as it lives.

@@ -109,7 +109,7 @@ void bind_transposed(nb::module_& m) {
 const format_info& format_of(nb::handle given) {
   if (nb::isinstance<format_info>(given)) return *find_format(nb::cast<const format_info&>(given).gguf_id);
   if (nb::isinstance<nb::str>(given)) {
-    const auto name = nb::cast<std::string>(given);
+    const auto name = text_of(given, "format");
     if (const auto* f = find_format(std::string_view(name))) return *f;
     bad_value("unknown format '" + name + "'; known: " + known_formats());
   }
