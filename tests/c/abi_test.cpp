@@ -1,6 +1,6 @@
-// The binary interface of c.h and c_cuda.h: types of functions, layouts of structures and numbers of enumerators. Nothing here runs: a change
-// that breaks compiled programs does not compile. What is added has a line here (symbols.cmake looks for it); what is changed or
-// removed needs a new SOVERSION (docs/versioning.md).
+// The binary interface of c.h and c_cuda.h: types of functions, layouts of structures and numbers of enumerators.
+// Nothing here runs: a change that breaks compiled programs does not compile. What is added has a line here
+// (symbols.cmake looks for it); what is changed or removed needs a new SOVERSION (docs/versioning.md).
 #include <cstddef>
 #include <type_traits>
 
