@@ -59,7 +59,7 @@ def compared(
     best, middle = pairs.min(0), np.median(pairs, 0)
     low, high = np.percentile(pairs[:, 1], [25, 75])
     over = np.median(pairs[:, 0] - pairs[:, 1])
-    print(f"{name:<12}{size:<22}{best[1]:11.2f}{best[0] - best[1]:11.2f}{middle[1]:11.2f}{over:11.2f}{high - low:9.2f}", flush=True)
+    print(f"{name:<14}{size:<20}{best[1]:11.2f}{best[0] - best[1]:11.2f}{middle[1]:11.2f}{over:11.2f}{high - low:9.2f}", flush=True)
 
 
 i64 = ctypes.c_int64

@@ -167,10 +167,12 @@ number_array number_array::of(nb::handle source, const char* role) {
   for (int i = 0; i < a.strides_.count(); ++i)
     aligned = aligned && a.strides_[i] % static_cast<int>(alignof(float)) == 0;
   a.in_place_ = a.kind_ == number::f32 && dense && aligned;
+  if (const auto stride = a.row_stride()) a.step_ = *stride * static_cast<std::int64_t>(sizeof(float));
   return a;
 }
 
 const std::byte* number_array::start_of(std::int64_t r) const noexcept {
+  if (step_) return data_ + r * step_;
   const std::byte* p = data_;
   for (int i = shape_.count() - 2; i >= 0; --i) {
     p += r % shape_[i] * strides_[i];

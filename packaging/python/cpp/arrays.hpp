@@ -98,6 +98,7 @@ class number_array {
   nb::ndarray<nb::ro> memory_;
   extents shape_, strides_;  ///< strides in bytes
   std::int64_t rows_ = 0;
+  std::int64_t step_ = 0;  ///< bytes between rows; 0: their distances differ
   const std::byte* data_ = nullptr;
   number kind_ = number::f32;
   bool in_place_ = false;

@@ -218,8 +218,10 @@ nb::object dequantize(const quantized& q, nb::handle out, std::optional<int> thr
   workers pool(threads, q.shape().elements(), worth_threads);
   const auto* const ops = runtime::best_variant().find(q.format().gguf_id);
   row_failure none;
-  for_rows(q.rows(), q.cols(), pool, none, [&](std::int64_t r, int) {
-    ops->dequantize_row(bytes + r * q.row_bytes(), result.data() + r * result.stride(), q.cols());
+  const std::int64_t cols = q.cols(), row_bytes = q.row_bytes(), stride = result.stride();
+  float* const to = result.data();
+  for_rows(q.rows(), cols, pool, none, [=](std::int64_t r, int) {
+    ops->dequantize_row(bytes + r * row_bytes, to + r * stride, cols);
     return status::ok;
   });
   return std::move(result).result(nb::none());
