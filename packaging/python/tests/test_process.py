@@ -69,7 +69,8 @@ def test_a_forked_process_has_threads_of_its_own(rng: np.random.Generator) -> No
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_ends_a_long_quantization(threads: int) -> None:
     program = (
-        "import numpy, quantal, sys\n"
+        "import numpy, quantal, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of shells ignore it
         "w = numpy.broadcast_to(numpy.random.default_rng(0).standard_normal(1024), (1 << 20, 1024))\n"
         "print('ready', flush=True)\n"
         "try:\n"
@@ -81,7 +82,10 @@ def test_ctrl_c_ends_a_long_quantization(threads: int) -> None:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) == 42
+        try:
+            assert child.wait(60) == 42
+        finally:
+            child.kill()
 
 
 def resident() -> int:
