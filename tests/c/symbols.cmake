@@ -1,6 +1,7 @@
 # The binary interface: libquantal exports what symbols.txt lists, with that version, and c.h declares just that. Whoever adds a
-# function adds a line; removing or renaming one breaks programs and needs a new SOVERSION (docs/versioning.md).
-# Usage: cmake -DNM=nm -DLIBRARY=libquantal.so -DLIST=symbols.txt -DHEADER=c.h -P symbols.cmake
+# function adds a line here and its type to abi_test.cpp; removing or renaming one breaks programs and needs a new SOVERSION
+# (docs/versioning.md).
+# Usage: cmake -DNM=nm -DLIBRARY=libquantal.so -DLIST=symbols.txt -DTYPES=abi_test.cpp -DHEADER=c.h -P symbols.cmake
 cmake_minimum_required(VERSION 3.22)
 file(STRINGS ${LIST} listed)
 list(SORT listed)
@@ -21,7 +22,13 @@ list(SORT declared)
 set(names ${listed})
 list(TRANSFORM names REPLACE "@.*" "")
 
-foreach(pair "exported;listed" "declared;names")
+file(READ ${TYPES} text)
+string(REGEX MATCHALL "decltype\\((quantal_[a-z0-9_]+)\\)" typed "${text}")
+list(TRANSFORM typed REPLACE "decltype\\((.*)\\)" "\\1")
+list(FILTER typed EXCLUDE REGEX "^quantal_cuda_")  # of another library
+list(SORT typed)
+
+foreach(pair "exported;listed" "declared;names" "typed;names")
   list(GET pair 0 have)
   list(GET pair 1 want)
   if(NOT "${${have}}" STREQUAL "${${want}}")

@@ -1,7 +1,9 @@
 #include "arrays.hpp"
 
 #include <cstring>
+#include <vector>
 
+#include "device.hpp"
 #include "quantal/checked.hpp"
 #include "quantal/format/bf16.hpp"
 #include "quantal/format/f16.hpp"
@@ -52,8 +54,16 @@ float narrowed(const std::byte* p) noexcept { return static_cast<float>(load<dou
 
 }  // namespace
 
-void bad_value(const std::string& message) { throw nb::value_error(message.c_str()); }
-void bad_type(const std::string& message) { throw nb::type_error(message.c_str()); }
+void raise(PyObject* type, const std::string& message) {
+  const nb::gil_scoped_acquire held;
+  const auto size = static_cast<Py_ssize_t>(message.size());
+  const nb::object text = nb::steal(PyUnicode_DecodeUTF8(message.data(), size, "backslashreplace"));
+  if (text.is_valid()) PyErr_SetObject(type, text.ptr());
+  throw nb::python_error();
+}
+
+void bad_value(const std::string& message) { raise(PyExc_ValueError, message); }
+void bad_type(const std::string& message) { raise(PyExc_TypeError, message); }
 
 void extents::push(std::int64_t n) {
   if (count_ == most) bad_value("arrays have at most " + std::to_string(most) + " dimensions here");
@@ -103,6 +113,14 @@ std::string shown(nb::handle h) {
   return nb::cast<std::string>(text);
 }
 
+std::string text_of(nb::handle h, const std::string& role) {
+  if (!nb::isinstance<nb::str>(h)) bad_type(role + ": " + type_of(h) + " is no text");
+  std::string out;
+  if (!nb::try_cast(h, out))
+    bad_value(role + ": " + nb::cast<std::string>(nb::repr(h)) + " is no text that UTF-8 has");
+  return out;
+}
+
 extents extents_of(nb::handle shape) {
   extents out;
   const auto push = [&](nb::handle n) {
@@ -130,7 +148,7 @@ number_array number_array::of(nb::handle source, const char* role) {
                " is not an array of numbers");
   }
   if (a.memory_.device_type() != nb::device::cpu::value)
-    bad_type(std::string(role) + ": lies on another device; this build works on the CPU: use .cpu()");
+    bad_type(std::string(role) + ": lies on another device, where this does not work: use .cpu()");
   const auto kind = bits ? std::optional(number::bf16) : number_of(a.memory_.dtype());
   if (!kind)
     bad_type(std::string(role) + ": dtype " + dtype_of(source) +
@@ -149,10 +167,12 @@ number_array number_array::of(nb::handle source, const char* role) {
   for (int i = 0; i < a.strides_.count(); ++i)
     aligned = aligned && a.strides_[i] % static_cast<int>(alignof(float)) == 0;
   a.in_place_ = a.kind_ == number::f32 && dense && aligned;
+  if (const auto stride = a.row_stride()) a.step_ = *stride * static_cast<std::int64_t>(sizeof(float));
   return a;
 }
 
 const std::byte* number_array::start_of(std::int64_t r) const noexcept {
+  if (step_) return data_ + r * step_;
   const std::byte* p = data_;
   for (int i = shape_.count() - 2; i >= 0; --i) {
     p += r % shape_[i] * strides_[i];
@@ -162,17 +182,22 @@ const std::byte* number_array::start_of(std::int64_t r) const noexcept {
 }
 
 std::optional<std::int64_t> number_array::row_stride() const noexcept {
-  if (!in_place_) return std::nullopt;
-  if (rows_ <= 1) return cols();
+  return in_place_ ? row_stride_of(shape_, strides_) : std::nullopt;
+}
+
+std::optional<std::int64_t> row_stride_of(const extents& shape, const extents& strides) noexcept {
+  const std::int64_t cols = shape.back();
   std::int64_t stride = 0, steps = 1;  // of the innermost dimension that has steps, and rows within
-  for (int i = shape_.count() - 2; i >= 0; --i) {
-    if (shape_[i] == 1) continue;
-    if (steps == 1) stride = strides_[i];
-    if (strides_[i] != stride * steps) return std::nullopt;
-    steps *= shape_[i];
+  for (int i = shape.count() - 2; i >= 0; --i) {
+    if (shape[i] == 1) continue;
+    if (shape[i] == 0) return cols;
+    if (steps == 1) stride = strides[i];
+    if (strides[i] != stride * steps) return std::nullopt;
+    steps *= shape[i];
   }
+  if (steps == 1) return cols;
   stride /= static_cast<std::int64_t>(sizeof(float));
-  return stride >= cols() ? std::optional(stride) : std::nullopt;
+  return stride >= cols ? std::optional(stride) : std::nullopt;
 }
 
 const float* number_array::row(std::int64_t r, float* scratch) const noexcept {
@@ -202,6 +227,139 @@ void number_array::copy_to(float* out) const noexcept {
   for (std::int64_t r = 0; r < rows_; ++r, out += cols())
     if (const float* const from = row(r, out); from != out)
       std::memcpy(out, from, static_cast<std::size_t>(cols()) * sizeof(float));
+}
+
+namespace {
+
+bool is_torch(nb::handle h) {
+  const nb::object torch = nb::steal(PyImport_GetModule(nb::str("torch").ptr()));
+  return torch.is_valid() && nb::hasattr(torch, "Tensor") && nb::isinstance(h, torch.attr("Tensor"));
+}
+bool is_cupy(nb::handle h) {
+  const nb::object cupy = nb::steal(PyImport_GetModule(nb::str("cupy").ptr()));
+  return cupy.is_valid() && nb::hasattr(cupy, "ndarray") && nb::isinstance(h, cupy.attr("ndarray"));
+}
+
+/// "<f4" and so on; nothing for big-endian values and structures.
+std::optional<nb::dlpack::dtype> dtype_named(const std::string& name) {
+  using code = nb::dlpack::dtype_code;
+  if (name.size() != 3 || name[0] == '>' || name[2] < '1' || name[2] > '8') return std::nullopt;
+  const auto made = [&](code c) {
+    return nb::dlpack::dtype{static_cast<std::uint8_t>(c), static_cast<std::uint8_t>(8 * (name[2] - '0')), 1};
+  };
+  switch (name[1]) {
+    case 'f':
+      return made(code::Float);
+    case 'i':
+      return made(code::Int);
+    case 'u':
+      return made(code::UInt);
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::optional<device_array> device_array::of(nb::handle source) {
+  if (is_torch(source)) {
+    if (!nb::cast<bool>(source.attr("is_cuda"))) return std::nullopt;
+    return from_torch(source);
+  }
+  if (is_cupy(source)) return from_dlpack(source, array_library::cupy);
+  if (nb::hasattr(source, "__cuda_array_interface__")) return from_interface(source);
+  if (!nb::hasattr(source, "__dlpack_device__")) return std::nullopt;
+  const auto device = nb::cast<nb::tuple>(source.attr("__dlpack_device__")());
+  const int type = nb::cast<int>(nb::int_(device[0]));
+  if (type != nb::device::cuda::value && type != nb::device::cuda_managed::value) return std::nullopt;
+  return from_dlpack(source, array_library::none);
+}
+
+nb::object device_helper(const char* name) {
+  static const nb::handle module =
+      nb::module_::import_("quantal._device").release();  // kept: a call has microseconds
+  return module.attr(name);
+}
+
+device_array device_array::from_torch(nb::handle source) {
+  const auto said = nb::cast<nb::tuple>(device_helper("torch_memory")(source));
+  const extents shape = extents_of(nb::object(said[1])), strides = extents_of(nb::object(said[2]));
+  std::array<std::size_t, extents::most> sizes{};
+  std::array<std::int64_t, extents::most> steps{};
+  for (int i = 0; i < shape.count(); ++i) {
+    sizes[static_cast<std::size_t>(i)] = static_cast<std::size_t>(shape[i]);
+    steps[static_cast<std::size_t>(i)] = strides[i];
+  }
+  device_array a;
+  a.where_ = {nb::cast<int>(nb::object(said[3])), array_library::torch};
+  const nb::dlpack::dtype dtype{nb::cast<std::uint8_t>(nb::object(said[4])),
+                                nb::cast<std::uint8_t>(nb::object(said[5])), 1};
+  a.memory_ = nb::ndarray<>(reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(said[0]))),
+                            static_cast<std::size_t>(shape.count()), sizes.data(), source, steps.data(),
+                            dtype, nb::device::cuda::value, a.where_.cuda);
+  return a;
+}
+
+std::optional<device_array> device_array::from_dlpack(nb::handle source, array_library library) {
+  // -1: the launch is on the stream that the producer works on, so that nothing has to wait. Others are told the default one.
+  const int stream = library == array_library::none ? 1 : -1;
+  const nb::object capsule = source.attr("__dlpack__")(nb::arg("stream") = stream);
+  device_array a;
+  if (!nb::try_cast(capsule, a.memory_, false)) return std::nullopt;
+  a.where_ = {a.memory_.device_id(), library};
+  return a;
+}
+
+std::optional<device_array> device_array::from_interface(nb::handle source) {
+  const auto described = nb::cast<nb::dict>(source.attr("__cuda_array_interface__"));
+  const auto dtype = dtype_named(nb::cast<std::string>(described["typestr"]));
+  if (!dtype)
+    bad_type("an array on a CUDA device: its typestr " + shown(described["typestr"]) + " is no number");
+  const extents shape = extents_of(described["shape"]);
+  std::vector<std::size_t> sizes;
+  for (int i = 0; i < shape.count(); ++i) sizes.push_back(static_cast<std::size_t>(shape[i]));
+  std::vector<std::int64_t> strides;
+  if (described.contains("strides") && !nb::object(described["strides"]).is_none())
+    for (const nb::handle s : nb::object(described["strides"])) {
+      const auto bytes = nb::cast<std::int64_t>(s);
+      if (bytes % (dtype->bits / 8) != 0)
+        bad_value("an array on a CUDA device: its strides are not whole elements");
+      strides.push_back(bytes / (dtype->bits / 8));
+    }
+  device_array a;
+  auto* const data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(described["data"])[0]));
+  a.where_ = {device_of(data), array_library::none};
+  if (described.contains("stream") && !nb::object(described["stream"]).is_none())
+    a.stream_ = nb::cast<std::intptr_t>(nb::object(described["stream"]));
+  a.memory_ =
+      nb::ndarray<>(data, sizes.size(), sizes.data(), source, strides.empty() ? nullptr : strides.data(),
+                    *dtype, nb::device::cuda::value, a.where_.cuda);
+  return a;
+}
+
+extents device_array::shape() const {
+  extents out;
+  for (std::size_t i = 0; i < memory_.ndim(); ++i) out.push(static_cast<std::int64_t>(memory_.shape(i)));
+  return out;
+}
+
+extents device_array::strides() const {
+  extents out;
+  for (std::size_t i = 0; i < memory_.ndim(); ++i)
+    out.push(memory_.stride(i) * static_cast<std::int64_t>(memory_.itemsize()));
+  return out;
+}
+
+bool device_array::is_float32() const noexcept { return number_of(memory_.dtype()) == number::f32; }
+
+bool device_array::is_contiguous() const {
+  std::int64_t dense = static_cast<std::int64_t>(memory_.itemsize());
+  const extents sizes = shape(), steps = strides();
+  for (int i = sizes.count() - 1; i >= 0; --i) {
+    if (sizes[i] > 1 && steps[i] != dense) return false;
+    dense *= sizes[i];
+  }
+  return true;
 }
 
 float_matrix::float_matrix(const number_array& from) {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -54,12 +55,18 @@ class extents {
 /// "(3, 4)".
 std::string text(const extents& e);
 
-/// Raises ValueError, TypeError.
+/// Raises an exception of this type; the GIL may be held or not. Bytes that are no UTF-8 (of paths, of damaged files) are shown
+/// as \\xff.
+[[noreturn]] void raise(PyObject* type, const std::string& message);
+/// ValueError, TypeError.
 [[noreturn]] void bad_value(const std::string& message);
 [[noreturn]] void bad_type(const std::string& message);
 
 /// str() of an object.
 std::string shown(nb::handle h);
+
+/// A str as UTF-8. `role` names it in messages: TypeError for other objects, ValueError for lone surrogates.
+std::string text_of(nb::handle h, const std::string& role);
 
 /// Dimensions from an integer or a sequence of integers; ValueError for negative ones.
 extents extents_of(nb::handle shape);
@@ -91,9 +98,55 @@ class number_array {
   nb::ndarray<nb::ro> memory_;
   extents shape_, strides_;  ///< strides in bytes
   std::int64_t rows_ = 0;
+  std::int64_t step_ = 0;  ///< bytes between rows; 0: their distances differ
   const std::byte* data_ = nullptr;
   number kind_ = number::f32;
   bool in_place_ = false;
+};
+
+/// Values between rows that all have the same distance, from strides in bytes of float32; nothing where they have not.
+std::optional<std::int64_t> row_stride_of(const extents& shape, const extents& strides) noexcept;
+
+/// The library that made an array on a device: it makes the results, on its current stream.
+enum class array_library : std::uint8_t { none, torch, cupy };
+
+/// A function of quantal._device.
+nb::object device_helper(const char* name);
+
+/// Where memory lies.
+struct place {
+  int cuda = -1;  ///< number of the CUDA device, or -1: in the memory of the process
+  array_library library = array_library::none;
+
+  bool on_device() const noexcept { return cuda >= 0; }
+  /// "cpu", "cuda:0".
+  std::string name() const { return on_device() ? "cuda:" + std::to_string(cuda) : "cpu"; }
+};
+
+/// An array on a CUDA device. Holds on to its memory, which is neither copied nor waited for.
+class device_array {
+ public:
+  /// Nothing for what does not lie on a CUDA device. Takes DLPack and __cuda_array_interface__.
+  static std::optional<device_array> of(nb::handle source);
+
+  const place& where() const noexcept { return where_; }
+  /// What the producer works on, where it says so (__cuda_array_interface__); else the default stream.
+  std::intptr_t stream() const noexcept { return stream_; }
+  const nb::ndarray<>& memory() const noexcept { return memory_; }
+  extents shape() const;
+  /// Bytes.
+  extents strides() const;
+  bool is_float32() const noexcept;
+  bool is_contiguous() const;
+
+ private:
+  static device_array from_torch(nb::handle source);
+  static std::optional<device_array> from_interface(nb::handle source);
+  static std::optional<device_array> from_dlpack(nb::handle source, array_library library);
+
+  nb::ndarray<> memory_;
+  place where_;
+  std::intptr_t stream_ = 0;
 };
 
 /// Float32 rows with one stride, in place or copied.
@@ -156,10 +209,14 @@ nb::object numpy_view(const void* data, const extents& shape, std::shared_ptr<co
       static_cast<const T*>(data), static_cast<std::size_t>(shape.count()), sizes.data(), keeper));
 }
 
-/// Memory that is not set to zero first; MemoryError where there is none.
+/// Memory that is not set to zero first; MemoryError, with its size, where there is none.
 template <class T>
 std::unique_ptr<T[]> uninitialized(std::int64_t count) {
-  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(count)]);
+  T* const memory = new (std::nothrow) T[static_cast<std::size_t>(count)];
+  if (!memory)
+    raise(PyExc_MemoryError,
+          "no memory for " + std::to_string(count) + " x " + std::to_string(sizeof(T)) + " bytes");
+  return std::unique_ptr<T[]>(memory);
 }
 
 }  // namespace quantal::python

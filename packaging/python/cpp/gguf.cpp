@@ -42,7 +42,7 @@ class gguf_file {
 
   const gguf::tensor_info& find(const std::string& name) const {
     const auto* const t = reader().find(name);
-    if (!t) throw nb::key_error((reader().path() + ": no tensor '" + name + "'").c_str());
+    if (!t) raise(PyExc_KeyError, reader().path() + ": no tensor '" + name + "'");
     return *t;
   }
   quantized array(const std::string& name) const {
@@ -92,7 +92,7 @@ class gguf_file {
 /// Type numbers of names, and of what GGUF stores beside formats.
 std::uint32_t tensor_type(nb::handle type) {
   if (nb::isinstance<nb::str>(type)) {
-    const auto name = nb::cast<std::string>(type);
+    const auto name = text_of(type, "type");
     for (const auto& p : gguf::plain_types)
       if (name == p.name) return p.id;
   }
@@ -148,7 +148,7 @@ class gguf_writer {
     if (!PySequence_Check(item.ptr()) || nb::isinstance<nb::str>(item) || nb::len(item) != 3)
       bad_type("tensors: an item is not (name, type, shape)");
     gguf::tensor_info t;
-    t.name = nb::cast<std::string>(nb::object(item[0]));
+    t.name = text_of(nb::object(item[0]), "tensors: a name");
     t.type = tensor_type(nb::object(item[1]));
     const extents e = extents_of(nb::object(item[2]));
     if (e.count() > 4) bad_value("tensor '" + t.name + "': " + text(e) + " has more than 4 dimensions");
@@ -180,7 +180,15 @@ class gguf_writer {
 
 nb::list names_of(const gguf_file& g) {
   nb::list out;
-  for (const auto& t : g.reader().tensors()) out.append(nb::str(t.name.c_str(), t.name.size()));
+  for (const auto& t : g.reader().tensors()) {
+    const nb::object name =
+        nb::steal(PyUnicode_FromStringAndSize(t.name.data(), static_cast<Py_ssize_t>(t.name.size())));
+    if (!name.is_valid()) {
+      PyErr_Clear();
+      bad_value(g.reader().path() + ": the name of tensor '" + t.name + "' is no UTF-8");
+    }
+    out.append(name);
+  }
   return out;
 }
 
@@ -198,7 +206,8 @@ A file that another process truncates while it is mapped ends the process (SIGBU
            "where it is no GGUF file or a damaged one.")
       .def_prop_ro("metadata", &gguf_file::metadata, "Keys and values, read-only.")
       .def_prop_ro(
-          "path", [](const gguf_file& g) { return g.reader().path(); }, "Its path.")
+          "path", [](const gguf_file& g) { return path_to_python(g.reader().path()); },
+          nb::sig("def path(self) -> str"), "Its path.")
       .def_prop_ro(
           "shards", [](const gguf_file& g) { return g.reader().shards(); }, "Files of a split model, or 1.")
       .def("__getitem__", &gguf_file::item, nb::arg("name"),
@@ -221,7 +230,9 @@ A file that another process truncates while it is mapped ends the process (SIGBU
       .def(
           "__contains__",
           [](const gguf_file& g, nb::handle name) {
-            return nb::isinstance<nb::str>(name) && g.reader().find(nb::cast<std::string>(name)) != nullptr;
+            std::string wanted;
+            return nb::isinstance<nb::str>(name) && nb::try_cast(name, wanted) &&
+                   g.reader().find(wanted) != nullptr;
           },
           nb::arg("name"), nb::sig("def __contains__(self, name: object) -> bool"))
       .def("close", &gguf_file::close, "Forgets the file. Arrays of it stay good.")
@@ -230,11 +241,14 @@ A file that another process truncates while it is mapped ends the process (SIGBU
       .def(
           "__exit__", [](gguf_file& g, nb::args) { g.close(); },
           nb::sig("def __exit__(self, *exc: object) -> None"))
-      .def("__repr__", [](const gguf_file& g) {
-        return g.closed() ? std::string("GGUF(closed)")
-                          : "GGUF('" + g.reader().path() + "', " +
-                                std::to_string(g.reader().tensors().size()) + " tensors)";
-      });
+      .def(
+          "__repr__",
+          [](const gguf_file& g) -> nb::str {
+            if (g.closed()) return nb::str("GGUF(closed)");
+            return nb::str("GGUF({!r}, {} tensors)")
+                .format(path_to_python(g.reader().path()), g.reader().tensors().size());
+          },
+          nb::sig("def __repr__(self) -> str"));
 }
 
 void bind_writer(nb::module_& m) {

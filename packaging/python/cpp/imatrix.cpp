@@ -70,7 +70,7 @@ void save(const store& s, const nb::object& path) {
 
 const entry& entry_of(const store& s, const std::string& name) {
   const auto found = s.entries.find(name);
-  if (found == s.entries.end()) throw nb::key_error(("imatrix has no entry '" + name + "'").c_str());
+  if (found == s.entries.end()) raise(PyExc_KeyError, "imatrix has no entry '" + name + "'");
   return found->second;
 }
 

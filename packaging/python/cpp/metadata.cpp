@@ -249,7 +249,7 @@ void set(gguf::metadata& meta, const std::string& key, nb::handle h,
   meta.set(key, type ? typed_value(key, h, *type) : value_for(meta, key, h));
 }
 
-[[noreturn]] void no_key(const std::string& key) { throw nb::key_error(key.c_str()); }
+[[noreturn]] void no_key(const std::string& key) { raise(PyExc_KeyError, key); }
 
 const gguf::value& found(const metadata_map& m, const std::string& key) {
   const gguf::value* const v = m.get().find(key);

@@ -1,8 +1,10 @@
 #include "operations.hpp"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
+#include "device.hpp"
 #include "quantal/finite.hpp"
 #include "quantal/testing/accuracy.hpp"
 #include "threads.hpp"
@@ -68,7 +70,7 @@ std::string cause(const number_array& a, std::int64_t row, status s) {
 activation activation_of(const std::string& name) {
   if (name == "q8") return activation::q8;
   if (name == "exact") return activation::exact;
-  bad_value("activation: '" + name + "' is neither 'q8' nor 'exact'");
+  bad_value("activation: '" + name + "' is neither 'q8' nor 'exact', which products on the CPU have");
 }
 
 [[noreturn]] void refused(const char* what, const quantized& w, const extents& x, status s) {
@@ -129,7 +131,7 @@ class decoded_rows {
  public:
   explicit decoded_rows(nb::handle given) {
     if (nb::isinstance<quantized>(given))
-      quantized_ = &nb::cast<const quantized&>(given),
+      quantized_ = &nb::cast<const quantized&>(given), bytes_ = quantized_->bytes().data(),
       ops_ = runtime::best_variant().find(quantized_->format().gguf_id);
     else
       array_ = number_array::of(given, "decoded");
@@ -137,14 +139,14 @@ class decoded_rows {
   const extents& shape() const noexcept { return array_ ? array_->shape() : quantized_->shape(); }
   const float* row(std::int64_t r, float* scratch) const noexcept {
     if (array_) return array_->row(r, scratch);
-    ops_->dequantize_row(quantized_->bytes().data() + r * quantized_->row_bytes(), scratch,
-                         quantized_->cols());
+    ops_->dequantize_row(bytes_ + r * quantized_->row_bytes(), scratch, quantized_->cols());
     return scratch;
   }
 
  private:
   std::optional<number_array> array_;
   const quantized* quantized_ = nullptr;
+  const std::byte* bytes_ = nullptr;
   const runtime::format_ops* ops_ = nullptr;
 };
 
@@ -210,12 +212,16 @@ quantized quantize(nb::handle array, nb::handle format, nb::handle importance, s
 }
 
 nb::object dequantize(const quantized& q, nb::handle out, std::optional<int> threads) {
+  if (q.where().on_device()) return dequantize_on_device(q, out);
+  const std::byte* const bytes = q.bytes().data();
   float_output result(out, q.shape());
   workers pool(threads, q.shape().elements(), worth_threads);
   const auto* const ops = runtime::best_variant().find(q.format().gguf_id);
   row_failure none;
-  for_rows(q.rows(), q.cols(), pool, none, [&](std::int64_t r, int) {
-    ops->dequantize_row(q.bytes().data() + r * q.row_bytes(), result.data() + r * result.stride(), q.cols());
+  const std::int64_t cols = q.cols(), row_bytes = q.row_bytes(), stride = result.stride();
+  float* const to = result.data();
+  for_rows(q.rows(), cols, pool, none, [=](std::int64_t r, int) {
+    ops->dequantize_row(bytes + r * row_bytes, to + r * stride, cols);
     return status::ok;
   });
   return std::move(result).result(nb::none());
@@ -223,6 +229,7 @@ nb::object dequantize(const quantized& q, nb::handle out, std::optional<int> thr
 
 nb::object mul_mat(const quantized& w, nb::handle x, nb::handle out, const std::string& policy,
                    std::optional<int> threads) {
+  if (w.where().on_device()) return mul_mat_on_device(w, x, out, policy);
   const number_array given = number_array::of(x, "x");
   if (w.shape().count() != 2) bad_value("mul_mat: weights " + w.description() + " are not a matrix");
   if (given.cols() != w.cols())
@@ -250,6 +257,7 @@ nb::object mul_mat(const quantized& w, nb::handle x, nb::handle out, const std::
 
 nb::object mul_mat_id(const quantized& w, nb::handle x, nb::handle ids, nb::handle out,
                       const std::string& policy, std::optional<int> threads) {
+  if (w.where().on_device()) return mul_mat_id_on_device(w, x, ids, out, policy);
   const number_array given = number_array::of(x, "x");
   if (w.shape().count() != 3)
     bad_value("mul_mat_id: weights " + w.description() + " are not (experts, rows, cols)");
@@ -321,12 +329,15 @@ Returns a float32 array of that shape.)");
                 "Activation = 'q8', threads: int | None = None) -> A"),
         R"(out[..., r] = sum over c of weights[r, c] * x[..., c].
 
-weights: (rows, cols). x: (..., cols), float32 in place where rows have one distance, other floats converted.
+weights: (rows, cols). x: (..., cols), float32 in place where rows have one distance, other floats converted; on the device
+    of the weights where they are on one.
 out: a float32 array (..., rows) to write to.
-activation: "q8" rounds x to int8 with a scale per 128 values (normalised MSE <= 5e-5), "exact" keeps float32.
+activation: "q8" rounds x to int8 with a scale per 128 values (normalised MSE <= 5e-5), "exact" keeps float32. On a CUDA
+    device: "bf16" (relative error about 3e-3), "q8" where that is faster (about 1e-2), "fp8" (about 4e-2).
 threads: None: all cores for large products, else the calling thread.
 
-Returns (..., rows), float32: a torch.Tensor for a torch.Tensor, else a numpy array.)");
+Returns (..., rows), float32: a torch.Tensor for a torch.Tensor, a cupy array for one, else a numpy array. Kernels of a
+device are launched on the current stream of torch or cupy, and not waited for.)");
   m.def(
       "mul_mat_id", &mul_mat_id, "weights"_a, "x"_a, "ids"_a, "out"_a = nb::none(), nb::kw_only(),
       "activation"_a = "q8", "threads"_a = nb::none(),
@@ -335,7 +346,8 @@ Returns (..., rows), float32: a torch.Tensor for a torch.Tensor, else a numpy ar
           "activation: Activation = 'q8', threads: int | None = None) -> A"),
       R"(out[t, j, r] = sum over c of weights[ids[t, j], r, c] * x[t, j, c]: products of a mixture of experts.
 
-weights: (experts, rows, cols). ids: (tokens, slots), integers below experts.
+weights: (experts, rows, cols). ids: (tokens, slots), integers below experts (on a device others are not seen, and their
+    results are NaN).
 x: (tokens, slots, cols), or (tokens, cols) where all slots of a token share its vector.
 
 Returns (tokens, slots, rows), float32; out, activation and threads as in mul_mat.)");

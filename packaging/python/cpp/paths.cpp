@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <string>
 
+#include "arrays.hpp"
+
 namespace quantal::python {
 namespace {
 
@@ -35,14 +37,14 @@ std::filesystem::path path_of(const nb::object& path) {
 std::filesystem::path readable_path(const nb::object& path) {
   std::filesystem::path p = path_of(path);
   if (can_be_read(p)) return p;
-  PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, nb::str(p.c_str()).ptr());
+  PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path_to_python(p.native()).ptr());
   throw nb::python_error();
 }
 
-void failed_output(const error& e) {
-  const nb::gil_scoped_acquire held;
-  PyErr_SetString(PyExc_OSError, e.message.c_str());
-  throw nb::python_error();
+nb::object path_to_python(const std::string& path) {
+  return nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
 }
+
+void failed_output(const error& e) { raise(PyExc_OSError, e.message); }
 
 }  // namespace quantal::python

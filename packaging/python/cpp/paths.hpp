@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <filesystem>
+#include <string>
 
 #include "quantal/result.hpp"
 
@@ -15,6 +16,8 @@ namespace nb = nanobind;
 std::filesystem::path path_of(const nb::object& path);
 /// The same; OSError (FileNotFoundError, ...) unless it can be opened for reading.
 std::filesystem::path readable_path(const nb::object& path);
+/// A str, with surrogates for bytes that are none, as os.fsdecode() has it.
+nb::object path_to_python(const std::string& path);
 /// Raises OSError; the GIL may be held or not.
 [[noreturn]] void failed_output(const error& e);
 

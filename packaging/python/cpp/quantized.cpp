@@ -3,6 +3,7 @@
 #include <cstring>
 #include <optional>
 
+#include "device.hpp"
 #include "operations.hpp"
 #include "paths.hpp"
 #include "quantal/gguf.hpp"
@@ -62,6 +63,8 @@ quantized load(const nb::object& path) {
   return {*find_format(t->type), e, file->data(*t)->data(), file};
 }
 
+quantized on_cpu(const quantized& q) { return q.where().on_device() ? copy_of_device(q) : q; }
+
 nb::object data_of(const quantized& q) {
   return numpy_view<std::uint8_t>(q.bytes().data(), q.shape().with_last(q.row_bytes()), q.owner());
 }
@@ -106,7 +109,7 @@ void bind_transposed(nb::module_& m) {
 const format_info& format_of(nb::handle given) {
   if (nb::isinstance<format_info>(given)) return *find_format(nb::cast<const format_info&>(given).gguf_id);
   if (nb::isinstance<nb::str>(given)) {
-    const auto name = nb::cast<std::string>(given);
+    const auto name = text_of(given, "format");
     if (const auto* f = find_format(std::string_view(name))) return *f;
     bad_value("unknown format '" + name + "'; known: " + known_formats());
   }
@@ -137,7 +140,7 @@ quantized quantized::part(std::int64_t first, std::int64_t count, bool drop) con
   extents shape = drop ? shape_.without_first(1) : shape_;
   if (!drop) shape[0] = count;
   const std::int64_t one = shape_[0] ? size_ / shape_[0] : 0;
-  return {*format_, shape, bytes_ + first * one, owner_};
+  return {*format_, shape, bytes_ + first * one, owner_, where_};
 }
 
 quantized quantized::at(nb::handle index) const {
@@ -172,11 +175,22 @@ quantized from_buffer(nb::handle data, nb::handle format, nb::handle shape) {
   const format_info& f = format_of(format);
   const extents e = extents_of(shape);
   const auto wanted = static_cast<std::size_t>(bytes_for(f, e));
+  const auto check_size = [&](std::size_t bytes) {
+    if (bytes != wanted)
+      bad_value("data: " + std::to_string(bytes) + " bytes, and " + std::string(f.name) + " " + text(e) +
+                " has " + std::to_string(wanted));
+  };
+  if (auto there = device_array::of(data)) {
+    if (!there->is_contiguous()) bad_type("data: not contiguous memory");
+    check_size(there->memory().nbytes());
+    require_cuda(f);
+    const place where = there->where();
+    const auto* const start = static_cast<const std::byte*>(there->memory().data());
+    return {f, e, start, std::make_shared<device_array>(std::move(*there)), where};
+  }
   nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> memory;
-  if (!nb::try_cast(data, memory, false)) bad_type("data: not contiguous memory on the CPU");
-  if (memory.nbytes() != wanted)
-    bad_value("data: " + std::to_string(memory.nbytes()) + " bytes, and " + std::string(f.name) + " " +
-              text(e) + " has " + std::to_string(wanted));
+  if (!nb::try_cast(data, memory, false)) bad_type("data: not contiguous memory on the CPU or a CUDA device");
+  check_size(memory.nbytes());
   const auto* const start = static_cast<const std::byte*>(static_cast<const void*>(memory.data()));
   if (reinterpret_cast<std::uintptr_t>(start) % alignof(std::uint64_t) == 0)
     return {f, e, start, std::make_shared<decltype(memory)>(std::move(memory))};
@@ -241,6 +255,8 @@ void bind_formats(nb::module_& m) {
       "format", [](nb::handle f) { return nb::cast(format_of(f), nb::rv_policy::copy); }, nb::arg("format"),
       nb::sig("def format(format: FormatLike) -> Format"),
       "The format of a name, in any case, or of a type number of GGUF files; ValueError for others.");
+  m.def("cuda_formats", &cuda_formats, nb::sig("def cuda_formats() -> tuple[str, ...]"),
+        "Names of the formats that this build works with on CUDA devices; none in a build without CUDA.");
   m.def(
       "arch", [] { return std::string(runtime::best_variant().arch()); },
       "The instruction set that this process uses: \"avx2\", \"avx512_vnni\", ...");
@@ -262,7 +278,8 @@ void bind_quantized(nb::module_& m) {
            "def from_buffer(data: Buffer, format: FormatLike, shape: int | Sequence[int]) -> QuantizedArray"),
        R"(Raw blocks as an array, without copying (memory that is not aligned to 8 bytes is copied).
 
-data: bytes or any contiguous memory of exactly the bytes that format and shape say.
+data: bytes or any contiguous memory of exactly the bytes that format and shape say, on a CUDA device too where the build
+    has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory.
 shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
       .def_static("load", &load, nb::arg("path"), nb::sig("def load(path: PathLike) -> QuantizedArray"),
                   "Maps a file that save() wrote; the mapping lives as long as arrays of it.")
@@ -275,7 +292,11 @@ shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
       .def_prop_ro(
           "ndim", [](const quantized& q) { return q.shape().count(); }, "Number of dimensions.")
       .def_prop_ro(
-          "nbytes", [](const quantized& q) { return q.bytes().size(); }, "Bytes of the blocks.")
+          "nbytes", [](const quantized& q) { return q.device_bytes().size(); }, "Bytes of the blocks.")
+      .def_prop_ro(
+          "device", [](const quantized& q) { return q.where().name(); },
+          "Where the blocks lie: \"cpu\", \"cuda:0\".")
+      .def("cpu", &on_cpu, "The array itself, or where it lies on a device a copy of it.")
       .def_prop_ro("data", &data_of, nb::sig("def data(self) -> numpy.typing.NDArray[numpy.uint8]"),
                    "The blocks as a read-only array (..., rows, bytes of a row), without copying.")
       .def(
@@ -289,7 +310,9 @@ shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
           nb::arg("out") = nb::none(), nb::kw_only(), nb::arg("threads") = nb::none(),
           nb::sig("def dequantize(self, out: FloatArray | None = None, *, threads: int | None = None) -> "
                   "FloatArray"),
-          "Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given.")
+          "Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given. On a "
+          "device "
+          "the result is an array there.")
       .def_prop_ro(
           "T",
           [](const quantized& q) {
@@ -331,7 +354,8 @@ shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
           },
           nb::sig("def __reduce__(self) -> tuple[object, ...]"))
       .def("__repr__", [](const quantized& q) {
-        return "QuantizedArray(" + std::string(q.format().name) + ", shape=" + text(q.shape()) + ")";
+        return "QuantizedArray(" + std::string(q.format().name) + ", shape=" + text(q.shape()) +
+               (q.where().on_device() ? ", " + q.where().name() : "") + ")";
       });
   c.attr("__array_ufunc__") = nb::none();  // numpy leaves x @ q.T and q @ x to us
   bind_transposed(m);

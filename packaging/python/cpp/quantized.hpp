@@ -24,15 +24,29 @@ class quantized {
  public:
   /// `bytes` are as many as bytes_for() says.
   quantized(const format_info& f, const extents& shape, const std::byte* bytes,
-            std::shared_ptr<const void> owner)
-      : format_(&f), shape_(shape), bytes_(bytes), size_(bytes_for(f, shape)), owner_(std::move(owner)) {}
+            std::shared_ptr<const void> owner, place where = {})
+      : format_(&f),
+        shape_(shape),
+        bytes_(bytes),
+        size_(bytes_for(f, shape)),
+        owner_(std::move(owner)),
+        where_(where) {}
 
   const format_info& format() const noexcept { return *format_; }
   const extents& shape() const noexcept { return shape_; }
   std::int64_t rows() const { return shape_.rows(); }
   std::int64_t cols() const noexcept { return shape_.back(); }
   std::int64_t row_bytes() const noexcept { return format_->row_bytes(cols()); }
-  std::span<const std::byte> bytes() const noexcept { return {bytes_, static_cast<std::size_t>(size_)}; }
+  const place& where() const noexcept { return where_; }
+  /// TypeError where they lie on a device.
+  std::span<const std::byte> bytes() const {
+    if (where_.on_device()) bad_type(description() + " lies on " + where_.name() + ": use .cpu()");
+    return {bytes_, static_cast<std::size_t>(size_)};
+  }
+  /// Wherever they lie.
+  std::span<const std::byte> device_bytes() const noexcept {
+    return {bytes_, static_cast<std::size_t>(size_)};
+  }
   const std::shared_ptr<const void>& owner() const noexcept { return owner_; }
 
   /// "q4_K (512, 1024)".
@@ -48,9 +62,11 @@ class quantized {
   const std::byte* bytes_;
   std::int64_t size_;
   std::shared_ptr<const void> owner_;
+  place where_;
 };
 
-/// Any contiguous memory: bytes, memoryview, arrays of uint8 of any library. Not copied unless it is misaligned.
+/// Any contiguous memory: bytes, memoryview, arrays of uint8 of any library, on a CUDA device too. Not copied unless it is
+/// misaligned (on devices: never).
 quantized from_buffer(nb::handle data, nb::handle format, nb::handle shape);
 
 void bind_formats(nb::module_& m);

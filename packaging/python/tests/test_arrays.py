@@ -120,7 +120,7 @@ def test_refused(make: Callable[[np.ndarray], Any], error: Any, says: str, weigh
 
 def test_memory_that_nobody_has() -> None:
     zeros = np.broadcast_to(np.float32(0), (2**30, 2**12, 2**10))
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match="no memory for"):
         quantal.quantize(zeros, "q4_K")
 
 

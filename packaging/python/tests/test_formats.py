@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quantal
@@ -25,20 +26,27 @@ def test_bytes_are_those_of_the_library(name: str, encode: Any, rng: np.random.G
     assert quantal.quantize(weights, name, threads=3).tobytes() == encode(weights, name)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=8)
 @given(
-    name=st.sampled_from(NAMES),
-    rows=st.integers(1, 5),
-    blocks=st.integers(1, 3),
+    outer=st.lists(st.integers(1, 3), max_size=3),
+    blocks=st.integers(1, 5),
     seed=st.integers(0, 2**32 - 1),
     scale=st.sampled_from([1e-6, 1.0, 100.0]),
+    weighted=st.booleans(),
+    threads=st.sampled_from([None, 1, 2]),
 )
-def test_any_shape(encode: Any, name: str, rows: int, blocks: int, seed: int, scale: float) -> None:
-    cols = blocks * max(quantal.format(name).block, 32)
-    weights = (np.random.default_rng(seed).standard_normal((rows, cols)) * scale).astype(np.float32)
-    q = quantal.quantize(weights, name)
-    assert q.tobytes() == encode(weights, name)
-    assert q.nbytes == rows * q.format.row_bytes(cols)
-    assert q.dequantize().shape == weights.shape
+def test_any_shape(
+    encode: Any, name: str, outer: list[int], blocks: int, seed: int, scale: float, weighted: bool, threads: int | None
+) -> None:
+    f, random = quantal.format(name), np.random.default_rng(seed)
+    shape = (*outer, blocks * max(f.block, 32))
+    weights = (random.standard_normal(shape) * scale).astype(np.float32)
+    importance = random.random(shape[-1], dtype=np.float32) if weighted else None
+    q = quantal.quantize(weights, name, importance, threads=threads)
+    assert q.tobytes() == encode(weights, name, importance)
+    assert q.shape == shape and q.nbytes == math.prod(outer) * f.row_bytes(shape[-1])
+    assert (quantal.dequantize(q.tobytes(), name, shape, threads=threads) == q.dequantize()).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,28 @@ def test_pypi_reads_it(tmp_path: Path, tensors: dict[str, Any]) -> None:
     for name, tensor in mine.items():
         raw = tensor.tobytes() if isinstance(tensor, quantal.QuantizedArray) else np.ascontiguousarray(tensor).tobytes()
         assert read[name].data.tobytes() == raw
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "ü 文件") + b"\xff\xfe.gguf"
+    quantal.write_gguf(path, {"ö": np.ones(4, np.float32)})
+    g = quantal.GGUF(path)
+    assert os.fsencode(g.path) == path and repr(g).startswith("GGUF('") and g.keys() == ["ö"]
+    with pytest.raises(KeyError, match=r"ü 文件.*xff.*no tensor 'x'"):
+        g["x"]
+    with pytest.raises(FileNotFoundError) as missing:
+        quantal.GGUF(path + b"x")
+    assert os.fsencode(missing.value.filename) == path + b"x"
+    Path(os.fsdecode(path)).write_bytes(b"GGUF" + b"\xff" * 100)
+    for read in (quantal.GGUF, quantal.Imatrix.load, quantal.QuantizedArray.load):
+        with pytest.raises(ValueError, match=r"xff.*version"):
+            read(path)
+    with pytest.raises(OSError, match="cannot create"):
+        quantal.write_gguf(path + b"/a", {})
+    for name, error in ((3, TypeError), ("\udcff", ValueError)):
+        with pytest.raises(error, match="name.*no text"):
+            quantal.write_gguf(tmp_path / "m", {name: np.ones(4, np.float32)})  # type: ignore[dict-item]
+    quantal.write_gguf(tmp_path / "m", {"name": np.ones(4, np.float32)})
+    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes().replace(b"name", b"n\xffme"))
+    with pytest.raises(ValueError, match=r"n.*xffme.* is no UTF-8"):
+        list(quantal.GGUF(tmp_path / "m"))

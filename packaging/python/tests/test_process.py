@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,7 +69,8 @@ def test_a_forked_process_has_threads_of_its_own(rng: np.random.Generator) -> No
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_ends_a_long_quantization(threads: int) -> None:
     program = (
-        "import numpy, quantal, sys\n"
+        "import numpy, quantal, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of shells ignore it
         "w = numpy.broadcast_to(numpy.random.default_rng(0).standard_normal(1024), (1 << 20, 1024))\n"
         "print('ready', flush=True)\n"
         "try:\n"
@@ -77,7 +82,10 @@ def test_ctrl_c_ends_a_long_quantization(threads: int) -> None:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) == 42
+        try:
+            assert child.wait(60) == 42
+        finally:
+            child.kill()
 
 
 def resident() -> int:
@@ -111,13 +119,101 @@ def test_nothing_leaks(tmp_path: Path, rng: np.random.Generator) -> None:
     assert resident() - before < 4 << 20, "200 rounds hold 100 MiB"
 
 
-def test_references_are_given_back(rng: np.random.Generator) -> None:
-    w = rng.standard_normal((4, 256), dtype=np.float32)
-    out = np.empty((4, 256), np.float32)
-    q = quantal.quantize(w, "q4_K")
-    counts = [sys.getrefcount(o) for o in (w, out, None.__class__)]
+def every_call(tmp_path: Path, rng: np.random.Generator) -> tuple[list[object], list[Callable[[], object]]]:
+    """Objects that are handed in, and calls with them: those that work, and those that raise."""
+    w, x, y = rng.standard_normal((4, 256), dtype=np.float32), np.ones((2, 256), np.float32), np.empty((2, 4), np.float32)
+    out, importance, raw = np.empty((4, 256), np.float32), np.ones(256), quantal.quantize(w, "q4_K").tobytes()
+    halves, flipped, wrong, ids = w.astype(np.float16), w[:, ::-1], np.ones((4, 100), np.float32), np.zeros((2, 1), np.int64)
+    q = quantal.QuantizedArray.from_buffer(raw, "q4_K", (4, 256))
+    experts = quantal.QuantizedArray.from_buffer(raw, "q4_K", (1, 4, 256))
+    quantal.write_gguf(tmp_path / "m.gguf", {"q": q, "w": w}, {"key": [1, 2], "text": "x"})
+    g, imatrix = quantal.GGUF(tmp_path / "m.gguf"), quantal.Imatrix.from_activations("w", w)
+    metadata = g.metadata
+    good: list[Callable[[], object]] = [
+        lambda: quantal.quantize(w, "q4_K", importance),
+        lambda: quantal.quantize(halves, "q4_0"),
+        lambda: quantal.quantize(flipped, "q4_0", threads=2),
+        lambda: quantal.dequantize(raw, "q4_K", (4, 256), out),
+        lambda: quantal.QuantizedArray.from_buffer(raw, "q4_K", (4, 256))[1:3].data[0],
+        lambda: (q.dequantize(out), q.T, q[1], list(q), q.data, repr(q), len(q)),
+        lambda: (quantal.mul_mat(q, x, y), x @ q.T, q @ x.T, quantal.mul_mat(q, x, activation="exact")),
+        lambda: quantal.mul_mat_id(experts, x, ids),
+        lambda: quantal.error(w, q, importance),
+        lambda: (g["q"], g["w"], g.keys(), list(g), "q" in g, g.quantized("w"), dict(metadata), metadata.copy()),
+        lambda: (imatrix.lookup("w", (4, 256)), imatrix.sums("w"), imatrix.copy(), imatrix == imatrix, list(imatrix)),
+        lambda: (pickle.loads(pickle.dumps(q)), copy.copy(q)),
+    ]
+    bad: list[Callable[[], object]] = [
+        lambda: quantal.quantize(wrong, "q4_K"),
+        lambda: quantal.quantize(w, "q4_K", wrong),
+        lambda: quantal.quantize(ids, "q4_K"),
+        lambda: quantal.quantize(w, "nothing"),
+        lambda: quantal.quantize(None, "q4_K"),  # type: ignore[arg-type]
+        lambda: quantal.quantize(w * np.float32(np.nan), "q4_K"),
+        lambda: quantal.dequantize(raw, "q4_K", (5, 256), out),
+        lambda: quantal.mul_mat(q, wrong),
+        lambda: quantal.mul_mat(q, x, wrong),
+        lambda: quantal.mul_mat_id(experts, x, ids + 7),
+        lambda: quantal.error(w, x),
+        lambda: q[99],
+        lambda: g["nothing"],
+        lambda: metadata["nothing"],
+        lambda: quantal.GGUF(tmp_path / "nothing"),
+        lambda: imatrix.accumulate("w", wrong),
+        lambda: quantal.QuantizedArray.load(tmp_path / "m.gguf"),
+    ]
+
+    def raises(call: Callable[[], object]) -> Callable[[], object]:
+        def caught() -> None:
+            try:
+                call()
+            except (ValueError, TypeError, KeyError, IndexError, OSError):
+                return
+            raise AssertionError("no exception")
+
+        return caught
+
+    held = [w, x, y, out, importance, raw, halves, flipped, wrong, ids, q, experts, g, imatrix, metadata]
+    return held, good + [raises(call) for call in bad]
+
+
+def test_references_are_given_back(tmp_path: Path, rng: np.random.Generator) -> None:
+    held, calls = every_call(tmp_path, rng)
+    for call in calls:
+        call()
+        gc.collect()
+        counts, live = [sys.getrefcount(o) for o in held], len(gc.get_objects())
+        for _ in range(1000):
+            call()
+        gc.collect()
+        assert [sys.getrefcount(o) for o in held] == counts
+        assert abs(len(gc.get_objects()) - live) < 20
+
+
+def test_python_memory_does_not_grow(tmp_path: Path, rng: np.random.Generator) -> None:
+    _, calls = every_call(tmp_path, rng)
     for _ in range(50):
-        quantal.quantize(w, "q4_K")
-        q.dequantize(out)
-        quantal.error(w, q)
-    assert [sys.getrefcount(o) for o in (w, out, None.__class__)] == counts
+        for call in calls:
+            call()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(300):
+        for call in calls:
+            call()
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 64 << 10, "a reference of each call would be 300 objects for each of 29 calls"
+
+
+def test_a_small_call_has_a_small_price() -> None:
+    q = quantal.quantize(np.ones((1, 32), np.float32), "q8_0")
+    x, y, decoded = np.ones((1, 32), np.float32), np.empty((1, 1), np.float32), np.empty((1, 32), np.float32)
+    for call in (lambda: quantal.mul_mat(q, x, y), lambda: q.dequantize(decoded), lambda: quantal.quantize(x, "q8_0")):
+        times = []
+        for _ in range(2000):
+            began = time.perf_counter_ns()
+            call()
+            times.append(time.perf_counter_ns() - began)
+        assert min(times) < 10_000, "nanoseconds; overhead.py compares with the C++ call at all sizes"

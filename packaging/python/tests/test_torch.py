@@ -58,7 +58,7 @@ def test_quantized_linear(linear: Any) -> None:
     assert (other(x) == layer(x)).all() and layer.weight.data.__array_interface__["data"][0] == layer.packed.data_ptr()
     with pytest.raises(RuntimeError, match="no_grad"):
         layer(x.clone().requires_grad_())
-    with pytest.raises(NotImplementedError, match="meta.*CPU only"):
+    with pytest.raises(NotImplementedError, match="meta.*the CPU and"):
         layer.to("meta")(x)
     with pytest.raises(ValueError, match="bias"):
         qt.QuantizedLinear(layer.weight if layer.packed.device.type == "cpu" else other.weight, torch.zeros(3))
@@ -126,3 +126,76 @@ def test_calibrate_apply_convert(model: Any) -> None:
     with torch.no_grad():
         torch.testing.assert_close(model(x), y, rtol=0.1, atol=0.05)
     assert len(qt.calibrate(model, [x])) == 1, "the layer that is left; hooks of before are gone"
+
+
+def small_transformer(kind: str, **more: Any) -> Any:
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=96, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, **more,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+def test_a_model_of_transformers() -> None:
+    model, tokens = small_transformer("Llama"), torch.randint(0, 96, (3, 20))
+    imatrix = qt.calibrate(model, [{"input_ids": tokens}])
+    block = ["attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up"]
+    assert imatrix.names() == sorted([f"blk.{i}.{n}.weight" for i in (0, 1) for n in block] + ["output.weight"])
+    assert all(imatrix.counts(name).tolist() == [60] for name in imatrix)
+    before = model(tokens).logits
+    report = qt.apply(model, "q4_K", imatrix)
+    assert [c.tensor for c in report if c.format is None] == ["output.weight"]
+    assert 0 < (model(tokens).logits - before).abs().max() and all(c.nmse < 0.02 for c in report)
+    after = model(tokens).logits
+    qt.convert(model, "q4_K")  # of values that q4_K has: the layers compute the same but for rounded activations
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, after, rtol=0.1, atol=0.1)
+
+
+def test_experts_of_transformers() -> None:
+    model, tokens = small_transformer("Mixtral", num_local_experts=4, num_experts_per_tok=2), torch.randint(0, 96, (1, 40))
+    seen: list[tuple[Any, Any]] = []
+    stack = model.model.layers[1].mlp.experts
+    if not hasattr(stack, "gate_up_proj"):
+        pytest.skip("experts are modules in this transformers")
+    hook = stack.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].detach(), inputs[1])))
+    imatrix = qt.calibrate(model, [tokens])
+    hook.remove()
+    hidden, chosen = seen[0]
+    for tensor, cols in (("gate", 256), ("up", 256), ("down", 512)):
+        counts = imatrix.counts(f"blk.1.ffn_{tensor}_exps.weight")
+        assert counts.tolist() == [int((chosen == e).sum()) for e in range(4)]
+        assert imatrix.sums(f"blk.1.ffn_{tensor}_exps.weight").shape == (4, cols)
+    want = (hidden[(chosen == 2).any(-1)].double() ** 2).sum(0)
+    np.testing.assert_allclose(imatrix.sums("blk.1.ffn_gate_exps.weight")[2], want, rtol=1e-6)
+    x = hidden[(chosen == 2).any(-1)]
+    gate, up = (x @ stack.gate_up_proj[2].T).detach().chunk(2, -1)
+    inner = torch.nn.functional.silu(gate) * up
+    np.testing.assert_allclose(imatrix.sums("blk.1.ffn_down_exps.weight")[2], (inner.double() ** 2).sum(0), rtol=1e-4)
+    old = stack.gate_up_proj.detach().clone()
+    report = qt.apply(model, {"ffn_up_exps": "q4_K"}, imatrix)
+    assert [c.tensor for c in report if c.format] == [f"blk.{i}.ffn_up_exps.weight" for i in (0, 1) for _ in range(4)]
+    importance = imatrix.lookup("blk.1.ffn_up_exps.weight", (4, 512, 256), experts=4).weights[2]
+    assert (stack.gate_up_proj[2, 512:].detach().numpy() == quantal.quantize(old[2, 512:], "q4_K", importance).dequantize()).all()
+    assert bool((stack.gate_up_proj[:, :512] == old[:, :512]).all())
+    left = {c.note for c in qt.convert(model, {"_exps": "q4_K"}) if "_exps" in c.tensor}
+    assert left == {"experts in one parameter"}
+
+
+@pytest.mark.parametrize("family", ["LLAMA", "QWEN2", "QWEN3", "QWEN3MOE", "GEMMA2", "GEMMA3", "PHI3", "DEEPSEEK2"])
+def test_names_are_those_of_pypi(family: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    known = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family), 2)
+    leaves = ["q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa"]
+    modules = [f"model.layers.1.self_attn.{n}" for n in leaves] + ["lm_head"]
+    modules += [f"model.layers.1.mlp.{n}" for n in ("gate_proj", "up_proj", "down_proj", "gate_up_proj")]
+    modules += [f"model.layers.1.mlp.shared_experts.{n}" for n in ("gate_proj", "up_proj", "down_proj")]
+    compared = 0
+    for module in modules:
+        theirs = known.get_name(module)
+        if theirs is not None:
+            assert qt.gguf_name(module) == (f"{theirs}.weight", None), module
+            compared += 1
+    assert compared >= 5

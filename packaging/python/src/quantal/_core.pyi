@@ -70,6 +70,11 @@ def format(format: FormatLike) -> Format:
     The format of a name, in any case, or of a type number of GGUF files; ValueError for others.
     """
 
+def cuda_formats() -> tuple[str, ...]:
+    """
+    Names of the formats that this build works with on CUDA devices; none in a build without CUDA.
+    """
+
 def arch() -> str:
     """The instruction set that this process uses: "avx2", "avx512_vnni", ..."""
 
@@ -89,7 +94,8 @@ class QuantizedArray:
         """
         Raw blocks as an array, without copying (memory that is not aligned to 8 bytes is copied).
 
-        data: bytes or any contiguous memory of exactly the bytes that format and shape say.
+        data: bytes or any contiguous memory of exactly the bytes that format and shape say, on a CUDA device too where the build
+            has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory.
         shape: (..., rows, cols) in weights, 1 to 4 dimensions.
         """
 
@@ -119,6 +125,13 @@ class QuantizedArray:
         """Bytes of the blocks."""
 
     @property
+    def device(self) -> str:
+        """Where the blocks lie: "cpu", "cuda:0"."""
+
+    def cpu(self) -> QuantizedArray:
+        """The array itself, or where it lies on a device a copy of it."""
+
+    @property
     def data(self) -> numpy.typing.NDArray[numpy.uint8]:
         """
         The blocks as a read-only array (..., rows, bytes of a row), without copying.
@@ -129,7 +142,7 @@ class QuantizedArray:
 
     def dequantize(self, out: FloatArray | None = None, *, threads: int | None = None) -> FloatArray:
         """
-        Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given.
+        Decodes to float32 of the same shape, bit-exactly; `out` is written to where it is given. On a device the result is an array there.
         """
 
     @property
@@ -201,19 +214,23 @@ def mul_mat(weights: QuantizedArray, x: A, out: FloatArray | None = None, *, act
     """
     out[..., r] = sum over c of weights[r, c] * x[..., c].
 
-    weights: (rows, cols). x: (..., cols), float32 in place where rows have one distance, other floats converted.
+    weights: (rows, cols). x: (..., cols), float32 in place where rows have one distance, other floats converted; on the device
+        of the weights where they are on one.
     out: a float32 array (..., rows) to write to.
-    activation: "q8" rounds x to int8 with a scale per 128 values (normalised MSE <= 5e-5), "exact" keeps float32.
+    activation: "q8" rounds x to int8 with a scale per 128 values (normalised MSE <= 5e-5), "exact" keeps float32. On a CUDA
+        device: "bf16" (relative error about 3e-3), "q8" where that is faster (about 1e-2), "fp8" (about 4e-2).
     threads: None: all cores for large products, else the calling thread.
 
-    Returns (..., rows), float32: a torch.Tensor for a torch.Tensor, else a numpy array.
+    Returns (..., rows), float32: a torch.Tensor for a torch.Tensor, a cupy array for one, else a numpy array. Kernels of a
+    device are launched on the current stream of torch or cupy, and not waited for.
     """
 
 def mul_mat_id(weights: QuantizedArray, x: A, ids: IntArray, out: FloatArray | None = None, *, activation: Activation = 'q8', threads: int | None = None) -> A:
     """
     out[t, j, r] = sum over c of weights[ids[t, j], r, c] * x[t, j, c]: products of a mixture of experts.
 
-    weights: (experts, rows, cols). ids: (tokens, slots), integers below experts.
+    weights: (experts, rows, cols). ids: (tokens, slots), integers below experts (on a device others are not seen, and their
+        results are NaN).
     x: (tokens, slots, cols), or (tokens, cols) where all slots of a token share its vector.
 
     Returns (tokens, slots, rows), float32; out, activation and threads as in mul_mat.

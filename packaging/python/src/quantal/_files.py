@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy
 import numpy.typing
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._typing import ArrayLike, MetadataLike, PathLike
 
 _PLAIN = {"int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "float64": "f64"}
-_Stored = QuantizedArray | numpy.typing.NDArray[numpy.generic]
+_Stored = Union[QuantizedArray, numpy.typing.NDArray[numpy.generic]]
 
 
 def _stored(name: str, array: ArrayLike | QuantizedArray) -> tuple[str, _Stored]:

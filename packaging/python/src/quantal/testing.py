@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from ._arrays import Importance
 from ._core import QuantizedArray, error
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ._typing import ArrayLike
 
     Original = ArrayLike
-    Decoded = ArrayLike | QuantizedArray
-    Weights = ArrayLike | Importance | None
+    Decoded = Union[ArrayLike, QuantizedArray]
+    Weights = Union[ArrayLike, Importance, None]
 
 TENSOR_METRICS = ("nmse", "wnmse", "cosine", "max_error", "output_nmse")
 MODEL_METRICS = ("ppl", "ppl_ratio", "kld", "kld_99", "same_top")
@@ -175,19 +175,20 @@ def _yaml(text: str, where: str) -> Any:
 
         yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            repeated = [key for key in keys if keys.count(key) > 1]
-            if repeated:
-                raise GateError(f"{where}: line {node.start_mark.line + 1}: repeated key '{repeated[0]}'")
-            return {key: self.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value)}
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise GateError(f"{where}: line {node.start_mark.line + 1}: repeated key '{repeated[0]}'")
+        return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value)}
 
+    rules: Any = Loader  # older stubs of PyYAML have no types for these
     number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(null|Null|NULL|~|)$"), list("nN~") + [""])
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-    Loader.add_implicit_resolver("!number", number, list("-+.0123456789"))
-    Loader.add_constructor("!number", lambda loader, node: float(node.value))
-    Loader.add_constructor("tag:yaml.org,2002:map", Loader.construct_mapping)
+    rules.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(null|Null|NULL|~|)$"), list("nN~") + [""])
+    rules.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    rules.add_implicit_resolver("!number", number, list("-+.0123456789"))
+    rules.add_constructor("!number", lambda loader, node: float(node.value))
+    rules.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
         return yaml.load(text, Loader)  # noqa: S506: a SafeLoader
     except yaml.YAMLError as cause:

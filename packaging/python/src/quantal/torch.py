@@ -2,7 +2,7 @@
 
 imatrix = calibrate(model, batches)                       # importance, under GGUF names where they are known
 report = apply(model, {"ffn_down": "q6_K", ".*": "q4_K"}, imatrix)  # weights become what the formats make of them
-convert(model, "q4_K", imatrix)                           # layers become QuantizedLinear, for inference on the CPU
+convert(model, "q4_K", imatrix)                           # layers become QuantizedLinear, for inference
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 try:
     import torch
@@ -23,8 +23,8 @@ from ._core import Imatrix, QuantizedArray
 if TYPE_CHECKING:
     from ._typing import Activation, FormatLike
 
-    Rule: TypeAlias = Callable[[str, torch.Tensor], FormatLike | None]
-    Recipe: TypeAlias = FormatLike | Mapping[str, FormatLike | None] | Rule
+    Rule = Callable[[str, torch.Tensor], Optional[FormatLike]]
+    Recipe = Union[FormatLike, Mapping[str, Optional[FormatLike]], Rule]
 
 _OUTER = {
     "embed_tokens": "token_embd",
@@ -94,37 +94,84 @@ def _tensor_name(module: str) -> TensorName:
     return gguf_name(module) or TensorName(f"{module}.weight")
 
 
-def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
-    for name, module in model.named_modules():
+class _Weight(NamedTuple):
+    """A matrix of a model, where it lies."""
+
+    tensor: TensorName
+    values: torch.Tensor
+    layer: str | None
+    """The torch.nn.Linear that it is the weight of."""
+
+
+def _is_stack(module: torch.nn.Module) -> bool:
+    """All experts of a block in two parameters, as transformers has them: gate over up (experts, 2 inner, cols), and down."""
+    first, second = getattr(module, "gate_up_proj", None), getattr(module, "down_proj", None)
+    if not (isinstance(first, torch.nn.Parameter) and isinstance(second, torch.nn.Parameter) and first.ndim == second.ndim == 3):
+        return False
+    experts, cols, inner = second.shape
+    biased = getattr(module, "gate_up_proj_bias", None) is not None
+    return tuple(first.shape) == (experts, 2 * inner, cols) and callable(getattr(module, "act_fn", None)) and not biased
+
+
+def _stack_names(path: str, expert: int) -> tuple[TensorName, TensorName, TensorName]:
+    gate, up, down = (_tensor_name(f"{path}.{expert}.{leaf}") for leaf in ("gate_proj", "up_proj", "down_proj"))
+    return gate, up, down
+
+
+def _weights(model: torch.nn.Module) -> Iterator[_Weight]:
+    for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            yield name, module
+            yield _Weight(_tensor_name(path), module.weight.detach(), path)
+        elif _is_stack(module):
+            for expert, (both, down) in enumerate(zip(module.gate_up_proj.detach(), module.down_proj.detach())):
+                for name, values in zip(_stack_names(path, expert), (*both.chunk(2), down)):
+                    yield _Weight(name, values, None)
 
 
 def _experts(model: torch.nn.Module) -> dict[str, int]:
     """How many experts each tensor has."""
     counts: dict[str, int] = {}
-    for module, _ in _layers(model):
-        name, expert = _tensor_name(module)
+    for (name, expert), _, _ in _weights(model):
         if expert is not None:
             counts[name] = max(counts.get(name, 0), expert + 1)
     return counts
 
 
-@contextmanager
-def _collecting(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[None]:
+_Hook = Callable[[torch.nn.Module, "tuple[Any, ...]"], None]
+
+
+def _hooks(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[tuple[torch.nn.Module, _Hook]]:
     experts = _experts(model)
 
-    def hook(module: str) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
-        name, expert = _tensor_name(module)
+    def add(tensor: TensorName, x: torch.Tensor) -> None:
+        if x.numel():
+            imatrix.accumulate(tensor.name, x.cpu(), slice=tensor.expert or 0, slices=experts.get(tensor.name, 1))
 
-        def collect(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0].detach()
-            if x.numel():
-                imatrix.accumulate(name, x.cpu(), slice=expert or 0, slices=experts.get(name, 1))
+    def of_layer(path: str) -> _Hook:
+        tensor = _tensor_name(path)
+        return lambda _, inputs: add(tensor, inputs[0].detach())
+
+    def of_stack(path: str) -> _Hook:
+        def collect(stack: Any, inputs: tuple[Any, ...]) -> None:
+            hidden, chosen = inputs[0].detach(), inputs[1]
+            for expert in range(len(stack.down_proj)):
+                x = hidden[(chosen == expert).any(-1)]
+                gate, up = torch.nn.functional.linear(x, stack.gate_up_proj[expert]).chunk(2, dim=-1)
+                for tensor, seen in zip(_stack_names(path, expert), (x, x, stack.act_fn(gate) * up)):
+                    add(tensor, seen)
 
         return collect
 
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in _layers(model)]
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            yield module, of_layer(path)
+        elif _is_stack(module):
+            yield module, of_stack(path)
+
+
+@contextmanager
+def _collecting(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[None]:
+    handles = [module.register_forward_pre_hook(hook) for module, hook in list(_hooks(model, imatrix))]
     try:
         yield
     finally:
@@ -133,14 +180,14 @@ def _collecting(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[None]:
 
 
 def calibrate(model: torch.nn.Module, dataloader: Iterable[Any], imatrix: Imatrix | None = None) -> Imatrix:
-    """Runs batches through a model and collects the squared inputs of every torch.nn.Linear.
+    """Runs batches through a model and collects the squared inputs of every torch.nn.Linear and of every expert.
 
     dataloader: batches, each a mapping of keyword arguments, a tuple of arguments, or one argument (a tensor of tokens).
     imatrix: continues this one, which is returned; else a new one.
 
     Entries have GGUF names where gguf_name() knows them, else the module's name with ".weight". Experts are slices of
-    one entry where they are modules; transformers models that keep all experts in one parameter have no modules for
-    them, and nothing is collected there. The model runs as it is: call model.eval() before.
+    one entry, be they modules or, as in transformers, rows of two parameters (gate_up_proj and down_proj without biases:
+    what down_proj sees is computed once more then). The model runs as it is: call model.eval() before.
     """
     out = Imatrix() if imatrix is None else imatrix
     with _collecting(model, out), torch.no_grad():
@@ -177,44 +224,42 @@ class Change(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    module: torch.nn.Linear
-    path: str
-    tensor: TensorName
+    weight: _Weight
     format: FormatLike
 
 
 def _choices(model: torch.nn.Module, recipe: Recipe, report: list[Change]) -> Iterator[_Choice]:
     rule = _rule(recipe)
-    for path, module in _layers(model):
-        tensor = _tensor_name(path)
-        choice = rule(tensor.name, module.weight)
+    for weight in _weights(model):
+        name, columns = weight.tensor.name, weight.values.shape[-1]
+        choice = rule(name, weight.values)
         if choice is None:
-            report.append(Change(tensor.name, None, 0.0, "no rule"))
-        elif module.in_features % _core.format(choice).block:
+            report.append(Change(name, None, 0.0, "no rule"))
+        elif columns % _core.format(choice).block:
             block = _core.format(choice).block
-            report.append(Change(tensor.name, None, 0.0, f"{module.in_features} columns are not whole blocks of {block}"))
+            report.append(Change(name, None, 0.0, f"{columns} columns are not whole blocks of {block}"))
         else:
-            yield _Choice(module, path, tensor, choice)
+            yield _Choice(weight, choice)
 
 
 def _quantized(choice: _Choice, imatrix: Imatrix | None, experts: Mapping[str, int], threads: int | None) -> QuantizedArray:
-    weight = choice.module.weight.detach().cpu()
+    (name, expert), values, _ = choice.weight
     importance = None
     if imatrix is not None:
-        shape: tuple[int, ...] = tuple(weight.shape)
-        if choice.tensor.expert is not None:
-            shape = (experts[choice.tensor.name], *shape)
-        found = imatrix.lookup(choice.tensor.name, shape, experts=experts.get(choice.tensor.name, 0))
+        shape: tuple[int, ...] = tuple(values.shape)
+        if expert is not None:
+            shape = (experts[name], *shape)
+        found = imatrix.lookup(name, shape, experts=experts.get(name, 0))
         if found is not None:
-            one = choice.tensor.expert if choice.tensor.expert is not None and len(found.weights) > 1 else 0
-            importance = found.weights[one] if choice.tensor.expert is not None else found.weights
-    return _core.quantize(weight, choice.format, importance, threads=threads)
+            one = expert if expert is not None and len(found.weights) > 1 else 0
+            importance = found.weights[one] if expert is not None else found.weights
+    return _core.quantize(values.cpu(), choice.format, importance, threads=threads)
 
 
 def apply(
     model: torch.nn.Module, recipe: Recipe, imatrix: Imatrix | None = None, *, threads: int | None = None
 ) -> list[Change]:
-    """Replaces weights of linear layers by what a format makes of them, in place, with their dtype and device.
+    """Replaces weights of linear layers and experts by what a format makes of them, in place, with their dtype and device.
 
     The model then computes what an engine would from the quantized file, but for its activations: any harness measures
     the loss of the recipe.
@@ -223,39 +268,48 @@ def apply(
         found in the tensor's name decides; or a function of name and parameter.
     imatrix: importance, looked up under the tensors' names.
 
-    Returns a line per linear layer. Layers whose columns are no whole blocks are left, and the line says so.
+    Returns a line per linear layer and expert. Those whose columns are no whole blocks are left, and the line says so.
     """
     report: list[Change] = []
     experts = _experts(model)
     for choice in _choices(model, recipe, report):
-        weight = choice.module.weight
+        values = choice.weight.values
         quantized = _quantized(choice, imatrix, experts, threads)
-        nmse = _core.error(weight.detach().cpu(), quantized, threads=threads)["nmse"]
+        nmse = _core.error(values.cpu(), quantized, threads=threads)["nmse"]
         with torch.no_grad():
-            weight.copy_(torch.from_numpy(quantized.dequantize(threads=threads)))
-        report.append(Change(choice.tensor.name, quantized.format.name, nmse))
+            values.copy_(torch.from_numpy(quantized.dequantize(threads=threads)))
+        report.append(Change(choice.weight.tensor.name, quantized.format.name, nmse))
     return report
 
 
 def convert(
     model: torch.nn.Module, recipe: Recipe, imatrix: Imatrix | None = None, *, threads: int | None = None
 ) -> list[Change]:
-    """Replaces linear layers by QuantizedLinear, in place: recipe, imatrix and the answer are as for apply()."""
+    """Replaces linear layers by QuantizedLinear, in place: recipe, imatrix and the answer are as for apply().
+
+    Experts that are rows of one parameter are left.
+    """
     report: list[Change] = []
     experts = _experts(model)
     for choice in list(_choices(model, recipe, report)):
+        name, path = choice.weight.tensor.name, choice.weight.layer
+        if path is None:
+            report.append(Change(name, None, 0.0, "experts in one parameter"))
+            continue
         quantized = _quantized(choice, imatrix, experts, threads)
-        nmse = _core.error(choice.module.weight.detach().cpu(), quantized, threads=threads)["nmse"]
-        owner, _, leaf = choice.path.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, QuantizedLinear(quantized, choice.module.bias))
-        report.append(Change(choice.tensor.name, quantized.format.name, nmse))
+        nmse = _core.error(choice.weight.values.cpu(), quantized, threads=threads)["nmse"]
+        owner, _, leaf = path.rpartition(".")
+        old: Any = model.get_submodule(path)
+        setattr(model.get_submodule(owner), leaf, QuantizedLinear(quantized, old.bias).to(old.weight.device))
+        report.append(Change(name, quantized.format.name, nmse))
     return report
 
 
 class QuantizedLinear(torch.nn.Module):
-    """A linear layer with quantized weights, for inference on the CPU: y = x W^T + bias in float32, cast to x's dtype.
+    """A linear layer with quantized weights, for inference: y = x W^T + bias in float32, cast to x's dtype.
 
-    The blocks are the buffer "packed", uint8 of shape (out_features, bytes of a row), so that state_dict() holds them.
+    The blocks are the buffer "packed", uint8 of shape (out_features, bytes of a row), so that state_dict() holds them and
+    .cuda() moves them: the product then runs there, where the build of quantal has CUDA (quantal.cuda_formats()).
     """
 
     packed: torch.Tensor
@@ -282,21 +336,21 @@ class QuantizedLinear(torch.nn.Module):
     def from_linear(
         cls, linear: torch.nn.Linear, format: FormatLike, importance: Any = None, *, threads: int | None = None
     ) -> QuantizedLinear:
-        """Quantizes the weights of a layer."""
+        """Quantizes the weights of a layer, on the CPU; the new layer lies where the old one does."""
         weight = _core.quantize(linear.weight.detach().cpu(), format, importance, threads=threads)
-        return cls(weight, linear.bias, threads=threads)
+        return cls(weight, linear.bias, threads=threads).to(linear.weight.device)
 
     @property
     def weight(self) -> QuantizedArray:
         """The blocks where they lie, (out_features, in_features)."""
-        if self.packed.device.type != "cpu":
+        if self.packed.device.type not in ("cpu", "cuda"):
             raise NotImplementedError(
-                f"QuantizedLinear: the blocks are on {self.packed.device}; this build of quantal works on the CPU only"
+                f"QuantizedLinear: the blocks are on {self.packed.device}; quantal works on the CPU and on CUDA devices"
             )
         return QuantizedArray.from_buffer(self.packed, self.format, (self.out_features, self.in_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (..., in_features) on the CPU; returns (..., out_features) of x's dtype."""
+        """x: (..., in_features) on the device of the layer; returns (..., out_features) of x's dtype."""
         if torch.is_grad_enabled() and x.requires_grad:
             raise RuntimeError("QuantizedLinear is for inference: it has no gradient; use torch.no_grad()")
         y = _core.mul_mat(self.weight, x.detach(), activation=self.activation, threads=self.threads)
