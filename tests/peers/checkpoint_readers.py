@@ -193,7 +193,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("convert", help="quantal-convert")
     parser.add_argument("model", help="the model as GGUF")
-    parser.add_argument("case", nargs="*", help="cases to run instead of all")
+    parser.add_argument("--case", action="append", help="a case to run instead of all")
     parser.add_argument("--keep", metavar="FOLDER", help="where checkpoints and files stay")
     parser.add_argument("--perplexity", nargs=2, metavar=("QUANTAL_PERPLEXITY", "TEXT"))
     parser.add_argument("--chunks", default=8, type=int)

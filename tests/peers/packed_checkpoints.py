@@ -96,8 +96,8 @@ def compressed_tensors():
         scale, zero = calculate_qparams(low, high, args, global_scale=total)
         return scale, zero, total
 
-    def define(name, how, weights):
-        args = QuantizationArgs(**weights)
+    def define(name, how, weights, scale_dtype=None):
+        args = QuantizationArgs(**weights, scale_dtype=scale_dtype)
         scheme = QuantizationScheme(targets=["Linear"], weights=args, format=how)
         coder = BaseCompressor.load_from_registry(how)
 
@@ -124,7 +124,7 @@ def compressed_tensors():
     def floats(bits, strategy, **more):
         return {"num_bits": bits, "type": "float", "symmetric": True, "strategy": strategy, **more}
 
-    for name, how, weights in (
+    for case_of in (
             ("int4, groups of 32", "pack-quantized", integers(4, 32)),
             ("int4, groups of 128", "pack-quantized", integers(4, 128)),
             ("int4, groups of 64, zero points", "pack-quantized", integers(4, 64, False)),
@@ -138,9 +138,9 @@ def compressed_tensors():
             ("fp8, tensors", "float-quantized", floats(8, "tensor")),
             ("fp8, rows", "float-quantized", floats(8, "channel")),
             ("fp8, blocks", "float-quantized", floats(8, "block", block_structure=[128, 128])),
-            ("nvfp4", "nvfp4-pack-quantized", floats(4, "tensor_group", group_size=16)),
-            ("mxfp4", "mxfp4-pack-quantized", floats(4, "group", group_size=32))):
-        define("compressed-tensors: " + name, how, weights)
+            ("nvfp4", "nvfp4-pack-quantized", floats(4, "tensor_group", group_size=16), torch.float8_e4m3fn),
+            ("mxfp4", "mxfp4-pack-quantized", floats(4, "group", group_size=32), torch.uint8)):
+        define("compressed-tensors: " + case_of[0], *case_of[1:])
 
     @case("DeepSeek fp8, f32 scales")
     def deepseek(tensors):
