@@ -138,8 +138,9 @@ result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const
       (type == dtype::u8 || type == dtype::i8))
     return read_fp4_matrix(w, *plain);
   // Packed experts beside fp8: DeepSeek's own name of their exponents, and that of transformers.
-  if (type == dtype::i8 && (w.find(".scale") || w.find(".weight_scale_inv")))
-    return read_fp4_matrix(w, *plain);
+  const auto* exponents = w.find(".weight_scale_inv");
+  const bool has_exponents = exponents && exponents->tensor->type == dtype::f8_e8m0;
+  if (type == dtype::i8 && (w.find(".scale") || has_exponents)) return read_fp4_matrix(w, *plain);
   return error{describe(*plain) + ": type " + std::string(to_string(type)) +
                " is no weight type (BF16, F16, F32 and F8_E4M3 are)"};
 }
