@@ -226,7 +226,8 @@ double config::softmax_scale() const noexcept {
 }
 
 double config::temperature(std::int64_t position) const noexcept {
-  return 1.0 + temperature_scale * std::log(1.0 + static_cast<double>(position / temperature_length));
+  const std::int64_t lengths = position / temperature_length;
+  return 1.0 + temperature_scale * std::log(1.0 + static_cast<double>(lengths));
 }
 
 result<config> read_config(const gguf::reader& file) {
