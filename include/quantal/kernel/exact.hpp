@@ -385,11 +385,19 @@ QUANTAL_INLINE xsimd::batch<float, A> dot_slice(const float* weights, const floa
   for (; k + lanes <= count; k += lanes)
     sum = xsimd::fma(batch::load_aligned(weights + k), batch::load_unaligned(x + k), sum);
   if (k < count) {  // ragged end: only float formats have one
-    alignas(64) float tail[batch::size] = {};
-    for (int i = k; i < count; ++i) tail[i - k] = weights[i] * x[i];
-    sum += batch::load_aligned(tail);
+    alignas(64) float w[batch::size] = {}, v[batch::size] = {};
+    std::memcpy(w, weights + k, sizeof(float) * static_cast<std::size_t>(count - k));
+    std::memcpy(v, x + k, sizeof(float) * static_cast<std::size_t>(count - k));
+    sum = xsimd::fma(batch::load_aligned(w), batch::load_aligned(v), sum);
   }
   return sum;
+}
+
+/// sums[c] += dot of the weights with n activation slices, which begin at x[c] + first.
+template <class A>
+void dot_slices(const float* weights, const float* const* x, std::int64_t first, int count, int n,
+                xsimd::batch<float, A>* sums) noexcept {
+  for (int c = 0; c < n; ++c) sums[c] = dot_slice<A>(weights, x[c] + first, count, sums[c]);
 }
 
 /// Few columns: each row is decoded slice by slice and dotted with every column.
@@ -412,7 +420,7 @@ void exact_rows(const float_decoder& decode, const weight_rows& w, const float_a
     for (std::int64_t first = 0; first < w.cols; first += slice_weights) {
       const int count = static_cast<int>(w.cols - first < slice_weights ? w.cols - first : slice_weights);
       decode(w.row(r), first, count, line);
-      for (int c = 0; c < n; ++c) sum[c] = dot_slice<A>(line, v[c] + first, count, sum[c]);
+      dot_slices<A>(line, v, first, count, n, sum);
     }
     for (int c = 0; c < n; ++c) out[c][r] = simd::sum_of(sum[c]);
   }

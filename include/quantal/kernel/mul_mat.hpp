@@ -47,6 +47,7 @@ struct weight_format {
   void (*q8_rows_product)(const weight_rows&, const std::byte* lanes, const columns&) noexcept;
   void (*q8_panels_product)(const panel_decoder&, const weight_rows&, const q8_packed&,
                             const columns&) noexcept;
+  /// Of formats that pack.hpp takes; null elsewhere, so that products alone do not instantiate them.
   void (*pack)(const panel_decoder&, const weight_rows&, std::byte* out) noexcept;
   void (*q8_packed_product)(const weight_rows&, const q8_packed&, const columns&) noexcept;
   int panel_bytes;  ///< of a packed panel
@@ -76,9 +77,6 @@ constexpr weight_format weight_format_of() noexcept {
     constexpr code_form form = form_of<F, A>(), panel_form = panel_form_of<F, A>();
     f.q8_rows_product = &coded_rows<F, A>;
     f.q8_panels_product = &q8_products<A, panel_form>::panels;
-    f.pack = &q8_products<A, panel_form>::pack;
-    f.q8_packed_product = &q8_products<A, panel_form>::packed;
-    f.panel_bytes = static_cast<int>(sizeof(coded_panel<panel_form>));
     f.sub = panel_form.paired ? form.sub : panel_form.sub;
     f.bias = panel_bias<F, A>;
     f.paired = panel_form.paired;

@@ -23,9 +23,22 @@
 namespace quantal {
 namespace kernel {
 
+/// A format with what packing it takes.
+template <any_format F, class A>
+constexpr weight_format packable_format_of() noexcept {
+  weight_format f = weight_format_of<F, A>();
+  if constexpr (block_format<F>) {
+    constexpr code_form form = panel_form_of<F, A>();
+    f.pack = &q8_products<A, form>::pack;
+    f.q8_packed_product = &q8_products<A, form>::packed;
+    f.panel_bytes = static_cast<int>(sizeof(coded_panel<form>));
+  }
+  return f;
+}
+
 /// One address per format and arch: packed_weights refer to it.
 template <any_format F, class A>
-inline constexpr weight_format weight_format_v = weight_format_of<F, A>();
+inline constexpr weight_format weight_format_v = packable_format_of<F, A>();
 
 /// Bytes of one packed matrix.
 QUANTAL_INLINE std::int64_t packed_matrix_bytes(const weight_format& f, std::int64_t rows,

@@ -138,31 +138,23 @@ QUANTAL_INLINE void sum_fours(const std::int8_t* codes, int n, std::int32_t* fou
 template <class A>
 QUANTAL_INLINE float round_block(const float* x, int n, std::int8_t* codes) noexcept {
   using batch = xsimd::batch<float, A>;
-  constexpr int lanes = static_cast<int>(batch::size), most = q8_block / lanes;
-  const auto each = [n](auto f) QUANTAL_LAMBDA {
-    if (n == q8_block)
-      simd::unroll<most>([&](int i) QUANTAL_LAMBDA { f(i * lanes); });
-    else
-      for (int k = 0; k < n; k += lanes) f(k);
-  };
+  constexpr int lanes = static_cast<int>(batch::size);
   // Bits of magnitudes are ordered like integers, NaN and infinity above all numbers.
   using integers = simd::i32<A>;
-  integers high[2] = {integers(0), integers(0)};
-  each([&](int k) QUANTAL_LAMBDA {
-    integers& h = high[k / lanes % 2];
-    h = xsimd::max(h, simd::bits_as<std::int32_t>(batch::load_unaligned(x + k)) & integers(0x7fffffff));
-  });
-  const auto bits = static_cast<std::uint32_t>(xsimd::reduce_max(xsimd::max(high[0], high[1])));
+  integers high(0);
+  for (int k = 0; k < n; k += lanes)
+    high = xsimd::max(high, simd::bits_as<std::int32_t>(batch::load_unaligned(x + k)) & integers(0x7fffffff));
+  const auto bits = static_cast<std::uint32_t>(xsimd::reduce_max(high));
   const float largest = quantal::detail::float_from_bits(bits);
   const batch inverse(largest > 0.0f ? 127.0f / largest : 0.0f);
   // 1.5 * 2^23 makes the FPU round to the nearest integer, which then sits in the low bits. The limits matter
   // for NaN and for subnormal activations, whose inverse is infinite.
   const batch magic(12582912.0f), limit(127.0f);
   alignas(64) std::int32_t wide[q8_block];
-  each([&](int k) QUANTAL_LAMBDA {
+  for (int k = 0; k < n; k += lanes) {
     const batch v = xsimd::max(xsimd::min(batch::load_unaligned(x + k) * inverse, limit), -limit);
     simd::store_low_bytes<A>(simd::bits_as<std::int32_t>(v + magic), wide + k, codes + k);
-  });
+  }
   const std::uint32_t scale = quantal::detail::bits_from_float(largest / 127.0f);
   return quantal::detail::float_from_bits(bits < 0x7f800000u ? scale : 0x7fc00000u);
 }
@@ -203,21 +195,27 @@ QUANTAL_INLINE void pack_columns(const q8_rows& rows, const columns& cols, std::
     for (int c = 0; c < C; ++c) codes[c] = rows.codes(row[c]) + first;
     for (int k = 0; k < count; k += 4)
       simd::unroll<C>([&](int c) QUANTAL_LAMBDA { std::memcpy(t.codes + C * k + 4 * c, codes[c] + k, 4); });
+    const float* scales[std::size_t{C}];
+    const std::int32_t* sums[std::size_t{C}];
     for (int c = 0; c < C; ++c) {
-      const float* const scales = rows.scales(row[c]) + first / q8_block;
-      for (int b = 0; b * q8_block < count; ++b) t.scales[b * C + c] = scales[b];
-      const std::int32_t* const sums = rows.sums(row[c]) + first / shape.sub;
-      for (int s = 0; s < count / shape.sub; ++s) {
-        t.starts[s * C + c] = -shape.bias * sums[s];
-        if (!shape.paired) t.sums[s * C + c] = static_cast<float>(sums[s]);
+      scales[c] = rows.scales(row[c]) + first / q8_block;
+      sums[c] = rows.sums(row[c]) + first / shape.sub;
+    }
+    for (int b = 0; b * q8_block < count; ++b)
+      for (int c = 0; c < C; ++c) t.scales[b * C + c] = scales[c][b];
+    for (int s = 0; s < count / shape.sub; ++s)
+      for (int c = 0; c < C; ++c) {
+        t.starts[s * C + c] = -shape.bias * sums[c][s];
+        if (!shape.paired) t.sums[s * C + c] = static_cast<float>(sums[c][s]);
       }
-      // At most 16 * 127: 16 bits hold it.
-      for (int s = 0; shape.paired && s < count / shape.sub; s += 2) {
-        const std::uint32_t pair =
-            (static_cast<std::uint32_t>(sums[s]) & 0xffffu) | static_cast<std::uint32_t>(sums[s + 1]) << 16;
+    // At most 16 * 127: 16 bits hold it.
+    for (int s = 0; shape.paired && s < count / shape.sub; s += 2)
+      for (int c = 0; c < C; ++c) {
+        const auto low = static_cast<std::uint32_t>(sums[c][s]),
+                   high = static_cast<std::uint32_t>(sums[c][s + 1]);
+        const std::uint32_t pair = (low & 0xffffu) | high << 16;
         std::memcpy(t.sums + s / 2 * C + c, &pair, 4);
       }
-    }
   }
 }
 

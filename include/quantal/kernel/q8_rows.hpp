@@ -56,7 +56,7 @@ QUANTAL_INLINE void add_lanes(const lane_slice<F, A> (&rows)[std::size_t{R}], co
   };
   // With short registers and many columns the weights are in memory anyway: an ordinary loop costs no more there,
   // and is compiled in less time.
-  if constexpr (decoder::sums * N <= 16)
+  if constexpr (decoder::sums * N <= 8)
     simd::unroll<decoder::sums, N>(add);
   else
     for (int u = 0; u < decoder::sums; ++u) simd::unroll<N>([&](int c) QUANTAL_LAMBDA { add(u, c); });
@@ -82,7 +82,8 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
   const std::byte* const end = w.row(w.count - 1) + w.stride;
   // Rows read from end to end are one stream, which the hardware fetches ahead better than software does.
   const bool whole_rows = (to - from) * slice_weights >= w.cols;
-  const std::int64_t last = to * slice_weights <= w.cols ? to : to - 1;  // a slice that the row ends in
+  constexpr bool ends_in_slices = F::layout.elements < slice_weights;  // else there are whole slices only
+  const std::int64_t last = !ends_in_slices || to * slice_weights <= w.cols ? to : to - 1;
   for (int r = 0; r < w.count; r += R) {
     const std::byte* row[std::size_t{R}];
     float scale[std::size_t{R}];
@@ -102,14 +103,16 @@ QUANTAL_INLINE void add_cached_slices(const weight_rows& w, const std::byte* x, 
       });
       add_lanes<F, A, R, N>(slices, x + s * step, total);
     }
-    if (last < to) {
-      for (int q = 0; q < R; ++q) {
-        lane_decoder<F, A> d;
-        d.decode_tail(row[q], scale[q], last * slice_weights,
-                      static_cast<int>(w.cols - last * slice_weights));
-        slices[q].take(d);
+    if constexpr (ends_in_slices) {
+      if (last < to) {
+        for (int q = 0; q < R; ++q) {
+          lane_decoder<F, A> d;
+          d.decode_tail(row[q], scale[q], last * slice_weights,
+                        static_cast<int>(w.cols - last * slice_weights));
+          slices[q].take(d);
+        }
+        add_lanes<F, A, R, N>(slices, x + last * step, total);
       }
-      add_lanes<F, A, R, N>(slices, x + last * step, total);
     }
     simd::unroll<R, N>([&](int q, int c) QUANTAL_LAMBDA {
       if (r + q < w.count) sums[c][r + q] += simd::sum_of(total[q][c]);

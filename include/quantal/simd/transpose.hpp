@@ -88,10 +88,9 @@ QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols
                                 Place place) noexcept {
   transpose16_on<A>(in, in_stride, cols, out, place, on<A>{});
 }
-/// Columns in their order.
+/// Columns in their order. A function of its own: its callers are many, and the call is nothing beside its work.
 template <class A>
-QUANTAL_INLINE void transpose16(const std::uint32_t* in, int in_stride, int cols,
-                                std::uint32_t* out) noexcept {
+void transpose16(const std::uint32_t* in, int in_stride, int cols, std::uint32_t* out) noexcept {
   transpose16<A>(in, in_stride, cols, out, [](int c) QUANTAL_LAMBDA { return c; });
 }
 

@@ -37,7 +37,7 @@ QUANTAL_INLINE simd::bytes32<A> read_packed(const std::uint8_t* b) noexcept {
 
 /// Two runs of sixteen: of the same bytes, or of others.
 template <class A, plane32 p>
-QUANTAL_INLINE simd::bytes32<A> read_sixteens(const std::uint8_t* b) noexcept {
+QUANTAL_INLINE simd::bytes32<A> read_runs_of_16(const std::uint8_t* b) noexcept {
   constexpr int first = p.shift[0], second = p.shift[2];
   constexpr std::uint8_t mask = std::uint8_t{p.mask()}, low_mask = mask >> p.low;
   if constexpr (p.first[0] == p.first[2] && first == 0 && second == 4 && mask == 15) {
@@ -57,7 +57,7 @@ QUANTAL_INLINE simd::bytes32<A> read_sixteens(const std::uint8_t* b) noexcept {
 
 /// Four runs of eight, in general registers.
 template <class A, plane32 p>
-QUANTAL_INLINE simd::bytes32<A> read_eights(const std::uint8_t* b) noexcept {
+QUANTAL_INLINE simd::bytes32<A> read_runs_of_8(const std::uint8_t* b) noexcept {
   const auto eight = [&](std::size_t r) QUANTAL_LAMBDA {
     return simd::shift_right(simd::load_word<std::uint64_t>(b + p.first[r]), p.shift[r] - p.low) &
            simd::repeat8(std::uint8_t{p.mask()});
@@ -75,9 +75,9 @@ QUANTAL_INLINE simd::bytes32<A> read_plane(const std::uint8_t* b) noexcept {
   else if constexpr (p.contiguous())
     return simd::field<p.shift[0] - p.low>(simd::bytes32<A>::load(b + p.first[0]), std::uint8_t{p.mask()});
   else if constexpr (sixteen_together(p, 0) && sixteen_together(p, 1))
-    return read_sixteens<A, p>(b);
+    return read_runs_of_16<A, p>(b);
   else
-    return read_eights<A, p>(b);
+    return read_runs_of_8<A, p>(b);
 }
 
 /// The same of 64 weights.

@@ -33,12 +33,10 @@ struct slice_decoder {
   }
   QUANTAL_INLINE void decode_tail(const std::byte* row, float row_scale, std::int64_t first,
                                   int count) noexcept {
-    if constexpr (n > 1) {
-      typename F::block blocks[n] = {};
-      std::memcpy(blocks, row_blocks<F>(row) + first / F::layout.elements,
-                  static_cast<std::size_t>(count / F::layout.elements * F::layout.bytes));
-      static_cast<D*>(this)->decode_blocks(blocks, row_scale);
-    }
+    typename F::block blocks[std::size_t{n}] = {};
+    std::memcpy(blocks, row_blocks<F>(row) + first / F::layout.elements,
+                static_cast<std::size_t>(count / F::layout.elements * F::layout.bytes));
+    static_cast<D*>(this)->decode_blocks(blocks, row_scale);
   }
   template <int>
   QUANTAL_INLINE const lane_registers<A>& group() const noexcept {

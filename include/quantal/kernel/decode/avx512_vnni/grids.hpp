@@ -87,13 +87,13 @@ QUANTAL_INLINE __m512i negated(__m512i code, __mmask64 negative) noexcept {
   return _mm512_mask_sub_epi8(code, negative, _mm512_set1_epi8(static_cast<char>(2 * code_bias<F>)), code);
 }
 
-/// Signs of register i in the order thirty_twos: eight masks' bytes from positions at(i, g) of `signs`.
+/// Signs of register i in order_of_32: eight masks' bytes from positions at(i, g) of `signs`.
 template <class Fn>
 constexpr std::array<std::uint8_t, 64> sign_order(Fn at) {
   return bytes_of([&](int k) { return k < 32 ? at(k / 8, k % 8) : 0; });
 }
 
-/// Sign masks of four registers in the order thirty_twos.
+/// Sign masks of four registers in order_of_32.
 struct sign_masks {
   alignas(32) std::uint64_t mask[4];
   QUANTAL_INLINE sign_masks(__m512i signs, const std::array<std::uint8_t, 64>& order) noexcept {
@@ -115,13 +115,13 @@ QUANTAL_INLINE __m512 scales_of_words(float d, __m512i words) noexcept {
   return _mm512_fmadd_ps(field, _mm512_set1_ps(2 * unit), _mm512_set1_ps(unit));
 }
 
-/// Registers in the order thirty_twos from 64 grid points of four components, 12 bits each.
+/// Registers in order_of_32 from 64 grid points of four components, 12 bits each.
 template <class F, arch A>
-QUANTAL_INLINE void quads(const std::uint8_t* index, std::uint64_t high, const sign_masks& signs,
-                          lane_registers<A>& g) noexcept {
+QUANTAL_INLINE void points_of_4(const std::uint8_t* index, std::uint64_t high, const sign_masks& signs,
+                                lane_registers<A>& g) noexcept {
   const auto& t = grid_of<F>;
   const __m512i at = _mm512_loadu_si512(index);
-  // Points of even sixteens to one register, of odd ones to the other.
+  // Points of even runs of 16 weights to one register, of odd ones to the other.
   const auto sorted = [](__m512i x) QUANTAL_LAMBDA {
     return _mm512_shuffle_epi32(x, static_cast<_MM_PERM_ENUM>(0xd8));
   };
@@ -137,7 +137,7 @@ QUANTAL_INLINE void quads(const std::uint8_t* index, std::uint64_t high, const s
 
 /// Level numbers of register i from 32 points of eight components, 16 bits each, as codes.
 template <class F, int i, bool sixteen>
-QUANTAL_INLINE __m512i octet_codes(__m512i points) noexcept {
+QUANTAL_INLINE __m512i codes_of_8(__m512i points) noexcept {
   // Quadword g holds points 4 * g .. 4 * g + 3.
   alignas(64) static constexpr auto place = bytes_of([](int k) {
     return sixteen ? 32 * (k / 4 % 2) + 16 * (i / 2) + 8 * (i % 2) + 2 * (k % 4) : 16 * i + 2 * (k % 8);
@@ -150,16 +150,16 @@ QUANTAL_INLINE __m512i octet_codes(__m512i points) noexcept {
 template <int c>
 alignas(64) inline constexpr auto byte_of_lane = bytes_of([](int k) { return k / 4 * 2 + c; });
 
-/// Registers in the order sixteens; sign byte v lies at byte v of `signs`.
+/// Registers in order_of_16; sign byte v lies at byte v of `signs`.
 template <class F, arch A>
-QUANTAL_INLINE void octets(__m512i index, __m512i signs, lane_registers<A>& g) noexcept {
+QUANTAL_INLINE void points_of_8(__m512i index, __m512i signs, lane_registers<A>& g) noexcept {
   const __m512i points = entries_at(grid_of<F>.words, index);
   simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
     const __m512i spread = _mm512_permutexvar_epi8(load(byte_of_lane<c>), signs);
     simd::unroll<2>([&](auto h) QUANTAL_LAMBDA {
       const __m512i bit = _mm512_set1_epi32(static_cast<int>(h ? 0x80402010u : 0x08040201u));
       constexpr int i = 2 * c + h;
-      g.codes[i] = negated<F>(octet_codes<F, i, true>(points), _mm512_test_epi8_mask(spread, bit));
+      g.codes[i] = negated<F>(codes_of_8<F, i, true>(points), _mm512_test_epi8_mask(spread, bit));
     });
   });
 }
@@ -213,13 +213,13 @@ struct lane_decoder<F, A> : avx512_vnni::slice_decoder<F, A, lane_decoder<F, A>>
       const avx512_vnni::sign_masks signs = avx512_vnni::masks_of_words(words);
       simd::unroll<4>([&](auto i) QUANTAL_LAMBDA {
         this->decoded.codes[i] =
-            avx512_vnni::negated<F>(avx512_vnni::octet_codes<F, i, false>(points), signs.mask[i]);
+            avx512_vnni::negated<F>(avx512_vnni::codes_of_8<F, i, false>(points), signs.mask[i]);
       });
     } else {
       words = _mm512_permutexvar_epi32(
           _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0),
           _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.w))));
-      avx512_vnni::quads<F>(b.qs, 0, avx512_vnni::masks_of_words(words), this->decoded);
+      avx512_vnni::points_of_4<F>(b.qs, 0, avx512_vnni::masks_of_words(words), this->decoded);
     }
     this->decoded.scale = avx512_vnni::scales_of_words<F>(avx512_vnni::half_of(b.d), words);
   }
@@ -236,7 +236,7 @@ struct lane_decoder<iq3_s, A> : avx512_vnni::slice_decoder<iq3_s, A, lane_decode
     block_scales(iq3_s{}, b, 1.0f, s, nullptr, simd::on<A>{});
     const avx512_vnni::sign_masks signs(
         _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.signs))), order);
-    avx512_vnni::quads<iq3_s>(b.qs, simd::load_word<std::uint64_t>(b.qh), signs, this->decoded);
+    avx512_vnni::points_of_4<iq3_s>(b.qs, simd::load_word<std::uint64_t>(b.qh), signs, this->decoded);
     this->decoded.scale = avx512_vnni::each_twice(_mm256_load_ps(s));
   }
 };
@@ -256,7 +256,7 @@ inline constexpr auto grid_points<iq2_s> = biased_points<iq2_s>(kernel::detail::
 
 /// Registers 2 * c and 2 * c + 1 in order_of_16, from points 2 * l + c.
 template <class F, int c>
-QUANTAL_INLINE void points_of_sixteens(const std::uint16_t* index, __m512i (&halves)[2]) noexcept {
+QUANTAL_INLINE void points_in_16s(const std::uint16_t* index, __m512i (&halves)[2]) noexcept {
   const auto& t = grid_points<F>;
   const __m512 x = _mm512_castsi512_ps(paired_points<0, c>(t, index)),
                y = _mm512_castsi512_ps(paired_points<1, c>(t, index));
@@ -271,7 +271,7 @@ QUANTAL_INLINE void signed_points(__m512i index, __m512i signs, lane_registers<A
   _mm512_store_si512(at, index);
   simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
     __m512i halves[2];
-    points_of_sixteens<F, c>(at, halves);
+    points_in_16s<F, c>(at, halves);
     const __m512i spread = _mm512_permutexvar_epi8(load(byte_of_lane<c>), signs);
     simd::unroll<2>([&](auto h) QUANTAL_LAMBDA {
       const __m512i bit = _mm512_set1_epi32(static_cast<int>(h ? 0x80402010u : 0x08040201u));
@@ -303,8 +303,8 @@ struct lane_decoder<iq2_xs, A> : avx512_vnni::slice_decoder<iq2_xs, A, lane_deco
     const auto& b = *blocks;
     const __m512i all = _mm512_loadu_si512(b.qs);
     const __m256i signs = _mm512_cvtepi16_epi8(_mm512_srli_epi16(all, 9));
-    avx512_vnni::octets<iq2_xs>(_mm512_and_si512(all, _mm512_set1_epi16(511)),
-                                avx512_vnni::even_parity(_mm512_castsi256_si512(signs)), this->decoded);
+    avx512_vnni::points_of_8<iq2_xs>(_mm512_and_si512(all, _mm512_set1_epi16(511)),
+                                     avx512_vnni::even_parity(_mm512_castsi256_si512(signs)), this->decoded);
     this->decoded.scale = avx512_vnni::odd_scale_lanes<iq2_xs>(avx512_vnni::half_of(b.d),
                                                                avx512_vnni::nibble_lanes(b.scales.bytes));
   }
@@ -371,7 +371,7 @@ struct lane_decoder<iq1_m, A> : avx512_vnni::slice_decoder<iq1_m, A, lane_decode
         at, _mm512_ternarylogic_epi32(low, _mm512_slli_epi16(nibbles, 8), _mm512_set1_epi16(0x700), 0xf8));
     simd::unroll<2>([&](auto c) QUANTAL_LAMBDA {
       __m512i halves[2];
-      avx512_vnni::points_of_sixteens<iq1_m, c>(at, halves);
+      avx512_vnni::points_in_16s<iq1_m, c>(at, halves);
       const __mmask16 up = _mm512_testn_epi32_mask(nibbles, _mm512_set1_epi32(c ? 0x80000 : 8));
       const __m512i shift = _mm512_maskz_set1_epi32(up, 0x02020202);
       simd::unroll<2>(

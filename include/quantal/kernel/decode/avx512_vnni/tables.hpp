@@ -99,7 +99,6 @@ struct lane_decoder<iq2_kl, A> {
           scale);
     });
   }
-  QUANTAL_INLINE void decode_tail(const std::byte*, float, std::int64_t, int) noexcept {}
   template <int unit>
   QUANTAL_INLINE const lane_group<A, depth>& group() const noexcept {
     return this->decoded[unit];

@@ -134,7 +134,6 @@ struct lane_decoder<iq4_kt, A> {
           _mm512_castps256_ps512(_mm256_load_ps(s)));
     });
   }
-  QUANTAL_INLINE void decode_tail(const std::byte*, float, std::int64_t, int) noexcept {}
   template <int unit>
   QUANTAL_INLINE const lane_group<A, depth>& group() const noexcept {
     return this->decoded[unit];
