@@ -138,7 +138,8 @@ result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::plac
   if (w.cols % group)
     return error{describe(weights) + ": groups of " + std::to_string(group) + " do not divide " +
                  std::to_string(w.cols) + " columns"};
-  if ((t.type != dtype::u8 && t.type != dtype::i8) || t.shape != std::vector{w.rows, w.cols / 2})
+  const bool bytes = t.type == dtype::u8 || t.type == dtype::i8;
+  if ((!bytes && t.type != dtype::f4) || t.shape != std::vector{w.rows, bytes ? w.cols / 2 : w.cols})
     return error{describe(weights) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() +
                  " where two 4-bit floats in a byte need U8 " + dimensions({w.rows, w.cols / 2})};
   const char* suffix = first_of(w, {".weight_scale", ".weight_scale_inv", ".scale"});

@@ -71,12 +71,14 @@ struct middle {
   int operator()(std::int64_t, std::int64_t) const noexcept { return value; }
 };
 
-/// A layout whose values are off by a constant.
+/// A layout whose values are off by a constant; the sum has no more bits than they.
 template <class Layout>
 struct shifted {
   Layout from;
-  int by;
-  int operator()(std::int64_t r, std::int64_t c) const noexcept { return from(r, c) + by; }
+  int by, bits;
+  int operator()(std::int64_t r, std::int64_t c) const noexcept {
+    return (from(r, c) + by) & ((1 << bits) - 1);
+  }
 };
 
 struct scale_layout {
@@ -329,8 +331,8 @@ result<matrix_ptr> read_gptq_matrix(const weight_place& w) {
   if (!zero) return zero.error();
   if (auto ok = check_order(w, ".g_idx", *group); !ok) return ok.error();
   const transposed<packed_columns> codes{{(*weights)->tensor->bytes.data(), w.rows, bits}};
-  const shifted<transposed<packed_rows>> zeros{{{(*zero)->tensor->bytes.data(), w.rows / per_word, bits}},
-                                               w.scheme->zeros_minus_one ? 1 : 0};
+  const shifted<transposed<packed_rows>> zeros{
+      {{(*zero)->tensor->bytes.data(), w.rows / per_word, bits}}, w.scheme->zeros_minus_one ? 1 : 0, bits};
   return with_rows_across(w, codes, zeros, *group, *weights, *zero);
 }
 

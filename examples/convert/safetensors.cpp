@@ -18,25 +18,26 @@ constexpr std::size_t max_dimensions = 8;
 
 struct type_row {
   std::string_view name;
-  std::int64_t bytes;
+  std::int64_t bits;
 };
 /// In the order of `dtype`.
-constexpr auto types = std::to_array<type_row>({{"BF16", 2},
-                                                {"F16", 2},
-                                                {"F32", 4},
-                                                {"F8_E4M3", 1},
-                                                {"F8_E8M0", 1},
-                                                {"F64", 8},
-                                                {"F8_E5M2", 1},
-                                                {"I8", 1},
-                                                {"U8", 1},
-                                                {"I16", 2},
-                                                {"U16", 2},
-                                                {"I32", 4},
-                                                {"U32", 4},
-                                                {"I64", 8},
-                                                {"U64", 8},
-                                                {"BOOL", 1}});
+constexpr auto types = std::to_array<type_row>({{"BF16", 16},
+                                                {"F16", 16},
+                                                {"F32", 32},
+                                                {"F8_E4M3", 8},
+                                                {"F8_E8M0", 8},
+                                                {"F4", 4},
+                                                {"F64", 64},
+                                                {"F8_E5M2", 8},
+                                                {"I8", 8},
+                                                {"U8", 8},
+                                                {"I16", 16},
+                                                {"U16", 16},
+                                                {"I32", 32},
+                                                {"U32", 32},
+                                                {"I64", 64},
+                                                {"U64", 64},
+                                                {"BOOL", 8}});
 
 const type_row& row_of(dtype t) noexcept { return types[static_cast<std::size_t>(t)]; }
 
@@ -83,9 +84,9 @@ result<std::vector<std::int64_t>> read_shape(const document& entry, const std::s
 
 /// Bytes that dtype and shape imply; nothing on overflow.
 std::optional<std::int64_t> implied_bytes(const stored_tensor& t) {
-  std::optional<std::int64_t> n = size_of(t.type);
-  for (const auto d : t.shape) n = n ? gguf::checked_multiply(*n, d) : n;
-  return n;
+  std::optional<std::int64_t> bits = bits_of(t.type);
+  for (const auto d : t.shape) bits = bits ? gguf::checked_multiply(*bits, d) : bits;
+  return bits ? std::optional(*bits / 8 + (*bits % 8 != 0)) : std::nullopt;
 }
 
 result<stored_tensor> read_entry(const std::string& name, const document& entry, const std::string& where,
@@ -141,7 +142,7 @@ result<void> check_cover(const std::string& path, const std::vector<stored_tenso
 }  // namespace
 
 std::string_view to_string(dtype t) noexcept { return row_of(t).name; }
-std::int64_t size_of(dtype t) noexcept { return row_of(t).bytes; }
+std::int64_t bits_of(dtype t) noexcept { return row_of(t).bits; }
 std::optional<dtype> find_dtype(std::string_view name) noexcept {
   for (std::size_t i = 0; i < types.size(); ++i)
     if (types[i].name == name) return static_cast<dtype>(i);
@@ -149,7 +150,7 @@ std::optional<dtype> find_dtype(std::string_view name) noexcept {
 }
 
 std::int64_t stored_tensor::elements() const noexcept {
-  return static_cast<std::int64_t>(bytes.size()) / size_of(type);
+  return 8 * static_cast<std::int64_t>(bytes.size()) / bits_of(type);
 }
 
 std::string stored_tensor::shape_text() const {

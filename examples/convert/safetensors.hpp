@@ -25,6 +25,7 @@ enum class dtype : std::uint8_t {
   f32,
   f8_e4m3,
   f8_e8m0,
+  f4,  ///< e2m1, two in a byte; shapes count the numbers
   f64,
   f8_e5m2,
   i8,
@@ -39,7 +40,7 @@ enum class dtype : std::uint8_t {
 };
 std::string_view to_string(dtype) noexcept;
 std::optional<dtype> find_dtype(std::string_view name) noexcept;
-std::int64_t size_of(dtype) noexcept;
+std::int64_t bits_of(dtype) noexcept;
 
 struct stored_tensor {
   std::string name;

@@ -21,7 +21,7 @@ class float_matrix final : public stored_matrix {
       : stored_matrix(cols), type_(t.type), data_(use(t)) {}
 
   void decode(std::int64_t r, std::int64_t first, std::int64_t n, float* out) const noexcept override {
-    const std::byte* in = stored_row(r) + first * size_of(type_);
+    const std::byte* in = stored_row(r) + first * bits_of(type_) / 8;
     if (type_ == dtype::bf16) return dequantize_row<bf16>(in, out, n);
     if (type_ == dtype::f16) return dequantize_row<f16>(in, out, n);
     dequantize_row<f32>(in, out, n);
@@ -30,7 +30,7 @@ class float_matrix final : public stored_matrix {
     return type_ == dtype::bf16 ? bf16::gguf_id : type_ == dtype::f16 ? f16::gguf_id : f32::gguf_id;
   }
   const std::byte* stored_row(std::int64_t r) const noexcept override {
-    return data_ + r * cols() * size_of(type_);
+    return data_ + r * cols() * bits_of(type_) / 8;
   }
   bool is_wide() const noexcept override { return type_ != dtype::bf16; }
 
@@ -132,11 +132,15 @@ result<matrix_ptr> find_matrix(const checkpoint& c, const quantization& q, const
   const auto type = plain->tensor->type;
   if (is_float(type)) return read_floats(w, *plain);
   if (type == dtype::f8_e4m3) return read_fp8_matrix(w, *plain);
+  if (type == dtype::f4) return read_fp4_matrix(w, *plain);
   if (type == dtype::i8 && w.scheme && w.scheme->how == coding::integers) return read_plain_integer_matrix(w);
   if (w.scheme && (w.scheme->how == coding::nvfp4 || w.scheme->how == coding::mxfp4) &&
       (type == dtype::u8 || type == dtype::i8))
     return read_fp4_matrix(w, *plain);
-  if (type == dtype::i8 && w.find(".scale")) return read_fp4_matrix(w, *plain);
+  // Packed experts beside fp8: DeepSeek's own name of their exponents, and that of transformers.
+  const auto* exponents = w.find(".weight_scale_inv");
+  const bool has_exponents = exponents && exponents->tensor->type == dtype::f8_e8m0;
+  if (type == dtype::i8 && (w.find(".scale") || has_exponents)) return read_fp4_matrix(w, *plain);
   return error{describe(*plain) + ": type " + std::string(to_string(type)) +
                " is no weight type (BF16, F16, F32 and F8_E4M3 are)"};
 }

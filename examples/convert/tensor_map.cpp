@@ -90,9 +90,9 @@ bool is_dropped(const std::string& name, const model_config& c, const name_prefi
       {"vision_tower.", "vision_model.", "visual.", "model.vision_tower.", "model.visual.", "mm_projector.",
        "multi_modal_projector.", "model.multi_modal_projector.", "audio_tower.", "vision_encoder.",
        "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm."});
-  constexpr auto activation_scales =
-      std::to_array<std::string_view>({".input_scale", ".input_global_scale", ".output_scale", ".k_scale",
-                                       ".v_scale", ".q_scale", ".input_zero_point", ".qscale_act"});
+  constexpr auto activation_scales = std::to_array<std::string_view>(
+      {".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale",
+       ".input_zero_point", ".qscale_act", ".activation_scale", "_proj_activation_scale"});
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   const auto begins = [&](std::string_view s) { return name.starts_with(s); };
   if (name.ends_with(".rotary_emb.inv_freq")) return true;

@@ -117,6 +117,12 @@ void read_rope(key_reader& k, config& c) {
       k.number_or_warn("rope.scaling.yarn_log_multiplier", 0.1, 0.0, "programs disagree about this gap");
 }
 
+void read_temperature(key_reader& k, config& c) {
+  c.temperature_scale = k.number_or("attention.temperature_scale", 0.0, 0.0);
+  if (c.temperature_scale != 0.0)
+    c.temperature_length = k.integer("attention.temperature_length", 1, std::int64_t{1} << 31);
+}
+
 /// Blocks at the start that have no router.
 std::int64_t leading_dense_blocks(const key_reader& k, std::int64_t layers) {
   std::int64_t n = 0;
@@ -219,6 +225,11 @@ double config::softmax_scale() const noexcept {
   return m * m / std::sqrt(static_cast<double>(key()));
 }
 
+double config::temperature(std::int64_t position) const noexcept {
+  const std::int64_t lengths = position / temperature_length;
+  return 1.0 + temperature_scale * std::log(1.0 + static_cast<double>(lengths));
+}
+
 result<config> read_config(const gguf::reader& file) {
   const auto arch = file.meta().string("general.architecture");
   if (!arch) return error{file.path() + ": " + arch.error().message};
@@ -248,6 +259,7 @@ result<config> read_config(const gguf::reader& file) {
   read_experts(k, c, blocks);
   c.dense_hidden = c.dense_layers > 0 ? k.integer("feed_forward_length", 1, wide) : 0;
   read_rope(k, c);
+  read_temperature(k, c);
   if (!k.message().empty()) return error{k.message()};
   c.warnings = k.take_warnings();
   return c;

@@ -36,6 +36,9 @@ struct config {
   double rms_epsilon;
   double rope_base;
   yarn scaling;
+  /// Queries at position p are multiplied by 1 + scale ln(1 + floor(p / length)) (Mistral Large 3); 0: they are not.
+  double temperature_scale = 0;
+  std::int64_t temperature_length = 1;
   /// Keys that the file lacks or that contradict its tensors, and what was taken instead. They decide what the model
   /// computes, so programs that run it print them.
   std::vector<std::string> warnings;
@@ -43,6 +46,8 @@ struct config {
   std::int64_t key() const noexcept { return nope + rope; }
   /// Softmax scale: yarn's magnitude squared over sqrt(key width), also in absorbed form.
   double softmax_scale() const noexcept;
+  /// What a query is multiplied by for its position.
+  double temperature(std::int64_t position) const noexcept;
 };
 
 /// Reads and validates; errors name the file and the key.

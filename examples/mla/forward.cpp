@@ -180,6 +180,13 @@ result<void> forward::queries(const layer& l, const float* x, std::int64_t n, fl
   return observed(l.q_b, low, n, q);
 }
 
+/// The queries of one token.
+void forward::temper(std::int64_t position, float* q) const {
+  if (c_.temperature_scale == 0) return;
+  const auto by = static_cast<float>(c_.temperature(position));
+  for (std::int64_t i = 0; i < c_.heads * c_.key(); ++i) q[i] *= by;
+}
+
 result<void> forward::attend(const layer& l, const batch& b, const float* x, float* out) {
   const std::int64_t w = latent_width(), heads = c_.heads;
   float* q = grow(q_, b.n * heads * c_.key());
@@ -196,6 +203,7 @@ result<void> forward::attend(const layer& l, const batch& b, const float* x, flo
         float* part = q + (t * heads + h) * c_.key() + c_.nope;
         rope_.rotate(part, position, part);
       }
+      temper(position, q + t * heads * c_.key());
     });
   // attn_kv_b and attn_k_b see the same inputs in every mode; attn_v_b's input is made by the attention itself.
   if (auto r = report(l.kv_b.name, latents, c_.kv_rank, b.n, w); !r) return r;

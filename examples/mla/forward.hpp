@@ -74,6 +74,7 @@ class forward {
   struct half;
 
   half begin_half(const std::vector<float>& gain, const batch& b, observer* watch);
+  void temper(std::int64_t position, float* q) const;
   result<void> attend(const layer& l, const batch& b, const float* x, float* out);
   result<void> queries(const layer& l, const float* x, std::int64_t n, float* q);
   result<void> attend_absorbed(const layer& l, const attention_rows& a);

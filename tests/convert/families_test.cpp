@@ -568,6 +568,31 @@ TEST_F(Families, TemperatureOfLatentAttention) {
   expect_failure(c, {"llama_4_scaling", "77"});
 }
 
+/// Tensors of a Llama under the architecture whose queries grow with their position.
+TEST_F(Families, Ministral3) {
+  auto c = llama();
+  c.config["architectures"] = {"Ministral3ForCausalLM"};
+  c.config.erase("rope_scaling"), c.config.erase("rope_theta");
+  c.config["rope_parameters"] = {{"rope_type", "yarn"},
+                                 {"rope_theta", 1e6},
+                                 {"factor", 16.0},
+                                 {"original_max_position_embeddings", 256},
+                                 {"beta_fast", 32.0},
+                                 {"beta_slow", 1.0},
+                                 {"mscale", 1.0},
+                                 {"mscale_all_dim", 1.0},
+                                 {"llama_4_scaling_beta", 0.1}};
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_NEAR(number("mistral3.attention.temperature_scale"), 0.1, 1e-7);
+  EXPECT_EQ(number("mistral3.rope.scaling.yarn_log_multiplier"), 1);
+  EXPECT_EQ(number("mistral3.rope.scaling.original_context_length"), 256);
+  c.config["rope_parameters"]["mscale"] = 0.5;
+  expect_failure(c, {"'mscale'", "0.5"});
+  c.config["rope_parameters"]["mscale"] = 1.0;
+  c.config["architectures"] = {"LlamaForCausalLM"};
+  expect_failure(c, {"llama_4_scaling_beta"});
+}
+
 TEST_F(Families, OptionsOfLatentAttentionAreRefused) {
   llama().write(dir / "hf");
   hf::convert_options o;

@@ -121,6 +121,73 @@ TEST_F(NativeLayout, ExpertsThatTransformersJoins) {
   EXPECT_NE(done.error().message.find("'n_group' 2"), std::string::npos) << done.error().message;
 }
 
+/// How the scales of a stack of fp8 experts are laid out.
+enum class stack_scales { blocks, slices, halves };
+
+/// Both stacks of a layer as random e4m3 numbers; `plain` has the bf16 that they stand for. Scales are powers of two.
+fake_checkpoint with_fp8_stacks(const fake_checkpoint& from, stack_scales how, fake_checkpoint& plain) {
+  auto out = plain = from;
+  std::uint32_t state = 3;
+  const auto random = [&state] { return state = state * 1664525u + 1013904223u, state >> 8; };
+  constexpr std::int64_t block = 24;  // divides neither rows nor columns
+  for (const auto& t : from.tensors) {
+    const bool up = t.name.ends_with("gate_up_proj");
+    if (!up && !t.name.ends_with("experts.down_proj")) continue;
+    const std::int64_t n = t.shape[0], rows = t.shape[1], cols = t.shape[2];
+    const bool blocks = how == stack_scales::blocks;
+    const std::int64_t down = blocks                              ? (rows + block - 1) / block
+                              : up && how == stack_scales::halves ? 2
+                                                                  : 1,
+                       across = blocks ? (cols + block - 1) / block : 1,
+                       each = blocks ? block : (rows + down - 1) / down;
+    std::vector<float> scales;
+    for (std::int64_t i = 0; i < n * down * across; ++i)
+      scales.push_back(std::ldexp(1.0f, -static_cast<int>(random() % 8) - 4));
+    std::string codes, values;
+    for (std::int64_t e = 0; e < n; ++e)
+      for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t c = 0; c < cols; ++c) {
+          const auto code = static_cast<std::uint8_t>(random() % 0x7f + (random() % 2 ? 0x80 : 0));
+          const auto s = (e * down + r / each) * across + (blocks ? c / block : 0);
+          const float magnitude = code & 0x78 ? std::ldexp(8.0f + (code & 7), (code >> 3 & 15) - 10)
+                                              : std::ldexp(static_cast<float>(code & 7), -9);
+          const auto v =
+              to_bf16((code & 0x80 ? -magnitude : magnitude) * scales[static_cast<std::size_t>(s)]);
+          codes += static_cast<char>(code), values.append(reinterpret_cast<const char*>(&v), 2);
+        }
+    out.at(t.name).dtype = "F8_E4M3", out.at(t.name).bytes = codes;
+    plain.at(t.name).bytes = values;
+    std::string stored(reinterpret_cast<const char*>(scales.data()), 4 * scales.size());
+    out.tensors.push_back({t.name + "_scale_inv", "F32", {n, down, across}, stored});
+    out.tensors.push_back(
+        {t.name + "_activation_scale", "F32", {n}, stored.substr(0, 4 * static_cast<std::size_t>(n))});
+  }
+  out.config["quantization_config"] = {{"quant_method", "fp8"}, {"activation_scheme", "static"}};
+  if (how == stack_scales::blocks) out.config["quantization_config"]["weight_block_size"] = {block, block};
+  return out;
+}
+
+TEST_F(NativeLayout, JoinedExpertsInFp8) {
+  const auto joined = with_joined_experts(latent());
+  for (const auto how : {stack_scales::blocks, stack_scales::slices, stack_scales::halves}) {
+    fake_checkpoint plain;
+    auto stored = with_fp8_stacks(joined, how, plain);
+    expect_same_model(converted(plain, "want.gguf"), converted(stored, "got.gguf"));
+    std::string name;
+    for (const auto& t : stored.tensors)
+      if (t.name.ends_with("gate_up_proj_scale_inv")) name = t.name;
+    auto lacks = stored, odd = stored;
+    lacks.erase(name);
+    auto done = convert_folder(lacks, "refused.gguf", "", true);
+    ASSERT_FALSE(done);
+    EXPECT_NE(done.error().message.find(name), std::string::npos) << done.error().message;
+    odd.at(name).shape.front() -= 1, odd.at(name).bytes.resize(odd.at(name).bytes.size() / 4 * 3);
+    done = convert_folder(odd, "refused.gguf", "", true);
+    ASSERT_FALSE(done);
+    EXPECT_NE(done.error().message.find(name), std::string::npos) << done.error().message;
+  }
+}
+
 TEST_F(NativeLayout, WhetherYarnScalesAttention) {
   auto n = native_latent(latent());
   EXPECT_NEAR(*converted(n, "on.gguf").meta().number("deepseek2.rope.scaling.yarn_log_multiplier"), 0.1,

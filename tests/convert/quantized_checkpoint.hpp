@@ -187,7 +187,7 @@ class quantized_checkpoint {
     std::vector<int> point;
     for (std::int64_t i = 0; i < n * rows_; ++i) {
       scale.push_back(detail::float_to_half(static_cast<float>(random() % 200 + 20) * 1.3e-5f));
-      point.push_back(how_ == stored_as::gptq_symmetric ? 8 : static_cast<int>(random() % 15 + 1));
+      point.push_back(how_ == stored_as::gptq_symmetric ? 8 : static_cast<int>(random() % 16));
     }
     std::vector<std::uint32_t> words(static_cast<std::size_t>(rows_ * cols_ / 8)),
         zeros(static_cast<std::size_t>(n * rows_ / 8));
@@ -196,7 +196,7 @@ class quantized_checkpoint {
       for (std::int64_t r = 0; r < rows_; ++r) {
         const int p = point[static_cast<std::size_t>(g * rows_ + r)];
         zeros[static_cast<std::size_t>(g * (rows_ / 8) + r / 8)] |=
-            gptq ? static_cast<std::uint32_t>(p - 1) << (r % 8 * 4)
+            gptq ? static_cast<std::uint32_t>((p - 1) & 15) << (r % 8 * 4)
                  : static_cast<std::uint32_t>(p) << (4 * awq_place[r % 8]);
       }
     for (std::int64_t r = 0; r < rows_; ++r)

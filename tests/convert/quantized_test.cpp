@@ -154,6 +154,30 @@ TEST_F(QuantizedCheckpoint, PackedExpertsWithoutASchemeOfTheirOwn) {
   EXPECT_TRUE(converted(q.stored, "got.gguf") == converted(q.plain, "want.gguf"));
 }
 
+/// The same as torch stores numbers of four bits, and under the name that transformers gives the exponents.
+TEST_F(QuantizedCheckpoint, PackedExpertsAsOthersNameThem) {
+  const quantized_checkpoint q(small(), stored_as::mxfp4);
+  const json fp8 = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {128, 128}}};
+  for (const bool own_type : {false, true}) {
+    auto c = q.stored;
+    for (auto& t : c.tensors) {
+      if (t.name.ends_with(".weight_packed")) {
+        t.name.erase(t.name.size() - 7), t.dtype = own_type ? "F4" : "I8";
+        if (own_type) t.shape[1] *= 2;
+      }
+      if (t.name.ends_with(".weight_scale")) t.name += "_inv", t.dtype = "F8_E8M0";
+    }
+    c.config["quantization_config"] = fp8;
+    EXPECT_TRUE(converted(c, "got.gguf") == converted(q.plain, "want.gguf")) << own_type;
+    c.at("model.layers.1.self_attn.o_proj.weight").shape[1] -= 2;
+    c.at("model.layers.1.self_attn.o_proj.weight")
+        .bytes.resize(static_cast<std::size_t>(c.at("model.layers.1.self_attn.o_proj.weight").shape[0] *
+                                               c.at("model.layers.1.self_attn.o_proj.weight").shape[1] /
+                                               (own_type ? 2 : 1)));
+    expect_failure(c, {"model.layers.1.self_attn.o_proj.weight", own_type ? "F4" : "I8"});
+  }
+}
+
 /// A damage, and what the message must name.
 struct damage {
   const char* what;

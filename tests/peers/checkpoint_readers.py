@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Checkpoints that PyPI's compressed-tensors packs convert to the bits that it unpacks, in each of its formats.
+"""Checkpoints that packages from PyPI pack convert to the bits that the packages unpack, in each of their formats.
 
 The shipped model is packed, and written a second time as the bf16 that the package makes of that; quantal-convert must
-give the same file for both.
+give the same file for both. With --perplexity also prints a table of the perplexity of that file and of the one of type auto.
 
-Usage: checkpoint_readers.py QUANTAL_CONVERT MODEL.gguf [FOLDER [CASE...]]. FOLDER keeps the checkpoints and the files.
-Exit status 77: a package is missing and nothing was tested.
+Exit status 77: packages are missing and nothing was tested.
 """
+import argparse
 import filecmp
 import json
 import os
@@ -17,45 +17,13 @@ import tempfile
 try:
     import gguf
     import torch
-    from compressed_tensors.compressors import BaseCompressor
-    from compressed_tensors.entrypoints.convert.converters import AutoAWQConverter, FP8BlockDequantizer
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
     from safetensors.torch import save_file
+
+    import packed_checkpoints
 except ImportError as e:
-    print(f"skipped: {e}; pip install gguf torch safetensors compressed-tensors")
+    print(f"skipped: {e}; pip install gguf torch safetensors")
     sys.exit(77)
 
-
-def int_weights(bits, group, symmetric=True):
-    return {"num_bits": bits, "type": "int", "symmetric": symmetric,
-            **({"strategy": "group", "group_size": group} if group else {"strategy": "channel"})}
-
-
-def fp8_weights(strategy, **more):
-    return {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy, **more}
-
-
-def fp4_weights(strategy, group):
-    return {"num_bits": 4, "type": "float", "symmetric": True, "strategy": strategy, "group_size": group}
-
-
-FORMATS = {
-    "int4-g32": ("pack-quantized", int_weights(4, 32)),
-    "int4-g64-zeros": ("pack-quantized", int_weights(4, 64, False)),
-    "int4-rows": ("pack-quantized", int_weights(4, 0)),
-    "int4-rows-zeros": ("pack-quantized", int_weights(4, 0, False)),
-    "int8-g32": ("pack-quantized", int_weights(8, 32)),
-    "int8-rows": ("pack-quantized", int_weights(8, 0)),
-    "int8-rows-zeros": ("pack-quantized", int_weights(8, 0, False)),
-    "int8-plain": ("int-quantized", int_weights(8, 0)),
-    "int8-plain-zeros": ("int-quantized", int_weights(8, 0, False)),
-    "fp8-tensor": ("float-quantized", fp8_weights("tensor")),
-    "fp8-rows": ("float-quantized", fp8_weights("channel")),
-    "fp8-blocks": ("float-quantized", fp8_weights("block", block_structure=[128, 128])),
-    "nvfp4": ("nvfp4-pack-quantized", fp4_weights("tensor_group", 16)),
-    "mxfp4": ("mxfp4-pack-quantized", fp4_weights("group", 32)),
-}
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
@@ -148,129 +116,90 @@ class Model:
         self.files["tokenizer_config.json"] = {"bos_token": tokens[k("bos_token_id")],
                                                "eos_token": tokens[k("eos_token_id")]}
 
-    def write(self, folder, tensors, quantization=None):
+    def write(self, folder, tensors, config, quantization=None):
         os.makedirs(folder, exist_ok=True)
-        config = dict(self.config, **({"quantization_config": quantization} if quantization else {}))
+        config = dict(config or self.config, **({"quantization_config": quantization} if quantization else {}))
         for name, content in dict(self.files, **{"config.json": config}).items():
             with open(os.path.join(folder, name), "w") as f:
                 json.dump(content, f)
         save_file({n: t.contiguous() for n, t in tensors.items()}, os.path.join(folder, "model.safetensors"))
 
 
-def parameters(weight, args):
-    """Scales, zero points and the scale of the tensor, from what the weights of each share are between."""
-    rows, cols = weight.shape
-    strategy, total = str(args.strategy), None
-    if strategy == "tensor_group":
-        total = generate_gparam(weight.amin(), weight.amax())
-    if strategy == "tensor":
-        low, high = weight.amin().reshape(1), weight.amax().reshape(1)
-    elif strategy == "block":
-        r, c = args.block_structure
-        padded = torch.nn.functional.pad(weight.float(), (0, -cols % c, 0, -rows % r))
-        parts = padded.reshape(padded.shape[0] // r, r, padded.shape[1] // c, c)
-        low, high = parts.amin((1, 3)).to(weight.dtype), parts.amax((1, 3)).to(weight.dtype)
-    else:
-        parts = weight.reshape(rows, -1, args.group_size or cols)
-        low, high = parts.amin(2), parts.amax(2)
-    scale, zero = calculate_qparams(low, high, args, global_scale=total)
-    return scale, zero, total
+def run(*command):
+    """What a program prints; its complaint and None if it fails."""
+    ran = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if ran.returncode:
+        print(ran.stderr.strip())
+        return None
+    return ran.stdout
 
 
-def pack(model, how, weights):
-    """The checkpoint with projections packed, and what the package makes of it."""
-    args = QuantizationArgs(**weights)
-    scheme = QuantizationScheme(targets=["Linear"], weights=args, format=how)
-    coder = BaseCompressor.load_from_registry(how)
-    packed, plain, ignored, count = {}, {}, ["lm_head"], 0
-    for name, x in model.tensors.items():
-        fits = x.dim() == 2 and x.shape[1] % (args.group_size or 1) == 0
-        if not fits or "_proj" not in name:
-            packed[name] = plain[name] = x
-            ignored += [name.removesuffix(".weight")] if "_proj" in name else []
+class Trial:
+    """One case: both checkpoints and what they convert to."""
+
+    def __init__(self, options, model, name, folder):
+        self.options, self.folder = options, os.path.join(folder, name.replace(" ", "-").replace(":", ""))
+        self.packed = packed_checkpoints.cases[name](model.tensors)
+        p = self.packed
+        model.write(os.path.join(self.folder, "packed"), p.stored, p.config, p.quantization)
+        model.write(os.path.join(self.folder, "plain"), p.plain, p.config)
+
+    def convert(self, kind, *more):
+        out = os.path.join(self.folder, "-".join([kind, *more[1:]]) + ".gguf")
+        done = run(self.options.convert, os.path.join(self.folder, kind), out, "--name", "m", *more)
+        return None if done is None else out
+
+    def same(self):
+        """Both checkpoints give the same file."""
+        self.plain = self.convert("plain")
+        packed = self.convert("packed")
+        return bool(packed and self.plain) and filecmp.cmp(packed, self.plain, shallow=False)
+
+    def perplexities(self):
+        """Of the bf16 file, and of that of type auto."""
+        return [self.perplexity(f) for f in (self.plain, self.convert("packed", "--type", "auto"))]
+
+    def perplexity(self, model):
+        if model is None:
+            return None
+        program, text = self.options.perplexity
+        said = run(program, "-m", model, "-f", text, "--chunks", self.options.chunks, "--json")
+        return None if said is None else json.loads(said)["ppl"]
+
+
+def main(options, folder):
+    model = Model(options.model)
+    failed, rows = False, []
+    for name in packed_checkpoints.cases:
+        if options.case and name not in options.case:
             continue
-        scale, zero, total = parameters(x, args)
-        state = {"weight": x, "weight_scale": scale, "weight_zero_point": zero}
-        if total is not None:
-            state["weight_global_scale"] = total
-        state = coder.compress(state, scheme)
-        module = name.removesuffix(".weight")
-        packed.update({f"{module}.{k}": v for k, v in state.items()})
-        plain[name] = coder.decompress(state, scheme)["weight"].to(torch.bfloat16)
-        count += 1
-    quantization = {"quant_method": "compressed-tensors", "format": how,
-                    "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
-                    "ignore": ignored}
-    return packed, plain, quantization, count
-
-
-def projections(model):
-    return {n: x for n, x in model.tensors.items() if x.dim() == 2 and "_proj" in n}
-
-
-def deepseek_fp8(model):
-    """Random codes and scales, as DeepSeek stores them."""
-    stored, count = dict(model.tensors), 0
-    for name, x in projections(model).items():
-        rows, cols = x.shape
-        stored[name] = (torch.randn(rows, cols) * 50).to(torch.float8_e4m3fn)
-        stored[name + "_scale_inv"] = torch.rand(-(-rows // 128), -(-cols // 128)) * 1e-3
-        count += 1
-    plain = FP8BlockDequantizer(targets=["re:.*_proj.*"]).process(dict(stored))
-    return stored, plain, {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}, count
-
-
-def awq(model):
-    """Random codes, zero points and scales; the package writes them as its own int4, which it unpacks."""
-    stored, plain, group, count = dict(model.tensors), dict(model.tensors), 64, 0
-    args = QuantizationArgs(**int_weights(4, group, False))
-    scheme = QuantizationScheme(targets=["Linear"], weights=args, format="pack-quantized")
-    unpack = BaseCompressor.load_from_registry("pack-quantized").decompress
-    ignored = [n.removesuffix(".weight") for n, x in projections(model).items() if x.shape[1] % group or x.shape[0] % 8]
-    for name, x in projections(model).items():
-        module, (rows, cols) = name.removesuffix(".weight"), x.shape
-        if module in ignored:
-            continue
-        del stored[name]
-        words = {"qweight": torch.randint(-2**31, 2**31 - 1, (cols, rows // 8), dtype=torch.int32),
-                 "qzeros": torch.randint(-2**31, 2**31 - 1, (cols // group, rows // 8), dtype=torch.int32),
-                 "scales": (torch.rand(cols // group, rows) * 1e-2).half()}
-        stored.update({f"{module}.{k}": v for k, v in words.items()})
-        made = AutoAWQConverter(group_size=group).process({f"{module}.{k}": v for k, v in words.items()})
-        plain[name] = unpack({k.removeprefix(module + "."): v for k, v in made.items()}, scheme)["weight"].bfloat16()
-        count += 1
-    return stored, plain, {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm",
-                           "zero_point": True, "modules_to_not_convert": ignored}, count
-
-
-CASES = {**{name: lambda model, how=how, weights=weights: pack(model, how, weights)
-            for name, (how, weights) in FORMATS.items()},
-         "deepseek-fp8": deepseek_fp8, "awq": awq}
-
-
-def main(convert, path, folder, *wanted):
-    model = Model(path)
-    failed = False
-    for name, make in CASES.items():
-        if wanted and name not in wanted:
-            continue
-        packed, plain, quantization, count = make(model)
-        outputs = []
-        for kind, tensors, config in (("packed", packed, quantization), ("plain", plain, None)):
-            source, out = os.path.join(folder, name, kind), os.path.join(folder, f"{name}-{kind}.gguf")
-            model.write(source, tensors, config)
-            ran = subprocess.run([convert, source, out, "--name", "m"], capture_output=True, text=True)
-            if ran.returncode:
-                print(ran.stderr.strip())
-            outputs.append(out)
-        same = all(map(os.path.exists, outputs)) and filecmp.cmp(*outputs, shallow=False)
-        print(f"{name:18} {count:4} matrices: {'the same' if same else 'DIFFERENT'}", flush=True)
+        trial = Trial(options, model, name, folder)
+        same = trial.same()
+        print(f"{name:55} {trial.packed.count:4} matrices: {'the same' if same else 'DIFFERENT'}", flush=True)
         failed |= not same
-    return int(failed)
+        if options.perplexity and same and not trial.packed.config:
+            values = trial.perplexities()
+            rows.append([name] + [f"{v:.4f}" if v else "-" for v in values])
+            failed |= None in values
+    for reason in packed_checkpoints.missing:
+        print("skipped:", reason)
+    if options.perplexity:
+        print("\n| checkpoint | bf16 | auto |\n|---|---:|---:|")
+        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return int(failed) if packed_checkpoints.cases else 77
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        sys.exit(main(*sys.argv[1:4], *sys.argv[4:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("convert", help="quantal-convert")
+    parser.add_argument("model", help="the model as GGUF")
+    parser.add_argument("--case", action="append", help="a case to run instead of all")
+    parser.add_argument("--keep", metavar="FOLDER", help="where checkpoints and files stay")
+    parser.add_argument("--perplexity", nargs=2, metavar=("QUANTAL_PERPLEXITY", "TEXT"))
+    parser.add_argument("--chunks", default=8, type=int)
+    chosen = parser.parse_args()
+    torch.manual_seed(0)
+    if chosen.keep:
+        sys.exit(main(chosen, chosen.keep))
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(main(sys.argv[1], sys.argv[2], temporary))
+        sys.exit(main(chosen, temporary))

@@ -159,6 +159,22 @@ TEST(Lattices, AreFoundInRoundedWeights) {
         [](draws& d) { return std::clamp(std::nearbyint(42 * d.normal(d.g)), -127.0f, 127.0f); });
 }
 
+/// Formats whose groups share a float cannot hold scales that are multiples of nothing. They keep the codes all the same,
+/// and of the shared scales take one that is near a multiple for all.
+TEST(Lattices, SharedScalesKeepTheCodes) {
+  const auto w = test::importances(1024);
+  for (const float* importance : {static_cast<const float*>(nullptr), w.data()}) {
+    draws d;
+    auto four = lattice(d.g, 64 * 1024, false, [&] { return d.int4(); });
+    for (auto& v : four) v = to_bf16(v);
+    EXPECT_LT(relative_error(q4_K::gguf_id, four, importance), 0.0055);
+    EXPECT_LT(relative_error(q5_K::gguf_id, four, importance), 0.0055);
+    auto shifted = lattice(d.g, 64 * 1024, false, [&] { return d.int4() + 3; });
+    for (auto& v : shifted) v = to_bf16(v);
+    EXPECT_LT(relative_error(q4_K::gguf_id, shifted, importance), 0.0055);
+  }
+}
+
 /// A format's own output comes back; groups that are zero or hold one weight too.
 TEST(Lattices, DecodedWeightsComeBack) {
   rng g(5);

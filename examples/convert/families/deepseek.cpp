@@ -162,10 +162,6 @@ void read_temperature(key_reader& k, rope_reader& rope, model_config& m) {
              std::to_string(from) + " is not that of yarn, which the GGUF has for both");
     k.adopt(t);
   }
-  if (m.temperature != 0.0)
-    m.notices.push_back("the programs here leave out that queries grow with their position (" +
-                        text::format("%g", m.temperature) + "), which is the same for up to " +
-                        text::format("%g", m.hyper.scaling.original_context) + " tokens");
 }
 
 void read_rotation(key_reader& k, model_config& m) {

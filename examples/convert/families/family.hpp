@@ -172,6 +172,7 @@ struct family {
   void (*read_rest)(key_reader&, model_config&);
   bool ties_embeddings = false;  ///< where config.json does not say
   double epsilon = 0;            ///< likewise; 0: it must say
+  bool has_temperature = false;  ///< queries grow with their position
 };
 
 /// Each in the file of its name.

@@ -55,7 +55,7 @@ constexpr auto mixtral_tensors = join(shared, mixtral_experts);
 /// Bases of a config.json that has none: the first models were published so.
 constexpr double llama_base = 1e4, mixtral_base = 1e6;
 
-/// Ministral 3: queries grow with their position.
+/// A name of what Ministral 3 has beside yarn; others cannot say it.
 void refuse_temperature(key_reader& k) {
   const auto* scaling = k.get("llama_4_scaling");
   const auto* beta = scaling ? member(*scaling, "beta") : nullptr;
@@ -87,6 +87,13 @@ constexpr auto families = std::to_array<family>({
     {"LlamaForCausalLM", "llama", "llama", keys, tensors, read_llama},
     {"MistralForCausalLM", "mistral", "llama", keys, tensors, read_llama},
     {"MixtralForCausalLM", "mixtral", "llama", mixtral_keys, mixtral_tensors, read_mixtral},
+    {.class_name = "Ministral3ForCausalLM",
+     .model_type = "ministral3",
+     .architecture = "mistral3",
+     .keys = keys,
+     .tensors = tensors,
+     .read_rest = read_llama,
+     .has_temperature = true},
 });
 
 }  // namespace

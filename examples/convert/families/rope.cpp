@@ -36,6 +36,14 @@ void set_yarn(key_reader& r, model_config& m) {
     if (r.has(config)) m.set_number(gguf, r.number(config, 0.0));
 }
 
+/// Ministral 3: queries grow with their position, from yarn's original context on.
+void set_temperature(key_reader& r, model_config& m) {
+  const double all = r.number_or("mscale_all_dim", 1.0, 0.0);
+  r.only("mscale", all);
+  m.set_number("rope.scaling.yarn_log_multiplier", all);
+  m.set_number("attention.temperature_scale", r.number_or("llama_4_scaling_beta", 0.0, 0.0));
+}
+
 /// Llama 3.1: long waves are stretched by the factor, short ones stay, those between are blended. Frequencies
 /// are floats, as in the checkpoint's own library.
 void set_factors(key_reader& r, model_config& m, double base) {
@@ -93,12 +101,13 @@ void read_rope(key_reader& k, model_config& m, double otherwise, const char* kin
   m.set_number("rope.freq_base", base);
   const auto type = rope.type();
   for (auto* reader : {&k, &r}) reader->only("partial_rotary_factor", 1.0);
-  r.only("llama_4_scaling_beta", 0.0);  // a temperature of attention, which these have no key for
+  if (!m.kind->has_temperature) r.only("llama_4_scaling_beta", 0.0);
   if (type == "linear") {
     m.set("rope.scaling.type", std::string("linear"));
     m.set_number("rope.scaling.factor", r.number("factor", 1e-6));
   } else if (type == "yarn") {
     set_yarn(r, m);
+    if (m.kind->has_temperature) set_temperature(r, m);
   } else if (type == "llama3" && takes_factors(*m.kind)) {
     set_factors(r, m, base);
   } else if (type != "default") {

@@ -139,6 +139,59 @@ super_pair lattice_pair(const affine_group<F>* g, float rounding, affine_fit* ow
   return {stored_half(unit.scale), stored_half(unit.min)};
 }
 
+/// How many steps below its offset each group's zero lies, if all groups can have the same number; -1 if they cannot.
+template <class F>
+int common_steps(const affine_group<F>* g, const affine_fit* own, float rounding) noexcept {
+  int below = 0, above = 0;
+  for (int i = 0; i < F::layout.groups(); ++i) {
+    const float inverse = safe_inverse(own[i].scale), low = mul(g[i].low, inverse),
+                high = mul(g[i].high, inverse);
+    const int first = rounded(-low, 0, F::max_code), last = rounded(high, 0, F::max_code);
+    const float off =
+        std::max(std::fabs(low + static_cast<float>(first)), std::fabs(high - static_cast<float>(last)));
+    if (off > multiple_tolerance(static_cast<float>(std::max(first, last)), rounding)) return -1;
+    below = std::max(below, first), above = std::max(above, last);
+  }
+  return below + above <= F::max_code ? below : -1;
+}
+
+/// On a lattice whose scales have no common unit: the pair under which every group keeps its codes, and their scales are hit best.
+/// Offsets are as many steps for all groups, so that one integer serves for scale and offset, and what remains is
+/// to find the unit that the scales are closest to multiples of.
+template <class F>
+super_pair nearest_unit_pair(const affine_group<F>* g, float rounding, affine_fit* own) noexcept {
+  constexpr int groups = F::layout.groups(), tried = 128;
+  const int steps = common_steps<F>(g, own, rounding);
+  if (steps < 0) return {};
+  float top = 0, weight[std::size_t{groups}];
+  for (int i = 0; i < groups; ++i) {
+    const float inverse = safe_inverse(own[i].scale);
+    float sum = 0;
+    for (int e = 0; e < F::layout.group; ++e) {
+      const float code = mul(g[i].x[e] + g[i].centre, inverse);
+      sum += mul(mul(g[i].w[e], code), code);
+    }
+    weight[i] = sum, top = std::max(top, own[i].scale);
+    own[i].offset = -mul(static_cast<float>(steps), own[i].scale);
+  }
+  super_pair best;
+  float least = std::numeric_limits<float>::max();
+  for (int k = 0; k < tried; ++k) {
+    // The largest scale is from nearly all of the integers' range down to two thirds of it.
+    const float reach = static_cast<float>(F::max_sub_scale) + 0.4f -
+                        mul(static_cast<float>(F::max_sub_scale) / 3 / tried, static_cast<float>(k));
+    const float unit = stored_half(top / reach), inverse = safe_inverse(unit);
+    float error = 0;
+    for (int i = 0; i < groups; ++i) {
+      const auto times = static_cast<float>(rounded(mul(own[i].scale, inverse), 0, F::max_sub_scale));
+      const float off = mul(unit, times) - own[i].scale;
+      error += mul(mul(weight[i], off), off);
+    }
+    if (error < least) least = error, best = {unit, stored_half(mul(static_cast<float>(steps), unit))};
+  }
+  return best;
+}
+
 /// Pairs to try, relative to those that just reach the largest own scales. Few integers (q2_K has 16) make it
 /// worth clipping the largest group; the exact policy tries more.
 inline constexpr std::array super_factors{super_pair{1, 1}, super_pair{0.85f, 0.9f}, super_pair{0.9f, 0.8f},
@@ -167,17 +220,25 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
   }
   detail::affine_plan<F> best;
   detail::super_pair super;
-  const auto consider = [&](const detail::super_pair& s) {
-    const auto plan = detail::plan_affine<F>(g, own, s, row.on_lattice);
+  const affine_fit* from = own;  // what the best plan's integers are near to
+  const auto consider = [&](const detail::super_pair& s, const affine_fit* fits) {
+    const auto plan = detail::plan_affine<F>(g, fits, s, row.on_lattice);
     const bool better = plan.error < best.error;
-    if (better) best = plan, super = s;
+    if (better) best = plan, super = s, from = fits;
     return better;
   };
-  if (row.on_lattice)
-    if (const auto pair = detail::lattice_pair<F>(g, row.rounding, own); pair.scale > 0.0f) consider(pair);
+  affine_fit level[std::size_t{groups}];
+  if (row.on_lattice) {
+    std::copy_n(own, groups, level);
+    if (const auto pair = detail::nearest_unit_pair<F>(g, row.rounding, level); pair.scale > 0.0f)
+      consider(pair, level);
+    if (const auto pair = detail::lattice_pair<F>(g, row.rounding, own); pair.scale > 0.0f)
+      consider(pair, own);
+  }
   for (std::size_t i = 0; i < detail::super_factor_count<F>(p); ++i)
     consider({stored_half(top / F::max_sub_scale * detail::super_factors[i].scale),
-              stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)});
+              stored_half(top_min / F::max_sub_min * detail::super_factors[i].min)},
+             own);
   const float least = top * (1.0f / F::max_sub_scale), least_min = top_min * (1.0f / F::max_sub_min);
   const bool coarse = least < coarse_half || least_min < coarse_half;
   if (coarse)
@@ -185,15 +246,16 @@ void encode_block(const float* x, const float* w, const quantize_policy& p, row_
       consider({least < coarse_half ? (half_units(least) + static_cast<float>(k / 4)) * smallest_half
                                     : stored_half(least),
                 least_min < coarse_half ? (half_units(least_min) + static_cast<float>(k % 4)) * smallest_half
-                                        : stored_half(least_min)});
+                                        : stored_half(least_min)},
+               own);
   for (int round = 0; round < refits; ++round)
-    if (!consider(best.refit(super))) break;
+    if (!consider(best.refit(super), from)) break;
   if (coarse) {
     double zeros = 0;
     for (const auto& group : g) zeros += group.zeros();
     if (!(best.error < zeros)) return;
   }
-  if (row.balance.active) best = detail::plan_affine<F>(g, own, super, row.on_lattice, &row.balance);
+  if (row.balance.active) best = detail::plan_affine<F>(g, from, super, row.on_lattice, &row.balance);
 
   F::set_super(out, super.scale);
   F::set_super_min(out, super.min);
