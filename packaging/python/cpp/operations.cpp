@@ -160,7 +160,7 @@ testing::accuracy compare(const number_array& original, const decoded_rows& deco
   const std::int64_t runs = (rows + run - 1) / run;
   std::vector<testing::accuracy> sums(static_cast<std::size_t>(runs));
   row_failure none;
-  for_rows(runs, run * cols, pool, none, [&](std::int64_t i, int worker) {
+  for_rows(runs, run * cols, decoding, pool, none, [&](std::int64_t i, int worker) {
     for (std::int64_t r = i * run; r < std::min(rows, (i + 1) * run); ++r)
       sums[static_cast<std::size_t>(i)].add(original.row(r, first.of(worker)),
                                             decoded.row(r, second.of(worker)), importance.of(r), cols);
@@ -201,7 +201,7 @@ quantized quantize(nb::handle array, nb::handle format, nb::handle importance, s
   workers pool(threads, x.shape().elements(), worth_threads);
   scratch_rows scratch(pool.count(), cols, !x.in_place());
   row_failure failure;
-  for_rows(rows, cols, pool, failure, [&](std::int64_t r, int worker) {
+  for_rows(rows, cols, searching, pool, failure, [&](std::int64_t r, int worker) {
     return encode(x.row(r, scratch.of(worker)), weights.of(r), bytes.get() + r * row_bytes, cols);
   });
   if (failure.row() >= 0)
@@ -220,7 +220,7 @@ nb::object dequantize(const quantized& q, nb::handle out, std::optional<int> thr
   row_failure none;
   const std::int64_t cols = q.cols(), row_bytes = q.row_bytes(), stride = result.stride();
   float* const to = result.data();
-  for_rows(q.rows(), cols, pool, none, [=](std::int64_t r, int) {
+  for_rows(q.rows(), cols, decoding, pool, none, [=](std::int64_t r, int) {
     ops->dequantize_row(bytes + r * row_bytes, to + r * stride, cols);
     return status::ok;
   });

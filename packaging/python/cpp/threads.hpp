@@ -49,17 +49,25 @@ class row_failure {
   status status_ = status::ok;
 };
 
+/// How many values a piece has, and how many are worked on before anybody looks at the clock: a wake-up of the threads
+/// and a task cost as much as decoding some thousand values.
+struct pace {
+  std::int64_t piece, first;
+};
+inline constexpr pace searching{4096, 0}, decoding{16384, 1 << 21};
+
 /// Calls work(row, worker) -> status for every row, without the GIL, and looks for signals about ten times a second:
-/// a KeyboardInterrupt is thrown between rows. `values`: per row, for a sensible size of the pieces. After a failure no
-/// further pieces begin.
+/// a KeyboardInterrupt is thrown between rows. `values`: per row. After a failure no further pieces begin.
 template <class Work>
-void for_rows(std::int64_t rows, std::int64_t values, workers& threads, row_failure& failure, Work work) {
+void for_rows(std::int64_t rows, std::int64_t values, pace speed, workers& threads, row_failure& failure,
+              Work work) {
   using clock = std::chrono::steady_clock;
   constexpr auto brief = std::chrono::milliseconds(20), long_enough = std::chrono::milliseconds(100);
-  const std::int64_t grain = std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(values, 1));
+  values = std::max<std::int64_t>(values, 1);
+  const std::int64_t grain = std::max<std::int64_t>(1, speed.piece / values);
   const nb::gil_scoped_release released;
   auto checked = clock::now();
-  std::int64_t step = grain * threads.count();
+  std::int64_t step = std::max(grain * threads.count(), speed.first / values);
   for (std::int64_t at = 0; at < rows && failure.row() < 0;) {
     const std::int64_t end = std::min(rows, at + step);
     const int tasks = static_cast<int>((end - at + grain - 1) / grain);
@@ -70,7 +78,7 @@ void for_rows(std::int64_t rows, std::int64_t values, workers& threads, row_fail
         if (const status s = work(r, worker); s != status::ok) return failure.report(r, s);
     });
     const auto now = clock::now();
-    if (now - began < brief && step < grain * (1 << 20)) step *= 2;
+    if (now - began < brief && step < grain * (1 << 20)) step *= now - began < brief / 8 ? 8 : 2;
     if (now - began > long_enough) step = std::max(grain * threads.count(), step / 2);
     at = end;
     if (now - checked < long_enough) continue;
