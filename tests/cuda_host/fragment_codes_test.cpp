@@ -139,9 +139,11 @@ void check(const row_buffer& buffer, int skew) {
   const group_bytes<Align> bytes{reinterpret_cast<const std::uint32_t*>(buffer.data()), skew};
   ASSERT_EQ((wrong_codes<F>(bytes)), "") << "alignment " << Align << ", skew " << skew;
   ASSERT_EQ((wrong_scales<F>(bytes, -0.37f)), "") << "alignment " << Align << ", skew " << skew;
-  if constexpr (lane_readable<F>)
-    for (int t = 0; t < 4; ++t)
+  if constexpr (lane_readable<F>) {
+    for (int t = 0; t < 4; ++t) {
       ASSERT_EQ((wrong_quarter<F>(bytes, -0.37f, t)), "") << "lane " << t << ", alignment " << Align;
+    }
+  }
 }
 
 // Formats that are made up.
