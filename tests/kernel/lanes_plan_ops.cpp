@@ -21,7 +21,7 @@ void decode_lanes(const std::byte* row, int count, lane_weights& out) {
   decoder d;
   if (count == kernel::slice_weights)
     d.decode(row, row_scale<F>(row), 0);
-  else
+  else if constexpr (F::layout.elements < kernel::slice_weights)  // rows of the others end with a slice
     d.decode_tail(row, row_scale<F>(row), 0, count);
   out.by_plan = kernel::avx512_vnni::planar_slices<F>;
   simd::unroll<decoder::sums>([&](auto u) QUANTAL_LAMBDA {
