@@ -1,7 +1,7 @@
-// The product with one or two vectors: weights stream through shared memory once and meet the vectors in
+// The product with one or two vectors, in some formats up to four: weights stream through shared memory once and meet the vectors in
 // registers.
 //
-// A block owns a run of rows. Its vectors are rounded to int8 by all warps; then each warp keeps the part of
+// A block owns a run of rows. One or two vectors are rounded to int8 by all warps (more by gemv_prepare); then each warp keeps the part of
 // them that belongs to its segment of the columns, up to eight groups of 256, four lanes to a group, and
 // multiplies the segment of one row after the other (dp4a). One more warp copies rows, which are contiguous,
 // into a ring of stages. Products of segments are added in the order of the segments.
@@ -84,7 +84,7 @@ inline constexpr int max_gemv_columns =
     lane_readable<F> ? (8 * F::layout.bytes < 3 * F::layout.elements && gemv_table_bytes<F>() ? 4 : 2)
     : 8 * F::layout.bytes >= 6 * F::layout.elements && !has_levels<F> ? 2
                                                                       : 1;
-inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors
+inline constexpr int min_gemv_pair_rows = 2048;  ///< of a matrix, for two vectors without a lane_reader
 
 /// Vectors that the kernel for n of them is compiled for.
 constexpr int gemv_columns(int n) noexcept { return n <= 2 ? n : 4; }
@@ -152,8 +152,8 @@ __device__ inline void load_fragment_values(const float* x, int lane, float (&v)
   const float* second = first + order.distance;
   float a[8];
   if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
-    const float4 p = __ldg(reinterpret_cast<const float4*>(first)),
-                 q = __ldg(reinterpret_cast<const float4*>(second));
+    // Not through the cache of constants: the kernel in front may still write them when this one starts.
+    const float4 p = *reinterpret_cast<const float4*>(first), q = *reinterpret_cast<const float4*>(second);
     a[0] = p.x, a[1] = p.y, a[2] = p.z, a[3] = p.w, a[4] = q.x, a[5] = q.y, a[6] = q.z, a[7] = q.w;
   } else {
 #pragma unroll

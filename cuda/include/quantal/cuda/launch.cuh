@@ -7,13 +7,21 @@
 
 namespace quantal::cuda::detail {
 
+/// Shared memory of a launch, and the most that any launch of this kernel takes: what a kernel may take is set for
+/// all threads of the host, and must not depend on who calls.
+struct dynamic_shared {
+  int bytes, most;
+  dynamic_shared(int every) noexcept : bytes(every), most(every) {}
+  dynamic_shared(int now, int at_most) noexcept : bytes(now), most(at_most) {}
+};
+
 /// A launch in clusters along x whose prologue may overlap the kernel in front of it: kernels wait for that
 /// one's results themselves (ptx::wait_for_prerequisites). Cluster 0: neither, for devices without.
 template <class... Params, class... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared, int cluster,
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, dynamic_shared shared, int cluster,
                    cudaStream_t stream, Args&&... args) noexcept {
-  if (shared > 48 * 1024)
-    if (const auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  if (shared.most > 48 * 1024)
+    if (const auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared.most);
         e != cudaSuccess)
       return e;
   cudaLaunchAttribute attributes[2] = {};
@@ -25,7 +33,7 @@ cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, int shared
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared.bytes);
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = static_cast<unsigned>(cluster > 1 ? 2 : cluster);

@@ -72,17 +72,18 @@ template <int Threads>
 __global__ void __launch_bounds__(Threads) mix_slots(const moe_ffn_args a, const float* results) {
   ptx::wait_for_prerequisites();
   ptx::launch_dependents();
-  const std::int64_t token = blockIdx.x;
-  const std::int64_t i = blockIdx.y * static_cast<std::int64_t>(Threads) + threadIdx.x;
-  if (i >= a.width) return;
-  float sum = 0;
-  for (std::int64_t j = 0; j < a.used; ++j) {
-    const int expert = a.ids[token * a.ids_stride + j];
-    float r = results[(token * a.used + j) * a.width + i];
-    if (a.down_bias && expert >= 0 && expert < a.experts) r += a.down_bias[expert * a.width + i];
-    sum += a.shares[token * a.shares_stride + j] * r;
+  const std::int64_t token = blockIdx.x, step = static_cast<std::int64_t>(gridDim.y) * Threads;
+  for (std::int64_t i = blockIdx.y * static_cast<std::int64_t>(Threads) + threadIdx.x; i < a.width;
+       i += step) {
+    float sum = 0;
+    for (std::int64_t j = 0; j < a.used; ++j) {
+      const int expert = a.ids[token * a.ids_stride + j];
+      float r = results[(token * a.used + j) * a.width + i];
+      if (a.down_bias && expert >= 0 && expert < a.experts) r += a.down_bias[expert * a.width + i];
+      sum += a.shares[token * a.shares_stride + j] * r;
+    }
+    a.out[token * a.out_stride + i] = sum;
   }
-  a.out[token * a.out_stride + i] = sum;
 }
 
 /// What both halves ask of gemv_kernel.
@@ -159,8 +160,8 @@ cudaError_t moe_output(const moe_ffn_args& a, const float* hidden, precision pol
   down.out = memory.take<float>(a.pairs() * a.width);
   if (const auto e = mul_mat_id<F>(down, policy, device, memory, run, stream); e != cudaSuccess) return e;
   if (!run) return cudaSuccess;
-  return launch(&mix_slots<256>,
-                dim3(static_cast<unsigned>(a.tokens), static_cast<unsigned>((a.width + 255) / 256)), 256, 0,
+  const auto columns = static_cast<unsigned>(std::min<std::int64_t>((a.width + 255) / 256, 65535));
+  return launch(&mix_slots<256>, dim3(static_cast<unsigned>(a.tokens), columns), 256, 0,
                 device.hopper() ? 1 : 0, stream, a, static_cast<const float*>(down.out));
 }
 
@@ -181,29 +182,52 @@ std::size_t moe_output_workspace(const moe_ffn_args& a, precision policy,
   return count.used();
 }
 
+/// Weights of gate, of up where they are apart, of down.
+inline checks::weight_stack gates_of(const moe_ffn_args& a) noexcept {
+  return {a.gate, a.experts, a.up ? a.inner : 2 * a.inner, a.width, a.gate_row_stride, a.gate_expert_stride};
+}
+inline checks::weight_stack ups_of(const moe_ffn_args& a) noexcept {
+  return {a.up, a.experts, a.inner, a.width, a.gate_row_stride, a.gate_expert_stride};
+}
+inline checks::weight_stack downs_of(const moe_ffn_args& a) noexcept {
+  return {a.down, a.experts, a.width, a.inner, a.down_row_stride, a.down_expert_stride};
+}
+
+template <any_format F>
+status check_moe_weights(const checks::weight_stack& w, const device_info& device) noexcept {
+  const status s = checks::check_weights(checks::row_layout_of<F>, w);
+  return s == status::ok ? check_on_device<F>(w, device) : s;
+}
+template <any_format F>
+status check_moe_hidden(const moe_ffn_args& a, const device_info& device) noexcept {
+  if (const status s = check_moe_weights<F>(gates_of(a), device); s != status::ok) return s;
+  if (a.up) return check_moe_weights<F>(ups_of(a), device);
+  return a.inner * a.gate_row_stride % 16 ? status::bad_alignment : status::ok;
+}
+template <any_format F>
+status check_moe_output(const moe_ffn_args& a, const device_info& device) noexcept {
+  return check_moe_weights<F>(downs_of(a), device);
+}
+template <any_format F>
+bool moe_hidden_apart(const moe_ffn_args& a, const checks::region& written) noexcept {
+  return !checks::overlap(written, gates_of(a).memory(checks::row_layout_of<F>)) &&
+         !checks::overlap(written, ups_of(a).memory(checks::row_layout_of<F>));
+}
+template <any_format F>
+bool moe_output_apart(const moe_ffn_args& a, const checks::region& written) noexcept {
+  return !checks::overlap(written, downs_of(a).memory(checks::row_layout_of<F>));
+}
+
 template <any_format F>
 status run_moe_hidden(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
-                      void* workspace, std::size_t bytes, cudaStream_t stream) noexcept {
-  for (const mul_mat_id_args& p : {gate_product(a, hidden), up_product(a, hidden)})
-    if (const status s = check<F>(p, device); s != status::ok) return s;
-  if (moe_hidden_workspace<F>(a, policy, device) > bytes) return status::small_workspace;
+                      void* workspace, cudaStream_t stream) noexcept {
   arena memory(workspace);
   return moe_hidden<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
                                                                                        : status::device_error;
 }
 template <any_format F>
 status run_moe_output(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
-                      void* workspace, std::size_t bytes, cudaStream_t stream) noexcept {
-  // Results are those of a product with one matrix, weights those of all experts.
-  const checks::weight_stack experts = checks::weights_of(down_product(a, hidden, nullptr));
-  if (const status s = checks::check_weights(checks::row_layout_of<F>, experts); s != status::ok) return s;
-  if (a.experts > 1 && a.down_expert_stride % natural_alignment<F>()) return status::bad_stride;
-  const mul_mat_args one{a.down,   a.width, a.inner, a.down_row_stride, hidden,
-                         a.tokens, a.inner, a.out,   a.out_stride};
-  if (const status s = check<F>(one, device); s != status::ok) return s;
-  if (checks::overlap(checks::results_of(one), experts.memory(checks::row_layout_of<F>)))
-    return status::overlap;
-  if (moe_output_workspace<F>(a, policy, device) > bytes) return status::small_workspace;
+                      void* workspace, cudaStream_t stream) noexcept {
   arena memory(workspace);
   return moe_output<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
                                                                                        : status::device_error;
@@ -212,8 +236,10 @@ status run_moe_output(const moe_ffn_args& a, precision policy, const device_info
 }  // namespace detail
 
 template <any_format F>
-inline constexpr moe_half moe_hidden{&detail::moe_hidden_workspace<F>, &detail::run_moe_hidden<F>};
+inline constexpr moe_half moe_hidden{&detail::check_moe_hidden<F>, &detail::moe_hidden_apart<F>,
+                                     &detail::moe_hidden_workspace<F>, &detail::run_moe_hidden<F>};
 template <any_format F>
-inline constexpr moe_half moe_output{&detail::moe_output_workspace<F>, &detail::run_moe_output<F>};
+inline constexpr moe_half moe_output{&detail::check_moe_output<F>, &detail::moe_output_apart<F>,
+                                     &detail::moe_output_workspace<F>, &detail::run_moe_output<F>};
 
 }  // namespace quantal::cuda

@@ -104,7 +104,8 @@ cudaError_t launch_gemv(const gemv_args& args, const gemv_load& load, cudaStream
   const int shared = gemv_shared(args.plan, load.vectors, load.products, rows).bytes;
   return launch(&gemv_kernel<F, group_alignment<F>(), N, Part>,
                 dim3(static_cast<unsigned>(args.plan.blocks), static_cast<unsigned>(load.runs)),
-                32 * (args.plan.warps() + 1), std::max(shared, gemv_least_shared), 1, stream, args);
+                32 * (args.plan.warps() + 1),
+                {std::max(shared, gemv_least_shared), gemv_limits_of<F, N>().shared}, 1, stream, args);
 }
 
 /// Products of one vector with each of `matrices` matrices, or of args.n with one.
@@ -165,8 +166,10 @@ cudaError_t stream_product(const product& p, std::int64_t tile, unsigned column_
                            p.out};
     const dim3 grid(static_cast<unsigned>((p.rows + Shape::rows - 1) / Shape::rows), column_tiles);
     error = with_alignment<F>(p, [&]<int Align>() {
-      return launch(&stream_kernel<F, Align, Shape>, grid, Shape::threads,
-                    stream_shared_bytes<F, Align, Shape>(tile), p.single(), stream, args);
+      return launch(
+          &stream_kernel<F, Align, Shape>, grid, Shape::threads,
+          {stream_shared_bytes<F, Align, Shape>(tile), stream_shared_bytes<F, Align, Shape>(Shape::n)},
+          p.single(), stream, args);
     });
   });
   return error;
@@ -375,16 +378,21 @@ bool expands(const product& p, precision policy) noexcept {
     return p.x.n >= 512;
 }
 
-/// What the host checks too (checks.hpp), then what a device asks for besides.
-template <any_format F, class Args>
-status check(const Args& a, const device_info& device) noexcept {
-  if (const status s = checks::check_product(checks::row_layout_of<F>, a); s != status::ok) return s;
-  const checks::weight_stack w = checks::weights_of(a);
+/// What a device asks of weights beside what the host does.
+template <any_format F>
+status check_on_device(const checks::weight_stack& w, const device_info& device) noexcept {
   if (w.row_stride % natural_alignment<F>() || (w.experts > 1 && w.expert_stride % natural_alignment<F>()))
     return status::bad_stride;
   if (reinterpret_cast<std::uintptr_t>(w.data) % 16) return status::bad_alignment;
   if (device.multiprocessors <= 0) return status::device_error;
   return device.major < 8 || (float_format<F> && F::layout.bytes > 2) ? status::unsupported : status::ok;
+}
+
+/// What the host checks too (checks.hpp), then what a device asks for besides.
+template <any_format F, class Args>
+status check(const Args& a, const device_info& device) noexcept {
+  const status s = checks::check_product(checks::row_layout_of<F>, a);
+  return s == status::ok ? check_on_device<F>(checks::weights_of(a), device) : s;
 }
 
 /// Few enough experts and pairs for the kernels that sort them.

@@ -160,7 +160,7 @@ struct gemv_load {
 inline gemv_plan plan_gemv(const gemv_limits& limits, std::int64_t rows, std::int64_t cols,
                            std::int64_t row_stride, const gemv_load& load,
                            const device_info& device) noexcept {
-  if (cols % group_weights || row_stride > limits.shared) return {};
+  if (cols <= 0 || cols % group_weights || row_stride <= 0 || row_stride > limits.shared) return {};
   gemv_plan plan = cut_gemv(cols / group_weights, limits.warps);
   plan.table_bytes = limits.table_bytes;
   const std::int64_t slots = std::max<std::int64_t>(1, limits.blocks * device.multiprocessors / load.runs);
