@@ -135,13 +135,15 @@ result<matrix_ptr> read_fp4_matrix(const weight_place& w, const checkpoint::plac
   const bool nv = w.scheme && w.scheme->how == coding::nvfp4;
   const std::int64_t group = nv ? 16 : 32;
   const auto& t = *weights.tensor;
+  if (w.slices > 1) return error{describe(weights) + ": 4-bit floats in stacks of experts are not supported"};
   if (w.cols % group)
     return error{describe(weights) + ": groups of " + std::to_string(group) + " do not divide " +
                  std::to_string(w.cols) + " columns"};
-  const bool bytes = t.type == dtype::u8 || t.type == dtype::i8;
-  if ((!bytes && t.type != dtype::f4) || t.shape != std::vector{w.rows, bytes ? w.cols / 2 : w.cols})
+  const bool bytes = t.type == dtype::u8 || t.type == dtype::i8, own_type = t.type == dtype::f4;
+  if ((!bytes && !own_type) || t.shape != std::vector{w.rows, own_type ? w.cols : w.cols / 2})
     return error{describe(weights) + ": " + std::string(to_string(t.type)) + " " + t.shape_text() +
-                 " where two 4-bit floats in a byte need U8 " + dimensions({w.rows, w.cols / 2})};
+                 " where " + (own_type ? "4-bit floats need F4 " : "two 4-bit floats in a byte need U8 ") +
+                 dimensions({w.rows, own_type ? w.cols : w.cols / 2})};
   const char* suffix = first_of(w, {".weight_scale", ".weight_scale_inv", ".scale"});
   if (nv) {
     const auto scales = w.need(suffix, {dtype::f8_e4m3}, {w.rows, w.cols / group});

@@ -566,10 +566,31 @@ TEST_F(Families, TemperatureOfLatentAttention) {
   EXPECT_EQ(number("deepseek2.attention.temperature_scale"), 0.25);
   c.config["llama_4_scaling"]["original_max_position_embeddings"] = 77;
   expect_failure(c, {"llama_4_scaling", "77"});
+  c.config["rope_scaling"] = {{"rope_type", "default"}};
+  expect_failure(c, {"'llama_4_scaling'", "without yarn"});
+  c.config["llama_4_scaling"]["beta"] = 0;
+  ASSERT_NO_FATAL_FAILURE(open(c));
+  EXPECT_EQ(number("deepseek2.attention.temperature_scale"), -1);
+  c.config.erase("llama_4_scaling");
+  c.config["rope_scaling"]["llama_4_scaling_beta"] = 0.1;
+  expect_failure(c, {"'llama_4_scaling_beta'", "0.1"});
+  c.config["rope_scaling"]["llama_4_scaling_beta"] = 0;
+  ASSERT_NO_FATAL_FAILURE(open(c));
+}
+
+TEST_F(Families, UnusedKeysOfLatentRotationAreNamed) {
+  const auto model = gguf::reader::open(test::data_file("/fixtures/fixture-v3-mainline-bf16.gguf"));
+  ASSERT_TRUE(model) << model.error().message;
+  auto c = checkpoint_maker(*model).make();
+  c.config["rope_scaling"] = {{"rope_type", "default"}, {"surprise", 3}};
+  c.write(dir / "hf");
+  const auto m = hf::read_config(dir / "hf", mla::layout::heads);
+  ASSERT_TRUE(m) << m.error().message;
+  EXPECT_EQ(std::count(m->notices.begin(), m->notices.end(), "rope scaling: key 'surprise' is ignored"), 1);
 }
 
 /// Tensors of a Llama under the architecture whose queries grow with their position.
-TEST_F(Families, Ministral3) {
+family_checkpoint ministral() {
   auto c = llama();
   c.config["architectures"] = {"Ministral3ForCausalLM"};
   c.config.erase("rope_scaling"), c.config.erase("rope_theta");
@@ -582,15 +603,69 @@ TEST_F(Families, Ministral3) {
                                  {"mscale", 1.0},
                                  {"mscale_all_dim", 1.0},
                                  {"llama_4_scaling_beta", 0.1}};
+  return c;
+}
+
+TEST_F(Families, Ministral3) {
+  auto c = ministral();
   ASSERT_NO_FATAL_FAILURE(open(c));
   EXPECT_NEAR(number("mistral3.attention.temperature_scale"), 0.1, 1e-7);
   EXPECT_EQ(number("mistral3.rope.scaling.yarn_log_multiplier"), 1);
   EXPECT_EQ(number("mistral3.rope.scaling.original_context_length"), 256);
-  c.config["rope_parameters"]["mscale"] = 0.5;
-  expect_failure(c, {"'mscale'", "0.5"});
-  c.config["rope_parameters"]["mscale"] = 1.0;
   c.config["architectures"] = {"LlamaForCausalLM"};
   expect_failure(c, {"llama_4_scaling_beta"});
+}
+
+/// The multiplier is 1 where cosines and sines stay as they are, 0 where they grow by 0.1 ln(factor).
+TEST_F(Families, Ministral3MagnitudeOfRotation) {
+  const auto with = [](const json& mscale, const json& all) {
+    auto c = ministral();
+    auto& r = c.config["rope_parameters"];
+    for (const auto& [key, value] : {std::pair("mscale", mscale), std::pair("mscale_all_dim", all)})
+      if (value.is_null())
+        r.erase(key);
+      else
+        r[key] = value;
+    return c;
+  };
+  const auto multiplier = [&](family_checkpoint c) {
+    open(c);
+    return number("mistral3.rope.scaling.yarn_log_multiplier");
+  };
+  EXPECT_EQ(multiplier(with(1, 1.0)), 1);
+  EXPECT_EQ(multiplier(with(0.707, 0.707)), 1);
+  EXPECT_EQ(multiplier(with(nullptr, nullptr)), 0);
+  EXPECT_EQ(multiplier(with(0, 0)), 0);
+  auto own = with(nullptr, nullptr);
+  own.config["rope_parameters"]["attention_factor"] = 1.5;
+  EXPECT_EQ(multiplier(own), 1);
+  EXPECT_EQ(number("mistral3.rope.scaling.yarn_attn_factor"), 1.5);
+  expect_failure(with(0.5, 1), {"'mscale'", "0.5", "mscale_all_dim is 1"});
+  expect_failure(with(nullptr, 1), {"key 'mscale' is missing"});
+  expect_failure(with(0, 1), {"key 'mscale' is missing or 0"});
+  expect_failure(with(1, nullptr), {"key 'mscale_all_dim' is missing"});
+}
+
+TEST_F(Families, Ministral3TemperatureNeedsYarn) {
+  auto c = ministral();
+  const json others[] = {{{"rope_type", "default"}, {"rope_theta", 1e6}},
+                         {{"rope_type", "linear"}, {"rope_theta", 1e6}, {"factor", 2.0}},
+                         {{"rope_type", "llama3"},
+                          {"rope_theta", 1e6},
+                          {"factor", 8.0},
+                          {"low_freq_factor", 1.0},
+                          {"high_freq_factor", 4.0},
+                          {"original_max_position_embeddings", 256}}};
+  for (auto r : others) {
+    SCOPED_TRACE(r["rope_type"]);
+    r["llama_4_scaling_beta"] = 0.1;
+    c.config["rope_parameters"] = r;
+    expect_failure(c, {"'llama_4_scaling_beta'", "0.1"});
+    r["llama_4_scaling_beta"] = 0.0;
+    c.config["rope_parameters"] = r;
+    ASSERT_NO_FATAL_FAILURE(open(c));
+    EXPECT_EQ(number("mistral3.attention.temperature_scale"), -1);
+  }
 }
 
 TEST_F(Families, OptionsOfLatentAttentionAreRefused) {

@@ -188,6 +188,29 @@ TEST_F(NativeLayout, JoinedExpertsInFp8) {
   }
 }
 
+TEST_F(NativeLayout, JoinedExpertsInFp4AreRefused) {
+  auto stored = with_joined_experts(latent());
+  const auto name = "model.layers." + std::to_string(stored.config["first_k_dense_replace"].get<int>()) +
+                    ".mlp.experts.gate_up_proj";
+  auto& t = stored.at(name);
+  t.bytes.resize(t.bytes.size() / 4);
+  const auto refused = [&] {
+    const auto done = convert_folder(stored, "refused.gguf", "", true);
+    ASSERT_FALSE(done);
+    for (const auto& part : {name, std::string("4-bit floats in stacks of experts are not supported")})
+      EXPECT_NE(done.error().message.find(part), std::string::npos) << done.error().message;
+  };
+  t.dtype = "F4";
+  refused();
+  t.dtype = "U8", t.shape[2] /= 2;
+  const json weights = {{"num_bits", 4}, {"type", "float"}, {"strategy", "tensor_group"}, {"group_size", 16}};
+  stored.config["quantization_config"] = {
+      {"quant_method", "compressed-tensors"},
+      {"format", "nvfp4-pack-quantized"},
+      {"config_groups", {{"group_0", {{"targets", {"re:.*mlp[.]experts[.].*"}}, {"weights", weights}}}}}};
+  refused();
+}
+
 TEST_F(NativeLayout, WhetherYarnScalesAttention) {
   auto n = native_latent(latent());
   EXPECT_NEAR(*converted(n, "on.gguf").meta().number("deepseek2.rope.scaling.yarn_log_multiplier"), 0.1,

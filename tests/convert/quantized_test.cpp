@@ -169,12 +169,12 @@ TEST_F(QuantizedCheckpoint, PackedExpertsAsOthersNameThem) {
     }
     c.config["quantization_config"] = fp8;
     EXPECT_TRUE(converted(c, "got.gguf") == converted(q.plain, "want.gguf")) << own_type;
-    c.at("model.layers.1.self_attn.o_proj.weight").shape[1] -= 2;
-    c.at("model.layers.1.self_attn.o_proj.weight")
-        .bytes.resize(static_cast<std::size_t>(c.at("model.layers.1.self_attn.o_proj.weight").shape[0] *
-                                               c.at("model.layers.1.self_attn.o_proj.weight").shape[1] /
-                                               (own_type ? 2 : 1)));
-    expect_failure(c, {"model.layers.1.self_attn.o_proj.weight", own_type ? "F4" : "I8"});
+    auto& t = c.at(o_proj + ".weight");
+    const auto needed = (own_type ? "need F4 [" : "need U8 [") + std::to_string(t.shape[0]) + ", " +
+                        std::to_string(t.shape[1]) + "]";
+    t.shape[1] -= 2;
+    t.bytes.resize(static_cast<std::size_t>(t.shape[0] * t.shape[1] / (own_type ? 2 : 1)));
+    expect_failure(c, {t.name, own_type ? "F4" : "I8", needed});
   }
 }
 

@@ -171,10 +171,13 @@ void read_rotation(key_reader& k, model_config& m) {
   if (type == "yarn") {
     read_yarn(rope.parameters(), m.hyper.scaling);
     read_temperature(k, rope, m);
-    rope.note_unused(m);
-  } else if (type != "default") {
-    rope.refuse(type, "yarn");
+  } else if (type == "default") {
+    rope.parameters().only("llama_4_scaling_beta", 0.0);
+    refuse_temperature(k, " without yarn");
+  } else {
+    return rope.refuse(type, "yarn");
   }
+  rope.note_unused(m);
 }
 
 void read_indexer(key_reader& k, model_config& m) {

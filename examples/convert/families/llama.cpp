@@ -55,20 +55,13 @@ constexpr auto mixtral_tensors = join(shared, mixtral_experts);
 /// Bases of a config.json that has none: the first models were published so.
 constexpr double llama_base = 1e4, mixtral_base = 1e6;
 
-/// A name of what Ministral 3 has beside yarn; others cannot say it.
-void refuse_temperature(key_reader& k) {
-  const auto* scaling = k.get("llama_4_scaling");
-  const auto* beta = scaling ? member(*scaling, "beta") : nullptr;
-  if (scaling && (!beta || *beta != 0))
-    k.fail("llama_4_scaling", "is not supported: a llama GGUF has no temperature of attention");
-}
-
 void read_common(key_reader& k, model_config& m, double base) {
   m.set_integer("vocab_size", m.sizes[size::vocabulary]);
   m.set_integer("rope.dimension_count", m.sizes[size::head]);
   if (k.has("head_dim")) set_head_width(m);
   read_rope(k, m, base);
-  refuse_temperature(k);
+  // `llama_4_scaling`, the temperature as an object of its own (params.json): no family here has a key for it.
+  refuse_temperature(k, "");
   leave_out_window(k, m, k.flag_or("use_sliding_window", true));
   k.only("hidden_act", "silu");
   if (k.flag_or("attention_bias", false)) m.traits |= trait::attention_bias;

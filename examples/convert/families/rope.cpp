@@ -36,11 +36,23 @@ void set_yarn(key_reader& r, model_config& m) {
     if (r.has(config)) m.set_number(gguf, r.number(config, 0.0));
 }
 
+/// Whether cosines and sines grow with yarn's factor. They do without `mscale` and `mscale_all_dim`: the multiplier 0
+/// says so. Equal ones cancel each other, as does a factor that config.json has itself: that is 1.
+double log_multiplier(key_reader& r) {
+  if (r.has("attention_factor")) return 1;
+  const double mscale = r.number_or("mscale", 0.0, 0.0), all = r.number_or("mscale_all_dim", 0.0, 0.0);
+  if ((mscale == 0) != (all == 0))
+    r.fail(mscale == 0 ? "mscale" : "mscale_all_dim",
+           std::string("is missing or 0, where there is ") + (mscale == 0 ? "mscale_all_dim" : "mscale"));
+  else if (mscale != all)
+    r.fail("mscale",
+           text::format("%g is not supported where mscale_all_dim is %g, only the same", mscale, all));
+  return mscale == 0 ? 0 : 1;
+}
+
 /// Ministral 3: queries grow with their position, from yarn's original context on.
 void set_temperature(key_reader& r, model_config& m) {
-  const double all = r.number_or("mscale_all_dim", 1.0, 0.0);
-  r.only("mscale", all);
-  m.set_number("rope.scaling.yarn_log_multiplier", all);
+  m.set_number("rope.scaling.yarn_log_multiplier", log_multiplier(r));
   m.set_number("attention.temperature_scale", r.number_or("llama_4_scaling_beta", 0.0, 0.0));
 }
 
@@ -94,6 +106,12 @@ void rope_reader::note_unused(model_config& m) const {
       m.notices.push_back("rope scaling: key " + text::in_quotes(key) + " is ignored");
 }
 
+void refuse_temperature(key_reader& k, const char* why) {
+  const auto* scaling = k.get("llama_4_scaling");
+  const auto* beta = scaling ? member(*scaling, "beta") : nullptr;
+  if (scaling && (!beta || *beta != 0)) k.fail("llama_4_scaling", std::string("is not supported") + why);
+}
+
 void read_rope(key_reader& k, model_config& m, double otherwise, const char* kind) {
   rope_reader rope(k, kind);
   auto& r = rope.parameters();
@@ -101,7 +119,8 @@ void read_rope(key_reader& k, model_config& m, double otherwise, const char* kin
   m.set_number("rope.freq_base", base);
   const auto type = rope.type();
   for (auto* reader : {&k, &r}) reader->only("partial_rotary_factor", 1.0);
-  if (!m.kind->has_temperature) r.only("llama_4_scaling_beta", 0.0);
+  // Temperature counts in original contexts, which the GGUF has with yarn only.
+  if (!m.kind->has_temperature || type != "yarn") r.only("llama_4_scaling_beta", 0.0);
   if (type == "linear") {
     m.set("rope.scaling.type", std::string("linear"));
     m.set_number("rope.scaling.factor", r.number("factor", 1e-6));

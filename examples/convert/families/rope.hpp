@@ -30,6 +30,9 @@ class rope_reader {
   key_reader parameters_;
 };
 
+/// `llama_4_scaling`, the temperature of attention as an object of its own, is an error. `why` ends its message.
+void refuse_temperature(key_reader& k, const char* why);
+
 /// The base and the scaling (none, linear, yarn, llama3) as keys and rotary factors.
 /// `base`: where config.json has none; 0: there must be one.
 void read_rope(key_reader& k, model_config& m, double base = 0, const char* kind = nullptr);
