@@ -137,6 +137,10 @@ extents extents_of(nb::handle shape) {
   return out;
 }
 
+void bad_dtype(const std::string& role, nb::handle array) {
+  bad_type(role + ": dtype " + dtype_of(array) + " is not float32, float16, bfloat16 or float64");
+}
+
 number_array number_array::of(nb::handle source, const char* role) {
   number_array a;
   bool bits = false;
@@ -150,9 +154,7 @@ number_array number_array::of(nb::handle source, const char* role) {
   if (a.memory_.device_type() != nb::device::cpu::value)
     bad_type(std::string(role) + ": lies on another device, where this does not work: use .cpu()");
   const auto kind = bits ? std::optional(number::bf16) : number_of(a.memory_.dtype());
-  if (!kind)
-    bad_type(std::string(role) + ": dtype " + dtype_of(source) +
-             " is not float32, float16, bfloat16 or float64");
+  if (!kind) bad_dtype(role, source);
   if (a.memory_.ndim() == 0) bad_value(std::string(role) + ": a 0-dimensional array has no rows");
   a.kind_ = *kind;
   for (std::size_t i = 0; i < a.memory_.ndim(); ++i) {
@@ -276,9 +278,13 @@ std::optional<device_array> device_array::of(nb::handle source) {
 }
 
 nb::object device_helper(const char* name) {
-  static const nb::handle module =
-      nb::module_::import_("quantal._device").release();  // kept: a call has microseconds
-  return module.attr(name);
+  // Kept: a call has microseconds. The import may let go of the GIL, where the guard of a static object would be held.
+  static PyObject* module = nullptr;
+  if (!module) {
+    nb::object imported = nb::module_::import_("quantal._device");
+    if (!module) module = imported.release().ptr();
+  }
+  return nb::handle(module).attr(name);
 }
 
 device_array device_array::from_torch(nb::handle source) {
@@ -302,35 +308,48 @@ device_array device_array::from_torch(nb::handle source) {
 
 std::optional<device_array> device_array::from_dlpack(nb::handle source, array_library library) {
   // -1: the launch is on the stream that the producer works on, so that nothing has to wait. Others are told the default one.
-  const int stream = library == array_library::none ? 1 : -1;
+  constexpr int default_stream = 1;
+  const bool unknown = library == array_library::none;
+  const int stream = unknown ? default_stream : -1;
   const nb::object capsule = source.attr("__dlpack__")(nb::arg("stream") = stream);
   device_array a;
   if (!nb::try_cast(capsule, a.memory_, false)) return std::nullopt;
   a.where_ = {a.memory_.device_id(), library};
+  if (unknown) a.stream_ = default_stream;
   return a;
 }
 
 std::optional<device_array> device_array::from_interface(nb::handle source) {
   const auto described = nb::cast<nb::dict>(source.attr("__cuda_array_interface__"));
+  const auto given = [&](const char* key) {
+    return described.contains(key) && !nb::object(described[key]).is_none();
+  };
+  if (given("mask")) bad_type("an array on a CUDA device: it has a mask, and all elements are wanted");
   const auto dtype = dtype_named(nb::cast<std::string>(described["typestr"]));
   if (!dtype)
     bad_type("an array on a CUDA device: its typestr " + shown(described["typestr"]) + " is no number");
   const extents shape = extents_of(described["shape"]);
+  static_cast<void>(shape.elements());
   std::vector<std::size_t> sizes;
   for (int i = 0; i < shape.count(); ++i) sizes.push_back(static_cast<std::size_t>(shape[i]));
   std::vector<std::int64_t> strides;
-  if (described.contains("strides") && !nb::object(described["strides"]).is_none())
+  if (given("strides")) {
     for (const nb::handle s : nb::object(described["strides"])) {
       const auto bytes = nb::cast<std::int64_t>(s);
       if (bytes % (dtype->bits / 8) != 0)
         bad_value("an array on a CUDA device: its strides are not whole elements");
       strides.push_back(bytes / (dtype->bits / 8));
     }
+    if (strides.size() != sizes.size())
+      bad_value("an array on a CUDA device: " + std::to_string(strides.size()) + " strides, and shape " +
+                text(shape));
+  }
   device_array a;
-  auto* const data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(described["data"])[0]));
+  const nb::object data_pair = described["data"];
+  auto* const data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(data_pair[0])));
+  a.writable_ = !nb::cast<bool>(nb::object(data_pair[1]));
   a.where_ = {device_of(data), array_library::none};
-  if (described.contains("stream") && !nb::object(described["stream"]).is_none())
-    a.stream_ = nb::cast<std::intptr_t>(nb::object(described["stream"]));
+  if (given("stream")) a.stream_ = nb::cast<std::intptr_t>(nb::object(described["stream"]));
   a.memory_ =
       nb::ndarray<>(data, sizes.size(), sizes.data(), source, strides.empty() ? nullptr : strides.data(),
                     *dtype, nb::device::cuda::value, a.where_.cuda);
@@ -351,6 +370,7 @@ extents device_array::strides() const {
 }
 
 bool device_array::is_float32() const noexcept { return number_of(memory_.dtype()) == number::f32; }
+bool device_array::is_floating() const noexcept { return number_of(memory_.dtype()).has_value(); }
 
 bool device_array::is_contiguous() const {
   std::int64_t dense = static_cast<std::int64_t>(memory_.itemsize());
@@ -406,9 +426,7 @@ std::span<float> float_output::values() noexcept {
 nb::object float_output::result(nb::handle like) && {
   if (given_.is_valid()) return std::move(given_);
   nb::object array = numpy_array(std::move(own_), shape_);
-  const nb::object torch = nb::steal(PyImport_GetModule(nb::str("torch").ptr()));
-  if (!torch.is_valid() || !nb::isinstance(like, torch.attr("Tensor"))) return array;
-  return torch.attr("from_numpy")(array);
+  return is_torch(like) ? nb::module_::import_("torch").attr("from_numpy")(array) : array;
 }
 
 }  // namespace quantal::python

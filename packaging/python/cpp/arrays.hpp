@@ -110,6 +110,9 @@ std::optional<std::int64_t> row_stride_of(const extents& shape, const extents& s
 /// The library that made an array on a device: it makes the results, on its current stream.
 enum class array_library : std::uint8_t { none, torch, cupy };
 
+/// TypeError for a dtype that is no floating-point one.
+[[noreturn]] void bad_dtype(const std::string& role, nb::handle array);
+
 /// A function of quantal._device.
 nb::object device_helper(const char* name);
 
@@ -130,13 +133,16 @@ class device_array {
   static std::optional<device_array> of(nb::handle source);
 
   const place& where() const noexcept { return where_; }
-  /// What the producer works on, where it says so (__cuda_array_interface__); else the default stream.
-  std::intptr_t stream() const noexcept { return stream_; }
+  /// What the producer works on, where the memory is ready in the order of that stream alone; torch and cupy do not say.
+  std::optional<std::intptr_t> stream() const noexcept { return stream_; }
+  bool is_writable() const noexcept { return writable_; }
   const nb::ndarray<>& memory() const noexcept { return memory_; }
   extents shape() const;
   /// Bytes.
   extents strides() const;
   bool is_float32() const noexcept;
+  /// float32, float16, bfloat16 or float64.
+  bool is_floating() const noexcept;
   bool is_contiguous() const;
 
  private:
@@ -146,7 +152,8 @@ class device_array {
 
   nb::ndarray<> memory_;
   place where_;
-  std::intptr_t stream_ = 0;
+  std::optional<std::intptr_t> stream_;
+  bool writable_ = true;
 };
 
 /// Float32 rows with one stride, in place or copied.

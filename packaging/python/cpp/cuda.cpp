@@ -2,6 +2,8 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <optional>
+#include <vector>
 
 #include "device.hpp"
 #include "operations.hpp"
@@ -69,18 +71,40 @@ device_array converted(const device_array& from, nb::handle given, const char* r
   return operand(device_helper("converted")(name_of(where.library), given, integers), role, where);
 }
 
+/// What is put on a stream from now on begins when what lies on the other one now is done.
+void order(std::intptr_t earlier, std::intptr_t later, const char* role) {
+  if (earlier == later) return;
+  cudaEvent_t done{};
+  cudaError_t e = cudaEventCreateWithFlags(&done, cudaEventDisableTiming);
+  if (e == cudaSuccess) {
+    e = cudaEventRecord(done, reinterpret_cast<cudaStream_t>(earlier));
+    if (e == cudaSuccess) e = cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(later), done, 0);
+    cudaEventDestroy(done);  // what waits for it does so all the same
+  }
+  if (e != cudaSuccess) device_failed(std::string(role) + ": its stream", e);
+}
+
+/// Products want what slices of rows do not always have.
+void check_alignment(const char* what, const quantized& w) {
+  if (!begins_aligned(w.device_bytes().data()))
+    bad_value(std::string(what) + ": the rows of " + w.description() + " on " + w.where().name() +
+              " do not begin at a multiple of 16 bytes, as the kernels want it: begin the slice elsewhere, "
+              "or copy it");
+}
+
 /// Float32 rows with one stride on a device.
 class device_rows {
  public:
   device_rows(nb::handle given, const char* role, const place& weights)
       : array_(operand(given, role, weights)) {
+    if (!array_.is_floating()) bad_dtype(role, given);
     if (!fits()) array_ = converted(array_, given, role, false);
     shape_ = array_.shape();
     if (shape_.count() == 0) bad_value(std::string(role) + ": a 0-dimensional array has no rows");
     rows_ = shape_.rows(), stride_ = *row_stride_of(shape_, array_.strides());
   }
   const place& where() const noexcept { return array_.where(); }
-  std::intptr_t stream() const noexcept { return array_.stream(); }
+  const device_array& array() const noexcept { return array_; }
   const extents& shape() const noexcept { return shape_; }
   std::int64_t rows() const noexcept { return rows_; }
   std::int64_t cols() const noexcept { return shape_.back(); }
@@ -104,22 +128,49 @@ class device_rows {
   std::int64_t rows_ = 0, stride_ = 0;
 };
 
+/// The caller's memory for results, or nothing.
+class device_output {
+ public:
+  device_output(nb::handle out, const extents& shape, const place& where) {
+    if (out.is_none()) return;
+    array_ = operand(out, "out", where);
+    const device_array& a = *array_;
+    if (!a.is_writable()) bad_type("out: a read-only array on a CUDA device");
+    const auto stride =
+        a.is_float32() && a.shape().count() > 0 ? row_stride_of(a.shape(), a.strides()) : std::nullopt;
+    const bool dense =
+        stride && (a.shape().back() <= 1 || a.strides().back() == static_cast<std::int64_t>(sizeof(float)));
+    if (!dense) bad_type("out: not float32 rows that lie one behind another");
+    if (!(a.shape() == shape)) bad_value("out: shape " + text(a.shape()) + ", wanted " + text(shape));
+    stride_ = *stride;
+    given_ = nb::borrow(out);
+  }
+  explicit operator bool() const noexcept { return array_.has_value(); }
+  const device_array& array() const noexcept { return *array_; }
+  float* data() const noexcept {
+    return static_cast<float*>(const_cast<void*>(static_cast<const void*>(array_->memory().data())));
+  }
+  std::int64_t stride() const noexcept { return stride_; }
+  const nb::object& given() const noexcept { return given_; }
+
+ private:
+  std::optional<device_array> array_;
+  std::int64_t stride_ = 0;
+  nb::object given_;
+};
+
 /// Results, a workspace and the stream: from the library that made the operands, or from the caller and the driver.
 class launch {
  public:
-  launch(const place& where, std::intptr_t stream, nb::handle out, const extents& shape,
+  launch(const place& where, std::intptr_t stream, const device_output& out, const extents& shape,
          std::size_t workspace)
       : shape_(shape), size_(workspace), stream_(reinterpret_cast<cudaStream_t>(stream)) {
-    if (!out.is_none()) use(out, where);
-    if (where.library != array_library::none)
-      from_library(where);
-    else if (out.is_none())
-      bad_value("out: needed for arrays that are of neither torch nor cupy");
-    else if (const cudaError_t e = cudaMallocAsync(&space_, std::max<std::size_t>(size_, 1), stream_);
-             e != cudaSuccess)
-      device_failed("workspace of " + std::to_string(size_) + " bytes on " + where.name(), e);
-    else
-      own_space_ = true;
+    if (out) result_ = out.given(), data_ = out.data(), stride_ = out.stride();
+    const bool own = where.library == array_library::none;
+    if (own && !out) bad_value("out: needed for arrays that are of neither torch nor cupy");
+    if (!own) from_library(where);
+    if (out) join(out.array(), "out");
+    if (own) allocate(where);
   }
   ~launch() {
     if (own_space_) cudaFreeAsync(space_, stream_);
@@ -134,20 +185,24 @@ class launch {
   void* workspace() const noexcept { return space_; }
   std::size_t workspace_size() const noexcept { return size_; }
   cudaStream_t stream() const noexcept { return stream_; }
-  nb::object result() const { return result_; }
+  /// Lets the launch wait for the stream of an array, and result() that stream for the launch.
+  void join(const device_array& a, const char* role) {
+    if (!a.stream()) return;
+    order(*a.stream(), number(), role);
+    joined_.push_back(*a.stream());
+  }
+  nb::object result() const {
+    for (const std::intptr_t other : joined_) order(number(), other, "out");
+    return result_;
+  }
 
  private:
-  void use(nb::handle out, const place& where) {
-    const device_array a = operand(out, "out", where);
-    const auto stride =
-        a.is_float32() && a.shape().count() > 0 ? row_stride_of(a.shape(), a.strides()) : std::nullopt;
-    const bool dense =
-        stride && (a.shape().back() <= 1 || a.strides().back() == static_cast<std::int64_t>(sizeof(float)));
-    if (!dense) bad_type("out: not float32 rows that lie one behind another");
-    if (!(a.shape() == shape_)) bad_value("out: shape " + text(a.shape()) + ", wanted " + text(shape_));
-    data_ = static_cast<float*>(const_cast<void*>(static_cast<const void*>(a.memory().data())));
-    stride_ = *stride;
-    result_ = nb::borrow(out);
+  std::intptr_t number() const noexcept { return reinterpret_cast<std::intptr_t>(stream_); }
+  void allocate(const place& where) {
+    const cudaError_t e = cudaMallocAsync(&space_, std::max<std::size_t>(size_, 1), stream_);
+    if (e != cudaSuccess)
+      device_failed("workspace of " + std::to_string(size_) + " bytes on " + where.name(), e);
+    own_space_ = true;
   }
   void from_library(const place& where) {
     const bool make = !result_.is_valid();
@@ -166,6 +221,7 @@ class launch {
   extents shape_;
   std::size_t size_;
   cudaStream_t stream_;
+  std::vector<std::intptr_t> joined_;
   nb::object result_, kept_;
   void* space_ = nullptr;
   bool own_space_ = false;
@@ -213,6 +269,17 @@ int device_of(const void* memory) {
   return 0;
 }
 
+void wait_for_producer(const device_array& a) {
+  if (!a.stream()) return;
+  const current_device guard(a.where().cuda);
+  cudaError_t e;
+  {
+    const nb::gil_scoped_release released;
+    e = cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(*a.stream()));
+  }
+  if (e != cudaSuccess) device_failed("data: its stream on " + a.where().name(), e);
+}
+
 quantized copy_of_device(const quantized& q) {
   const auto from = q.device_bytes();
   std::shared_ptr<std::byte[]> to(uninitialized<std::byte>(static_cast<std::int64_t>(from.size())).release());
@@ -230,8 +297,9 @@ quantized copy_of_device(const quantized& q) {
 
 nb::object dequantize_on_device(const quantized& q, nb::handle out) {
   const cuda::operations& o = operations_of(q.format());
+  const device_output given(out, q.shape(), q.where());
   const current_device guard(q.where().cuda);
-  const launch l(q.where(), 0, out, q.shape(), 0);
+  const launch l(q.where(), 0, given, q.shape(), 0);
   const matrix_view<float> to = l.results();
   const status s = o.dequantize(q.device_bytes().data(), q.rows(), q.cols(), q.row_bytes(), to.data.data(),
                                 to.stride, l.stream());
@@ -243,18 +311,18 @@ nb::object mul_mat_on_device(const quantized& w, nb::handle x, nb::handle out,
                              const std::string& activation) {
   const cuda::operations& o = operations_of(w.format());
   const cuda::precision precision = precision_of(activation);
-  if (w.shape().count() != 2) bad_value("mul_mat: weights " + w.description() + " are not a matrix");
-  const current_device guard(w.where().cuda);
+  check_alignment("mul_mat", w);
   const device_rows given(x, "x", w.where());
-  if (given.cols() != w.cols())
-    bad_value("mul_mat: weights " + w.description() + " want rows of " + std::to_string(w.cols()) +
-              " values, x is " + text(given.shape()));
+  check_vectors(w, given.shape());
   const std::int64_t rows = w.shape()[0];
+  const extents shape = given.shape().with_last(rows);
+  const device_output results(out, shape, w.where());
+  const current_device guard(w.where().cuda);
   const runtime::weight_view weights(w.format().gguf_id, w.device_bytes(), rows, w.cols());
   const matrix_view<const float> in(given.values(), given.rows(), w.cols(), given.stride());
   const auto device = cuda::device_info::of(w.where().cuda);
   const std::size_t space = o.mul_mat_workspace(args_of(weights, in, {}), precision, device);
-  const launch l(given.where(), given.stream(), out, given.shape().with_last(rows), space);
+  const launch l(given.where(), given.array().stream().value_or(0), results, shape, space);
   status s = runtime::detail::check_views(weights, in, l.results());
   if (s == status::ok)
     s = o.mul_mat(args_of(weights, in, l.results()), precision, device, l.workspace(), l.workspace_size(),
@@ -267,18 +335,14 @@ nb::object mul_mat_id_on_device(const quantized& w, nb::handle x, nb::handle ids
                                 const std::string& activation) {
   const cuda::operations& o = operations_of(w.format());
   const cuda::precision precision = precision_of(activation);
-  if (w.shape().count() != 3)
-    bad_value("mul_mat_id: weights " + w.description() + " are not (experts, rows, cols)");
-  const current_device guard(w.where().cuda);
+  check_alignment("mul_mat_id", w);
   const device_array chosen = ids_on_device(ids, w.where());
   const device_rows given(x, "x", w.where());
   const std::int64_t tokens = chosen.shape()[0], slots = chosen.shape()[1], rows = w.shape()[1],
                      cols = w.cols();
-  const bool shared = given.shape() == extents{tokens, cols};
-  if (!shared && !(given.shape() == extents{tokens, slots, cols}))
-    bad_value("mul_mat_id: weights " + w.description() + ", ids " + text({tokens, slots}) + ": x is " +
-              text(given.shape()) + ", wanted " + text({tokens, cols}) + " or " +
-              text({tokens, slots, cols}));
+  const bool shared = check_slots(w, given.shape(), tokens, slots);
+  const device_output results(out, {tokens, slots, rows}, w.where());
+  const current_device guard(w.where().cuda);
   const runtime::weight_stack_view weights(w.format().gguf_id, w.device_bytes(), w.shape()[0], rows, cols);
   const std::span<const float> values = given.values();
   const auto in =
@@ -290,7 +354,8 @@ nb::object mul_mat_id_on_device(const quantized& w, nb::handle x, nb::handle ids
   const auto device = cuda::device_info::of(w.where().cuda);
   const std::size_t space =
       o.mul_mat_id_workspace(args_of(weights, in, experts, slots_view<float>{}), precision, device);
-  const launch l(given.where(), given.stream(), out, {tokens, slots, rows}, space);
+  launch l(given.where(), given.array().stream().value_or(0), results, {tokens, slots, rows}, space);
+  l.join(chosen, "ids");
   const matrix_view<float> flat = l.results();
   const slots_view<float> to(flat.data, tokens, slots, rows, flat.stride * slots, flat.stride);
   status s = runtime::detail::check_views(weights, in, experts, to);

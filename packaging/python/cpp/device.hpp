@@ -13,6 +13,8 @@ nb::tuple cuda_formats();
 void require_cuda(const format_info& f);
 /// The number of the device that memory lies on.
 int device_of(const void* memory);
+/// Waits for what the producer of an array has put on its stream, where it names one.
+void wait_for_producer(const device_array& a);
 
 /// A copy in the memory of the process, when all work on the device is done.
 quantized copy_of_device(const quantized& q);

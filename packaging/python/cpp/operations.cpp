@@ -227,14 +227,26 @@ nb::object dequantize(const quantized& q, nb::handle out, std::optional<int> thr
   return std::move(result).result(nb::none());
 }
 
+void check_vectors(const quantized& w, const extents& x) {
+  if (x.back() != w.cols())
+    bad_value("mul_mat: weights " + w.description() + " want rows of " + std::to_string(w.cols()) +
+              " values, x is " + text(x));
+}
+
+bool check_slots(const quantized& w, const extents& x, std::int64_t tokens, std::int64_t slots) {
+  const extents shared{tokens, w.cols()}, each{tokens, slots, w.cols()};
+  if (!(x == shared) && !(x == each))
+    bad_value("mul_mat_id: weights " + w.description() + ", ids " + text({tokens, slots}) + ": x is " +
+              text(x) + ", wanted " + text(shared) + " or " + text(each));
+  return x == shared;
+}
+
 nb::object mul_mat(const quantized& w, nb::handle x, nb::handle out, const std::string& policy,
                    std::optional<int> threads) {
+  if (w.shape().count() != 2) bad_value("mul_mat: weights " + w.description() + " are not a matrix");
   if (w.where().on_device()) return mul_mat_on_device(w, x, out, policy);
   const number_array given = number_array::of(x, "x");
-  if (w.shape().count() != 2) bad_value("mul_mat: weights " + w.description() + " are not a matrix");
-  if (given.cols() != w.cols())
-    bad_value("mul_mat: weights " + w.description() + " want rows of " + std::to_string(w.cols()) +
-              " values, x is " + text(given.shape()));
+  check_vectors(w, given.shape());
   const std::int64_t rows = w.shape()[0], n = given.rows();
   const product_options o{.policy = activation_of(policy)};
   const float_matrix vectors(given);
@@ -257,17 +269,13 @@ nb::object mul_mat(const quantized& w, nb::handle x, nb::handle out, const std::
 
 nb::object mul_mat_id(const quantized& w, nb::handle x, nb::handle ids, nb::handle out,
                       const std::string& policy, std::optional<int> threads) {
-  if (w.where().on_device()) return mul_mat_id_on_device(w, x, ids, out, policy);
-  const number_array given = number_array::of(x, "x");
   if (w.shape().count() != 3)
     bad_value("mul_mat_id: weights " + w.description() + " are not (experts, rows, cols)");
+  if (w.where().on_device()) return mul_mat_id_on_device(w, x, ids, out, policy);
+  const number_array given = number_array::of(x, "x");
   const expert_ids chosen(ids, w.shape()[0]);
   const std::int64_t tokens = chosen.tokens(), slots = chosen.slots(), rows = w.shape()[1], cols = w.cols();
-  const bool shared = given.shape() == extents{tokens, cols};
-  if (!shared && !(given.shape() == extents{tokens, slots, cols}))
-    bad_value("mul_mat_id: weights " + w.description() + ", ids " + text({tokens, slots}) + ": x is " +
-              text(given.shape()) + ", wanted " + text({tokens, cols}) + " or " +
-              text({tokens, slots, cols}));
+  const bool shared = check_slots(w, given.shape(), tokens, slots);
   const activation kind = activation_of(policy);
   const float_matrix vectors(given);
   const std::int64_t stride = vectors.stride();

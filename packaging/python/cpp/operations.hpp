@@ -14,4 +14,9 @@ nb::object mul_mat(const quantized& weights, nb::handle x, nb::handle out, const
 nb::object mul_mat_id(const quantized& weights, nb::handle x, nb::handle ids, nb::handle out,
                       const std::string& activation, std::optional<int> threads);
 
+/// ValueError where x does not fit the weights of mul_mat.
+void check_vectors(const quantized& weights, const extents& x);
+/// The same of mul_mat_id. Returns whether all slots of a token share its vector.
+bool check_slots(const quantized& weights, const extents& x, std::int64_t tokens, std::int64_t slots);
+
 }  // namespace quantal::python

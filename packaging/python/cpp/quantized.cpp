@@ -183,9 +183,14 @@ quantized from_buffer(nb::handle data, nb::handle format, nb::handle shape) {
   if (auto there = device_array::of(data)) {
     if (!there->is_contiguous()) bad_type("data: not contiguous memory");
     check_size(there->memory().nbytes());
-    require_cuda(f);
     const place where = there->where();
     const auto* const start = static_cast<const std::byte*>(there->memory().data());
+    if (!begins_aligned(start))
+      bad_value("data: " + std::string(f.name) + " " + text(e) + " on " + where.name() +
+                " does not begin at a multiple of 16 bytes, as the kernels want it: a copy does "
+                "(tensor.clone(), cupy's array.copy())");
+    require_cuda(f);
+    wait_for_producer(*there);
     return {f, e, start, std::make_shared<device_array>(std::move(*there)), where};
   }
   nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> memory;
@@ -279,7 +284,8 @@ void bind_quantized(nb::module_& m) {
        R"(Raw blocks as an array, without copying (memory that is not aligned to 8 bytes is copied).
 
 data: bytes or any contiguous memory of exactly the bytes that format and shape say, on a CUDA device too where the build
-    has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory.
+    has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory. It
+    begins at a multiple of 16 bytes there. A stream that __cuda_array_interface__ names is waited for.
 shape: (..., rows, cols) in weights, 1 to 4 dimensions.)")
       .def_static("load", &load, nb::arg("path"), nb::sig("def load(path: PathLike) -> QuantizedArray"),
                   "Maps a file that save() wrote; the mapping lives as long as arrays of it.")

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,6 +65,11 @@ class quantized {
   std::shared_ptr<const void> owner_;
   place where_;
 };
+
+/// Kernels of products want blocks that begin at a multiple of 16 bytes.
+inline bool begins_aligned(const std::byte* blocks) noexcept {
+  return reinterpret_cast<std::uintptr_t>(blocks) % 16 == 0;
+}
 
 /// Any contiguous memory: bytes, memoryview, arrays of uint8 of any library, on a CUDA device too. Not copied unless it is
 /// misaligned (on devices: never).

@@ -54,6 +54,49 @@ def test_arrays_on_the_cpu_say_so(rng: np.random.Generator) -> None:
         quantal.mul_mat(q, np.ones((1, 256), np.float32), activation="bf16")
 
 
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        ({"strides": (1, 1)}, ValueError, r"2 strides.*\(144,\)"),
+        ({"strides": ()}, ValueError, r"0 strides.*\(144,\)"),
+        ({"shape": (12, 12), "strides": (1,)}, ValueError, r"1 strides.*\(12, 12\)"),
+        ({"shape": (144,), "strides": (1,) * 4096}, ValueError, "4096 strides"),
+        ({"shape": (2**61, 8, 9)}, ValueError, "too large"),
+        ({"mask": Interface({})}, TypeError, "mask"),
+        ({"data": (4096 + 8, False)}, ValueError, r"cuda:0.*16 bytes.*clone\(\)"),
+        ({"typestr": "|b1"}, TypeError, "b1"),
+        ({"typestr": "<c8"}, TypeError, "c8"),
+    ],
+)
+def test_refused_without_a_look_at_the_memory(more: dict[str, Any], error: type[Exception], says: str) -> None:
+    producer = Interface({**interface(4096, (144,), "|u1"), **more})
+    with pytest.raises(error, match=says):
+        quantal.QuantizedArray.from_buffer(producer, "q4_K", (1, 256))
+
+
+@pytest.mark.skipif("q8_0" not in FORMATS, reason="a build without CUDA, or without q8_0")
+def test_operands_refused_without_a_look_at_the_memory() -> None:
+    def at(shape: tuple[int, ...], kind: str, read_only: bool = False) -> Interface:
+        return Interface({**interface(4096, shape, kind), "data": (4096, read_only)})
+
+    q = quantal.QuantizedArray.from_buffer(at((68,), "|u1"), "q8_0", (2, 32))
+    experts = quantal.QuantizedArray.from_buffer(at((68,), "|u1"), "q8_0", (2, 1, 32))
+    x, ids = at((3, 32), "<f4"), at((3, 1), "<i4")
+    for wrong, error, says in [
+        (lambda: quantal.mul_mat(q[1:], x), ValueError, r"q8_0 \(1, 32\) on cuda:0.*16 bytes"),
+        (lambda: quantal.mul_mat_id(experts[1:], x, ids), ValueError, "16 bytes"),
+        (lambda: quantal.mul_mat(q, at((3, 32), "<i4")), TypeError, "x: dtype.*not float32"),
+        (lambda: quantal.mul_mat(q, at((3, 31), "<f4")), ValueError, r"mul_mat.*\(3, 31\)"),
+        (lambda: quantal.mul_mat_id(experts, at((2, 32), "<f4"), ids), ValueError, r"mul_mat_id.*\(2, 32\), wanted \(3, 32\)"),
+        (lambda: quantal.mul_mat_id(experts, x, at((3, 1), "<f4")), TypeError, "ids: not integers"),
+        (lambda: quantal.mul_mat(q, x, at((3, 2), "<f4", read_only=True)), TypeError, "out: .*read-only"),
+        (lambda: quantal.mul_mat_id(experts, x, ids, at((3, 1, 1), "<f4", read_only=True)), TypeError, "out: .*read-only"),
+        (lambda: q.dequantize(at((2, 32), "<f4", read_only=True)), TypeError, "out: .*read-only"),
+    ]:
+        with pytest.raises(error, match=says):
+            wrong()
+
+
 try:
     import torch
 
@@ -157,6 +200,35 @@ def test_the_current_stream(name: str) -> None:
 
 @on_device
 @pytest.mark.parametrize("name", FORMATS[:1])
+def test_streams_of_producers(name: str) -> None:
+    q, _ = made((4, 32, 512), name)
+    x, late = torch.randn(3, 512, device="cuda"), torch.cuda.Stream()
+    blocks, ids = torch.zeros(q.nbytes, dtype=torch.uint8, device="cuda"), torch.full((3, 2), -1, dtype=torch.int32, device="cuda")
+    out = torch.zeros(3, 2, 32, device="cuda")
+    source, chosen = torch.from_numpy(q.data.copy()).cuda().reshape(-1), torch.tensor([[0, 3], [1, 1], [2, 0]], device="cuda")
+
+    def on_late(tensor: Any, kind: str) -> Interface:
+        return Interface({**interface(tensor.data_ptr(), tuple(tensor.shape), kind), "stream": late.cuda_stream}, tensor)
+
+    torch.cuda.synchronize()
+    with torch.cuda.stream(late):
+        torch.cuda._sleep(1 << 28)
+        blocks.copy_(source)
+    there = quantal.QuantizedArray.from_buffer(on_late(blocks, "|u1"), name, (4, 32, 512))
+    with torch.cuda.stream(late):
+        torch.cuda._sleep(1 << 28)
+        ids.copy_(chosen)
+        out.fill_(7)
+    quantal.mul_mat_id(there, x, on_late(ids, "<i4"), on_late(out, "<f4"), activation="bf16")
+    with torch.cuda.stream(late):
+        found = out.clone()
+    late.synchronize()
+    want = (q.dequantize()[chosen.cpu().numpy()] * x.cpu().numpy()[:, None, None]).sum(-1)
+    assert close(found, want, 6e-3)
+
+
+@on_device
+@pytest.mark.parametrize("name", FORMATS[:1])
 def test_experts(name: str) -> None:
     q, there = made((4, 32, 512), name)
     decoded = q.dequantize()
@@ -185,6 +257,9 @@ def test_refused(name: str) -> None:
         (lambda: quantal.mul_mat(there.cpu(), x), TypeError, "x: .*device"),
         (lambda: quantal.quantize(x, name), TypeError, "array: .*device.*cpu"),
         (lambda: quantal.mul_mat_id(there, x, x), ValueError, "experts"),
+        (lambda: quantal.mul_mat(there, x.int()), TypeError, "x: dtype torch.int32 is not float32"),
+        (lambda: quantal.mul_mat(there, x.bool()), TypeError, "x: dtype torch.bool is not float32"),
+        (lambda: quantal.mul_mat(there, x.to(torch.complex64)), TypeError, "x: dtype torch.complex64 is not float32"),
     ]:
         with pytest.raises(error, match=says):
             wrong()

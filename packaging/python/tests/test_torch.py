@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,54 @@ def test_quantal_needs_no_torch() -> None:
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "import quantal, quantal.testing\n"
+        "q = quantal.quantize([[1.0] * 256], 'q4_K')\n"
+        "assert quantal.mul_mat(q, [[1.0] * 256]).shape == (1, 1) and q.dequantize().shape == (1, 256)\n"
         "try:\n    import quantal.torch\nexcept ImportError as e:\n    assert 'pip install torch' in str(e)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_threads_that_meet_at_the_first_array_on_a_device() -> None:
+    program = (
+        "import importlib.abc, sys, threading, time, types\n"
+        "import quantal\n"
+        "class Tensor:\n    is_cuda = True\n"
+        "class Slow(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'quantal._device': time.sleep(0.3)\n"
+        "sys.modules['torch'] = types.ModuleType('torch')\n"
+        "sys.modules['torch'].Tensor = Tensor\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "refused = []\n"
+        "def call():\n"
+        "    try: quantal.QuantizedArray.from_buffer(Tensor(), 'q4_K', 256)\n"
+        "    except AttributeError as e: refused.append(e.name)\n"
+        "threads = [threading.Thread(target=call) for _ in range(4)]\n"
+        "[t.start() for t in threads]\n[t.join() for t in threads]\n"
+        "assert len(refused) == 4, refused\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+class Placed(np.ndarray):
+    """An array of numpy with the device of one of cupy."""
+
+    device = contextlib.nullcontext()
+
+
+IDS = [[0, 3, -1], [2**31, 2**32 + 1, 2**62], [-7, -(2**31) - 1, -(2**62)]]
+IDS_AS_INT32 = [[0, 3, -1], [2**31 - 1] * 3, [-1] * 3]
+
+
+def test_ids_of_cupy_do_not_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quantal import _device
+
+    monkeypatch.setitem(sys.modules, "cupy", np)
+    found = _device.converted("cupy", np.array(IDS).view(Placed), True)
+    assert found.dtype == np.int32 and found.tolist() == IDS_AS_INT32
+    unsigned = np.array([[1, 2**63 + 1]], np.uint64).view(Placed)
+    assert _device.converted("cupy", unsigned, True).tolist() == [[1, -1]]
+    assert _device.converted("cupy", np.array([[1, 200]], np.uint8).view(Placed), True).tolist() == [[1, 200]]
 
 
 torch = pytest.importorskip("torch")
@@ -182,6 +229,144 @@ def test_experts_of_transformers() -> None:
     assert bool((stack.gate_up_proj[:, :512] == old[:, :512]).all())
     left = {c.note for c in qt.convert(model, {"_exps": "q4_K"}) if "_exps" in c.tensor}
     assert left == {"experts in one parameter"}
+
+
+def test_ids_of_torch_do_not_wrap() -> None:
+    from quantal import _device
+
+    found = _device.converted("torch", torch.tensor(IDS), True)
+    assert found.dtype == torch.int32 and found.tolist() == IDS_AS_INT32
+    for name in ("uint8", "int16", "uint16", "uint32", "uint64"):
+        if hasattr(torch, name):
+            assert _device.converted("torch", torch.tensor([[1, 200]]).to(getattr(torch, name)), True).tolist() == [[1, 200]]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("int64", (0, 64)), ("uint8", (1, 8)), ("uint16", (1, 16)), ("uint32", (1, 32)), ("uint64", (1, 64)), ("float64", (2, 64)),
+        ("bfloat16", (4, 16)), ("complex64", (5, 64)), ("bool", (6, 8)), ("float8_e4m3fn", (10, 8)), ("float8_e5m2", (12, 8)),
+        ("quint8", (3, 8)),
+    ],
+)  # fmt: skip
+def test_types_are_those_of_dlpack(name: str, code: tuple[int, int]) -> None:
+    from quantal import _device
+
+    if not hasattr(torch, name):
+        pytest.skip(f"this torch has no {name}")
+    if name == "quint8":
+        made = torch.quantize_per_tensor(torch.zeros(3), 1.0, 0, torch.quint8)
+    else:
+        made = torch.zeros(3, dtype=getattr(torch, name))
+    assert _device.torch_memory(made)[4:] == code
+
+
+class Stack(torch.nn.Module):  # type: ignore[misc]
+    """Experts in two parameters, as transformers has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = torch.nn.Parameter(torch.randn(2, 64, 256) / 16)
+        self.down_proj = torch.nn.Parameter(torch.randn(2, 256, 32) / 6)
+        self.act_fn = torch.nn.functional.silu
+
+    def inner(self, expert: int, x: Any) -> Any:
+        gate, up = torch.nn.functional.linear(x, self.gate_up_proj[expert]).chunk(2, -1)
+        return self.act_fn(gate) * up
+
+    def forward(self, hidden: Any, top_k_index: Any, top_k_weights: Any = None) -> Any:
+        for expert in range(2):
+            self.inner(expert, hidden[(top_k_index == expert).any(-1)])
+        return hidden
+
+
+class Clamped(Stack):
+    def _apply_gate(self, gate_up: Any) -> Any:
+        gate, up = gate_up.chunk(2, -1)
+        return self.act_fn(gate.clamp(max=0.1)) * (up + 1)
+
+    def inner(self, expert: int, x: Any) -> Any:
+        return self._apply_gate(torch.nn.functional.linear(x, self.gate_up_proj[expert]))
+
+
+class Paired(Clamped):
+    """Whose activation takes both halves."""
+
+    def _apply_gate(self, gate_up: Any) -> Any:
+        return torch.maximum(*gate_up.chunk(2, -1))
+
+
+class NoGate(Clamped):
+    """Computes in a manner that nobody can know."""
+
+    _apply_gate = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.act_fn
+
+    def inner(self, expert: int, x: Any) -> Any:
+        return x
+
+
+class Interleaved(Stack):
+    is_concatenated = False
+
+
+class Owner(torch.nn.Module):  # type: ignore[misc]
+    """Calls its experts by position or by name."""
+
+    def __init__(self, experts: Any, by_name: bool = False) -> None:
+        super().__init__()
+        self.experts, self.router, self.by_name = experts, torch.nn.Linear(256, 2), by_name
+
+    def forward(self, x: Any) -> Any:
+        chosen = (self.router(input=x) if self.by_name else self.router(x)).argmax(-1, keepdim=True)
+        if self.by_name:
+            return self.experts(top_k_weights=None, top_k_index=chosen, hidden=x)
+        return self.experts(x, chosen)
+
+
+@pytest.mark.parametrize("kind", [Stack, Clamped, Paired])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_experts_with_gates_of_their_own(kind: Any, by_name: bool) -> None:
+    torch.manual_seed(4)
+    model, x = Owner(kind(), by_name), torch.randn(30, 256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imatrix = qt.calibrate(model, [x])
+    assert imatrix.counts("router.weight").tolist() == [30]
+    chosen = model.router(x).argmax(-1)
+    for expert in range(2):
+        seen = x[chosen == expert]
+        inner = model.experts.inner(expert, seen).detach().double()
+        np.testing.assert_allclose(imatrix.sums(f"experts.{expert}.up_proj.weight")[0], (seen.double() ** 2).sum(0), rtol=1e-5)
+        np.testing.assert_allclose(imatrix.sums(f"experts.{expert}.down_proj.weight")[0], (inner**2).sum(0), rtol=1e-4)
+
+
+def test_experts_that_cannot_be_told_are_named() -> None:
+    x = torch.randn(30, 256)
+    with pytest.warns(UserWarning, match="experts.down_proj is left out.*act_fn"):
+        imatrix = qt.calibrate(Owner(NoGate()), [x])
+    known = [f"experts.{expert}.{leaf}_proj.weight" for expert in (0, 1) for leaf in ("gate", "up")]
+    assert sorted(imatrix.names()) == [*known, "router.weight"]
+    biased = Stack()
+    biased.gate_up_proj_bias = torch.nn.Parameter(torch.zeros(2, 64))
+    for stack in (biased, Interleaved()):
+        with pytest.warns(UserWarning, match="calibrate: experts is left out.*biases"):
+            assert qt.calibrate(Owner(stack), [x]).names() == ["router.weight"]
+    swapped = Owner(Stack())
+    swapped.forward = lambda x: swapped.experts(x, torch.rand(30, 2))
+    with pytest.warns(UserWarning, match="calibrate: experts is left out: its inputs"):
+        assert qt.calibrate(swapped, [x]).names() == []
+
+
+def test_layers_without_a_tensor_are_named() -> None:
+    model = Owner(Stack())
+    model.router.forward = lambda *args, **kwargs: torch.zeros(30, 2)
+    model.forward = lambda x: model.router(given=x)
+    with pytest.raises(TypeError, match="calibrate: router is called without a tensor"):
+        qt.calibrate(model, [torch.randn(30, 256)])
 
 
 @pytest.mark.parametrize("family", ["LLAMA", "QWEN2", "QWEN3", "QWEN3MOE", "GEMMA2", "GEMMA3", "PHI3", "DEEPSEEK2"])

@@ -95,7 +95,8 @@ class QuantizedArray:
         Raw blocks as an array, without copying (memory that is not aligned to 8 bytes is copied).
 
         data: bytes or any contiguous memory of exactly the bytes that format and shape say, on a CUDA device too where the build
-            has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory.
+            has CUDA: products and dequantize() work there then, on the current stream of the library that made the memory. It
+            begins at a multiple of 16 bytes there. A stream that __cuda_array_interface__ names is waited for.
         shape: (..., rows, cols) in weights, 1 to 4 dimensions.
         """
 

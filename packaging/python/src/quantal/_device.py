@@ -12,11 +12,16 @@ from typing import Any
 
 @lru_cache
 def _torch_types() -> dict[Any, tuple[int, int]]:
-    """Codes and bits as DLPack has them."""
+    """Codes and bits as DLPack has them, of the types that this torch has."""
     torch = sys.modules["torch"]
-    codes = {"int8": (0, 8), "int16": (0, 16), "int32": (0, 32), "int64": (0, 64), "uint8": (1, 8), "bfloat16": (4, 16)}
-    codes |= {"float16": (2, 16), "float32": (2, 32), "float64": (2, 64)}
-    return {getattr(torch, name): code for name, code in codes.items()}
+    codes = {f"{kind}{bits}": (code, bits) for code, kind in enumerate(("int", "uint")) for bits in (8, 16, 32, 64)}
+    codes.update(float16=(2, 16), float32=(2, 32), float64=(2, 64), bfloat16=(4, 16), bool=(6, 8))
+    codes.update(complex32=(5, 32), complex64=(5, 64), complex128=(5, 128))
+    codes.update(float8_e4m3fn=(10, 8), float8_e4m3fnuz=(11, 8), float8_e5m2=(12, 8), float8_e5m2fnuz=(13, 8), float8_e8m0fnu=(14, 8))
+    return {getattr(torch, name): code for name, code in codes.items() if hasattr(torch, name)}
+
+
+_OPAQUE = 3
 
 
 @lru_cache
@@ -29,7 +34,7 @@ def _torch_stream() -> Any:
 
 def torch_memory(tensor: Any) -> tuple[int, tuple[int, ...], tuple[int, ...], int, int, int]:
     """Returns a tensor's address, shape, strides in elements, device, and the code and bits of its type."""
-    code, bits = _torch_types().get(tensor.dtype, (5, 8 * tensor.element_size()))
+    code, bits = _torch_types().get(tensor.dtype, (_OPAQUE, 8 * tensor.element_size()))
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.get_device(), code, bits
 
 
@@ -53,10 +58,16 @@ def launch_memory(library: str, device: int, shape: tuple[int, ...] | None, work
 
 
 def converted(library: str, array: Any, integers: bool) -> Any:
-    """Returns float32 values (or int32) of an array, side by side."""
+    """Returns float32 values (or int32) of an array, side by side. Integers that int32 has not become -1 or the largest one."""
+    least, most = -1, 2**31 - 1  # no expert has either number
     if library == "torch":
         torch = sys.modules["torch"]
-        return array.detach().to(torch.int32 if integers else torch.float32).contiguous()
+        values = array.detach()
+        if integers:
+            return values.to(torch.int64).clamp(least, most).to(torch.int32).contiguous()
+        return values.to(torch.float32).contiguous()
     cupy = sys.modules["cupy"]
     with array.device:
-        return cupy.ascontiguousarray(array, cupy.int32 if integers else cupy.float32)
+        if integers:
+            return cupy.ascontiguousarray(cupy.clip(array.astype(cupy.int64), least, most), cupy.int32)
+        return cupy.ascontiguousarray(array, cupy.float32)

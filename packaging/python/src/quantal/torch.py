@@ -7,7 +7,9 @@ convert(model, "q4_K", imatrix)                           # layers become Quanti
 
 from __future__ import annotations
 
+import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
@@ -110,7 +112,40 @@ def _is_stack(module: torch.nn.Module) -> bool:
         return False
     experts, cols, inner = second.shape
     biased = getattr(module, "gate_up_proj_bias", None) is not None
-    return tuple(first.shape) == (experts, 2 * inner, cols) and callable(getattr(module, "act_fn", None)) and not biased
+    interleaved = not getattr(module, "is_concatenated", True)
+    return tuple(first.shape) == (experts, 2 * inner, cols) and not biased and not interleaved
+
+
+def _looks_like_stack(module: torch.nn.Module) -> bool:
+    """Experts in two parameters, whatever their layout."""
+    both = (getattr(module, "gate_up_proj", None), getattr(module, "down_proj", None))
+    return all(isinstance(p, torch.nn.Parameter) and p.ndim == 3 for p in both)
+
+
+def _inner(stack: Any, expert: int, x: torch.Tensor) -> torch.Tensor:
+    """What down_proj of an expert sees: by the module's own gate, as transformers names it, or that of most models."""
+    both = torch.nn.functional.linear(x, stack.gate_up_proj[expert])
+    if callable(getattr(stack, "_apply_gate", None)):
+        inner: torch.Tensor = stack._apply_gate(both)
+    else:
+        gate, up = both.chunk(2, dim=-1)
+        inner = stack.act_fn(gate) * up
+    wanted = (len(x), stack.down_proj.shape[-1])
+    if tuple(inner.shape) != wanted:
+        raise ValueError(f"its gate gives {tuple(inner.shape)}, wanted {wanted}")
+    return inner
+
+
+def _inputs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], count: int) -> list[torch.Tensor] | None:
+    """The first inputs of a call, in the order of the parameters; None where they are no tensors."""
+    found = args
+    if len(args) < count:
+        try:
+            found = tuple(inspect.signature(module.forward).bind(*args, **kwargs).arguments.values())
+        except (TypeError, ValueError):
+            return None
+    first = list(found[:count])
+    return first if len(first) == count and all(isinstance(x, torch.Tensor) for x in first) else None
 
 
 def _stack_names(path: str, expert: int) -> tuple[TensorName, TensorName, TensorName]:
@@ -137,7 +172,12 @@ def _experts(model: torch.nn.Module) -> dict[str, int]:
     return counts
 
 
-_Hook = Callable[[torch.nn.Module, "tuple[Any, ...]"], None]
+_Hook = Callable[[torch.nn.Module, "tuple[Any, ...]", "dict[str, Any]"], None]
+
+
+def _skipped(path: str, why: str) -> None:
+    """Once for each place, as Python's filters have it."""
+    warnings.warn(f"calibrate: {path} is left out: {why}", stacklevel=2)
 
 
 def _hooks(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[tuple[torch.nn.Module, _Hook]]:
@@ -149,16 +189,33 @@ def _hooks(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[tuple[torch.nn.
 
     def of_layer(path: str) -> _Hook:
         tensor = _tensor_name(path)
-        return lambda _, inputs: add(tensor, inputs[0].detach())
+
+        def collect(layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            inputs = _inputs(layer, args, kwargs, 1)
+            if inputs is None:
+                raise TypeError(f"calibrate: {path} is called without a tensor as its input")
+            add(tensor, inputs[0].detach())
+
+        return collect
 
     def of_stack(path: str) -> _Hook:
-        def collect(stack: Any, inputs: tuple[Any, ...]) -> None:
+        def collect(stack: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            inputs = _inputs(stack, args, kwargs, 2)
+            if inputs is None or inputs[0].shape[:-1] != inputs[1].shape[:-1] or inputs[1].is_floating_point():
+                _skipped(path, "its inputs are not tokens and the experts of each")
+                return
             hidden, chosen = inputs[0].detach(), inputs[1]
             for expert in range(len(stack.down_proj)):
                 x = hidden[(chosen == expert).any(-1)]
-                gate, up = torch.nn.functional.linear(x, stack.gate_up_proj[expert]).chunk(2, dim=-1)
-                for tensor, seen in zip(_stack_names(path, expert), (x, x, stack.act_fn(gate) * up)):
-                    add(tensor, seen)
+                gate, up, down = _stack_names(path, expert)
+                add(gate, x)
+                add(up, x)
+                try:
+                    add(down, _inner(stack, expert, x))
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except (AttributeError, TypeError, ValueError, RuntimeError) as why:
+                    _skipped(f"{path}.down_proj", str(why))
 
         return collect
 
@@ -167,11 +224,13 @@ def _hooks(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[tuple[torch.nn.
             yield module, of_layer(path)
         elif _is_stack(module):
             yield module, of_stack(path)
+        elif _looks_like_stack(module):
+            _skipped(path, "experts with biases, or of another layout than gate over up")
 
 
 @contextmanager
 def _collecting(model: torch.nn.Module, imatrix: Imatrix) -> Iterator[None]:
-    handles = [module.register_forward_pre_hook(hook) for module, hook in list(_hooks(model, imatrix))]
+    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in list(_hooks(model, imatrix))]
     try:
         yield
     finally:
@@ -187,7 +246,8 @@ def calibrate(model: torch.nn.Module, dataloader: Iterable[Any], imatrix: Imatri
 
     Entries have GGUF names where gguf_name() knows them, else the module's name with ".weight". Experts are slices of
     one entry, be they modules or, as in transformers, rows of two parameters (gate_up_proj and down_proj without biases:
-    what down_proj sees is computed once more then). The model runs as it is: call model.eval() before.
+    what down_proj sees is computed once more then). Experts whose inputs cannot be told are left out, and a warning names
+    them. The model runs as it is: call model.eval() before.
     """
     out = Imatrix() if imatrix is None else imatrix
     with _collecting(model, out), torch.no_grad():
