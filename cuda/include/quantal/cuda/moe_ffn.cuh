@@ -101,10 +101,9 @@ inline gemv_args moe_gemv(const moe_ffn_args& a) noexcept {
 template <block_format F>
 gemv_plan fit_moe(const mul_mat_id_args& a, precision policy, const device_info& device,
                   const gemv_load& load) noexcept {
-  const product p{a.weights, a.rows, a.cols, a.weight_row_stride, a.expert_stride, {}, {}, nullptr, device};
-  if (!gemv_pays<F> || policy != precision::q8 || a.tokens * a.used > max_gemv_pairs<F>) return {};
-  if (!device.hopper() || !well_aligned<F>(p)) return {};
-  return plan_gemv(gemv_limits_of<F, 1>(), a.rows, a.cols, a.weight_row_stride, load, device);
+  if (policy != precision::q8 || a.tokens * a.used > max_gemv_pairs<F>) return {};
+  return fit_gemv<F, 1>(
+      {a.weights, a.rows, a.cols, a.weight_row_stride, a.expert_stride, {}, {}, nullptr, device}, load);
 }
 
 template <any_format F>
@@ -115,7 +114,7 @@ cudaError_t moe_hidden(const moe_ffn_args& a, float* hidden, precision policy, c
     const gemv_load load{a.pairs(), 1, 2};
     gemv_args g = moe_gemv(a);
     g.plan = fit_moe<F>(gate, policy, device, load);
-    if (g.plan.stages && fit_moe<F>(up, policy, device, load).stages) {
+    if (g.plan.stages) {  // up is laid out as gate is, and as aligned
       if (!run) return cudaSuccess;
       g.weights = gate.weights, g.up = up.weights;
       g.row_stride = a.gate_row_stride, g.expert_stride = a.gate_expert_stride;
@@ -165,21 +164,20 @@ cudaError_t moe_output(const moe_ffn_args& a, const float* hidden, precision pol
                 device.hopper() ? 1 : 0, stream, a, static_cast<const float*>(down.out));
 }
 
-template <any_format F>
-std::size_t moe_hidden_workspace(const moe_ffn_args& a, precision policy,
-                                 const device_info& device) noexcept {
+/// Bytes of workspace that a half takes: `half` is moe_hidden<F> or moe_output<F>.
+template <auto half>
+std::size_t moe_half_workspace(const moe_ffn_args& a, precision policy, const device_info& device) noexcept {
   if (!countable(gate_product(a, nullptr))) return std::numeric_limits<std::size_t>::max();
   arena count(nullptr);
-  moe_hidden<F>(a, nullptr, policy, device, count, false, nullptr);
+  half(a, nullptr, policy, device, count, false, nullptr);
   return count.used();
 }
-template <any_format F>
-std::size_t moe_output_workspace(const moe_ffn_args& a, precision policy,
-                                 const device_info& device) noexcept {
-  if (!countable(gate_product(a, nullptr))) return std::numeric_limits<std::size_t>::max();
-  arena count(nullptr);
-  moe_output<F>(a, nullptr, policy, device, count, false, nullptr);
-  return count.used();
+template <auto half>
+status run_moe_half(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
+                    void* workspace, cudaStream_t stream) noexcept {
+  arena memory(workspace);
+  return half(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
+                                                                              : status::device_error;
 }
 
 /// Weights of gate, of up where they are apart, of down.
@@ -218,28 +216,15 @@ bool moe_output_apart(const moe_ffn_args& a, const checks::region& written) noex
   return !checks::overlap(written, downs_of(a).memory(checks::row_layout_of<F>));
 }
 
-template <any_format F>
-status run_moe_hidden(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
-                      void* workspace, cudaStream_t stream) noexcept {
-  arena memory(workspace);
-  return moe_hidden<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
-                                                                                       : status::device_error;
-}
-template <any_format F>
-status run_moe_output(const moe_ffn_args& a, precision policy, const device_info& device, float* hidden,
-                      void* workspace, cudaStream_t stream) noexcept {
-  arena memory(workspace);
-  return moe_output<F>(a, hidden, policy, device, memory, true, stream) == cudaSuccess ? status::ok
-                                                                                       : status::device_error;
-}
-
 }  // namespace detail
 
 template <any_format F>
 inline constexpr moe_half moe_hidden{&detail::check_moe_hidden<F>, &detail::moe_hidden_apart<F>,
-                                     &detail::moe_hidden_workspace<F>, &detail::run_moe_hidden<F>};
+                                     &detail::moe_half_workspace<&detail::moe_hidden<F>>,
+                                     &detail::run_moe_half<&detail::moe_hidden<F>>};
 template <any_format F>
 inline constexpr moe_half moe_output{&detail::check_moe_output<F>, &detail::moe_output_apart<F>,
-                                     &detail::moe_output_workspace<F>, &detail::run_moe_output<F>};
+                                     &detail::moe_half_workspace<&detail::moe_output<F>>,
+                                     &detail::run_moe_half<&detail::moe_output<F>>};
 
 }  // namespace quantal::cuda

@@ -82,16 +82,19 @@ void with_gemv_columns(std::int64_t n, Fn&& fn) noexcept {
     });
 }
 
-/// How gemv_kernel takes a product with n vectors and each of `matrices` matrices; stages is 0 if it does not.
+/// How gemv_kernel takes runs of blocks with these matrices; stages is 0 if it does not.
+template <block_format F, int N>
+gemv_plan fit_gemv(const product& p, const gemv_load& load) noexcept {
+  if (!gemv_pays<F> || !p.device.hopper() || !well_aligned<F>(p)) return {};
+  return plan_gemv(gemv_limits_of<F, N>(), p.rows, p.cols, p.row_stride, load, p.device);
+}
+
+/// The same of a product with n vectors and each of `matrices` matrices.
 template <block_format F>
 gemv_plan fit_gemv(const product& p, std::int64_t n, std::int64_t matrices) noexcept {
   gemv_plan plan{};
-  if (!p.device.hopper() || !well_aligned<F>(p)) return plan;
   if (!lane_readable<F> && n > 1 && p.rows < min_gemv_pair_rows) return plan;
-  with_gemv_columns<F>(n, [&]<int N>() {
-    plan = plan_gemv(gemv_limits_of<F, N>(), p.rows, p.cols, p.row_stride,
-                     {matrices, gemv_rounds(N) ? N : 0, N}, p.device);
-  });
+  with_gemv_columns<F>(n, [&]<int N>() { plan = fit_gemv<F, N>(p, {matrices, gemv_rounds(N) ? N : 0, N}); });
   return plan;
 }
 

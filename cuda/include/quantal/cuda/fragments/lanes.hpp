@@ -273,6 +273,20 @@ QUANTAL_HD int odd_nibble(std::uint32_t w) noexcept {
   return static_cast<int>((shift_left<1 - Shift>(w) & 30u) + 1);
 }
 
+/// Four scales in the nibbles of a lane's two bytes, from byte At on.
+template <int At, class Bytes>
+QUANTAL_HD lane_scales<int, 4> odd_nibble_scales(const Bytes& bytes, int t) noexcept {
+  const std::uint32_t s = bytes.template u16<At>(2 * t);
+  return {load_half<0>(bytes) * 0.125f,
+          {odd_nibble<0>(s), odd_nibble<4>(s), odd_nibble<8>(s), odd_nibble<12>(s)}};
+}
+/// The halves at byte At of a lane's two blocks of 32 weights.
+template <block_format F, int At, class Bytes>
+QUANTAL_HD lane_scales<float, 2> block_halves(const Bytes& bytes, int t) noexcept {
+  constexpr int n = F::layout.bytes;
+  return {1, {low_half(bytes.template u16<At>(2 * n * t)), low_half(bytes.template u16<n + At>(2 * n * t))}};
+}
+
 }  // namespace detail
 
 /// How a lane reads its quarter of 256 weights.
@@ -358,10 +372,7 @@ struct lane_reader<iq2_xs> : detail::chunk_lanes<4, false> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<int, 4> scales(const Bytes& bytes, float, int t) noexcept {
-    const std::uint32_t s = bytes.template u16<66>(2 * t);
-    return {detail::load_half<0>(bytes) * 0.125f,
-            {detail::odd_nibble<0>(s), detail::odd_nibble<4>(s), detail::odd_nibble<8>(s),
-             detail::odd_nibble<12>(s)}};
+    return detail::odd_nibble_scales<66>(bytes, t);
   }
 };
 
@@ -386,10 +397,7 @@ struct lane_reader<iq2_s> : detail::chunk_lanes<4, false> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<int, 4> scales(const Bytes& bytes, float, int t) noexcept {
-    const std::uint32_t s = bytes.template u16<74>(2 * t);
-    return {detail::load_half<0>(bytes) * 0.125f,
-            {detail::odd_nibble<0>(s), detail::odd_nibble<4>(s), detail::odd_nibble<8>(s),
-             detail::odd_nibble<12>(s)}};
+    return detail::odd_nibble_scales<74>(bytes, t);
   }
 };
 
@@ -591,9 +599,7 @@ struct lane_reader<iq4_nl> : detail::chunk_lanes<16, true> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<float, 2> scales(const Bytes& bytes, float, int t) noexcept {
-    return {
-        1,
-        {detail::low_half(bytes.template u16<0>(36 * t)), detail::low_half(bytes.template u16<18>(36 * t))}};
+    return detail::block_halves<iq4_nl, 0>(bytes, t);
   }
 };
 
@@ -676,14 +682,13 @@ struct nibble_block_lanes : chunk_lanes<16, false, Bias> {
   }
   template <class Bytes>
   QUANTAL_HD static auto scales(const Bytes& bytes, float, int t) noexcept {
-    constexpr int n = F::layout.bytes;
-    const auto half = [&]<int At>() { return low_half(bytes.template u16<At>(2 * n * t)); };
-    const lane_scales<float, 2> d{1, {half.template operator()<0>(), half.template operator()<n>()}};
-    if constexpr (F::layout.has_offset)
-      return lane_affine_scales<float, 2>{
-          d, 1, {half.template operator()<2>(), half.template operator()<n + 2>()}};
-    else
+    const auto d = block_halves<F, 0>(bytes, t);
+    if constexpr (F::layout.has_offset) {
+      const auto m = block_halves<F, 2>(bytes, t);
+      return lane_affine_scales<float, 2>{d, 1, {m.factors[0], m.factors[1]}};
+    } else {
       return d;
+    }
   }
 };
 
@@ -722,9 +727,7 @@ struct lane_reader<q8_0> : detail::chunk_lanes<4, false> {
   }
   template <class Bytes>
   QUANTAL_HD static lane_scales<float, 2> scales(const Bytes& bytes, float, int t) noexcept {
-    return {
-        1,
-        {detail::low_half(bytes.template u16<0>(68 * t)), detail::low_half(bytes.template u16<34>(68 * t))}};
+    return detail::block_halves<q8_0, 0>(bytes, t);
   }
 };
 
